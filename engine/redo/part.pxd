@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from formats cimport coding
 
@@ -8,6 +8,8 @@ from formats cimport coding
 cdef class Part:
     cdef public uint8_t[::1] page
     cdef public const uint8_t[::1] bytes
+    cdef public uint8_t[::1] scratch
+    cdef public uint16_t[::1] numbers
     cdef public int version, rmgr, info, block_id, reference_count, flags
     cdef public uint32_t xid
     cdef public uint64_t lsn

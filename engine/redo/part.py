@@ -15,6 +15,8 @@ Redo functions take a `Part` and change `part.page` in place:
     part.block_id    which of the record's references this page is
     part.lsn         end of the record: what redo writes into pd_lsn
     part.version     PostgreSQL's major version, for the few places where they differ
+    part.scratch     8 KiB of room for a redo function, so that none allocates: never shared between
+                     threads, as a Part belongs to one; part.numbers is the same room as u16
 
 One Part is reused for all records of a batch: `load` points it at the next one.
 """
@@ -22,8 +24,12 @@ One Part is reused for all records of a batch: `load` points it at the next one.
 from formats import coding
 
 
-
 class Part:
+    def __init__(self):
+        scratch = bytearray(8192)
+        self.scratch = scratch
+        self.numbers = memoryview(scratch).cast("H")
+
     def load(self, source, pos, length):
         """Point at the part that lies at source[pos : pos + length]; raises IndexError if cut off."""
         self.bytes = source
