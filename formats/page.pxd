@@ -1,0 +1,64 @@
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from formats cimport coding
+
+cdef const uint8_t[::1] _checksum_seeds
+
+@cython.locals(special=int)
+cpdef int init(uint8_t[::1] page, int special_size) except -1 nogil
+cpdef bint is_new(const uint8_t[::1] page) except -1 nogil
+@cython.locals(high=uint64_t, low=uint64_t)
+cpdef uint64_t lsn(const uint8_t[::1] page) except? 0xFFFFFFFFFFFFFFFF nogil
+cpdef int set_lsn(uint8_t[::1] page, uint64_t value) except -1 nogil
+@cython.locals(lower=int)
+cpdef int max_offset(const uint8_t[::1] page) except -1 nogil
+cpdef int item_position(const uint8_t[::1] page, int n) except -1 nogil
+cpdef int item_offset(const uint8_t[::1] page, int n) except -1 nogil
+cpdef int item_flags(const uint8_t[::1] page, int n) except -1 nogil
+cpdef int item_length(const uint8_t[::1] page, int n) except -1 nogil
+cdef int _put_item(uint8_t[::1] page, int pos, int offset, int flags, int length) except -1 nogil
+cpdef int set_item(uint8_t[::1] page, int n, int offset, int flags, int length) except -1 nogil
+
+@cython.locals(lower=int, upper=int, special=int)
+cdef int _check_bounds(const uint8_t[::1] page) except -1 nogil
+cdef int _check_compactable(const uint8_t[::1] page) except -1 nogil
+@cython.locals(outside=bint)
+cdef int _check_item(const uint8_t[::1] page, int offset, int length) except -1 nogil
+
+@cython.locals(flags=int, n=int, item=uint32_t)
+cdef int _free_item(uint8_t[::1] page, int count) except -1 nogil
+@cython.locals(count=int, n=int, shift=int, lower=int, upper=int, pos=int)
+cpdef int add_item(uint8_t[::1] page, const uint8_t[::1] source, Py_ssize_t source_pos,
+                   Py_ssize_t length, int offset_number, bint overwrite,
+                   bint is_heap) except -1 nogil
+
+@cython.locals(upper=int, n=int, pos=int, item=uint32_t, length=int, offset=int)
+cdef int _move_up(uint8_t[::1] page, int count) except -1 nogil
+@cython.locals(start=int, upper=int, pos=int, n=int, item=uint32_t, length=int, offset=int)
+cdef int _reorder(uint8_t[::1] page, int count) except -1 nogil
+cdef int _compact(uint8_t[::1] page, int count, int total, bint presorted) except -1 nogil
+@cython.locals(flags=int)
+cdef int _set_free_lines(uint8_t[::1] page, bint has_free_lines) except -1 nogil
+
+@cython.locals(count=int, special=int, last=int, presorted=bint, total=int, unused=int,
+               used_end=int, n=int, item=uint32_t, length=int, offset=int)
+cpdef int repair_fragmentation(uint8_t[::1] page) except -1 nogil
+@cython.locals(count=int, end=int, has_free_lines=bint, n=int)
+cpdef int truncate_line_pointers(uint8_t[::1] page) except -1 nogil
+
+@cython.locals(upper=int, count=int, n=int, pos=int, item=uint32_t)
+cdef int _shift_before(uint8_t[::1] page, int offset, int distance) except -1 nogil
+@cython.locals(offset=int, length=int, lower=int, pos=int)
+cpdef int index_tuple_delete(uint8_t[::1] page, int n) except -1 nogil
+@cython.locals(present=int, special=int, last=int, presorted=bint, total=int, kept=int,
+               deleted=int, n=int, item=uint32_t, offset=int, length=int)
+cpdef int index_multi_delete(uint8_t[::1] page, const uint16_t[::1] numbers,
+                             int count) except -1 nogil
+@cython.locals(offset=int, flags=int, old_length=int, old_aligned=int, aligned=int)
+cpdef int index_tuple_overwrite(uint8_t[::1] page, int n, const uint8_t[::1] source,
+                                Py_ssize_t source_pos, int length) except -1 nogil
+
+@cython.locals(mask=uint32_t, lane=int, stored=uint32_t, row=int, pos=Py_ssize_t,
+               value=uint32_t, total=uint32_t)
+cpdef int checksum(const uint8_t[::1] page, uint32_t block) except -1 nogil

@@ -1,0 +1,424 @@
+# cython: annotation_typing=False, wraparound=False, initializedcheck=False
+"""A PostgreSQL page: 8 KiB with a header, an array of line pointers and the tuples they point to.
+
+    0           24          lower           upper               special      8192
+    | header    | pointers -> | free space     | <- tuples        | index's own |
+
+    offset  size  field             of the header
+    0       8     pd_lsn            two u32, the high half first
+    8       2     pd_checksum
+    10      2     pd_flags          1 has free line pointers, 2 full, 4 all visible
+    12      2     pd_lower
+    14      2     pd_upper          0 in a page that was never initialised
+    16      2     pd_special
+    18      2     page size | layout version 4
+    20      4     pd_prune_xid
+
+A line pointer is a u32: 15 bits offset, 2 bits state, 15 bits length. They are numbered from 1.
+
+The functions that add, delete and compact leave every byte where PostgreSQL's own leave it, so that
+a later image, comparison or checksum finds no difference; storage/page/bufpage.c and
+storage/checksum_impl.h say how (the same in 15 and 18). What does not fit inside the page raises
+ValueError, a line pointer that is not there IndexError: pages come from outside.
+"""
+
+import cython
+
+from formats import coding
+
+# One 32-bit start value for each of the 32 interleaved sums of the page checksum.
+_checksum_seeds = memoryview(
+    bytes.fromhex(
+        "e9361f5b605952b8aa50ab022a6de61d7a46ff79a3f8b99bd27c7e212c3de183"
+        "4f47d4f870b99ee316aec642fa1632995d3b097b3cffda982a9018f7db9c1c0b"
+        "4b768fe5bc367618b13b7b5ddee73de779c9be92b2c0a6cc79094a30d443aa85"
+        "bb253178a2eaa86cc6ea07e43efc5c4b768cbf9fbe20ca15d39fcaf256d79b95"
+    )
+)
+
+
+def init(page, special_size):
+    """Make it an empty page with `special_size` bytes (rounded up to 8) for the index at its end."""
+    special = 8192 - ((special_size + 7) & -8)
+    if len(page) != 8192 or special < 24 or special > 8192:
+        raise ValueError("page to initialise: wrong size of page or special space")
+    coding.fill(page, 0, 8192, 0)
+    coding.put_u16(page, 12, 24)
+    coding.put_u16(page, 14, special)
+    coding.put_u16(page, 16, special)
+    coding.put_u16(page, 18, 8192 | 4)
+    return 0
+
+
+def is_new(page):
+    """Whether the page was never initialised."""
+    return coding.u16(page, 14) == 0
+
+
+def lsn(page):
+    """End of the last WAL record that changed the page."""
+    high = coding.u32(page, 0)
+    low = coding.u32(page, 4)
+    return high << 32 | low
+
+
+def set_lsn(page, value):
+    coding.put_u32(page, 0, value >> 32)
+    coding.put_u32(page, 4, value)
+    return 0
+
+
+def max_offset(page):
+    """How many line pointers there are, which is also the number of the last one."""
+    lower = coding.u16(page, 12)
+    if lower <= 24:
+        return 0
+    return (lower - 24) >> 2
+
+
+def item_position(page, n):
+    """Where line pointer `n` stands in the page; IndexError if there is none."""
+    if n < 1 or n > max_offset(page):
+        raise IndexError("line pointer that the page does not have")
+    return 20 + 4 * n
+
+
+def item_offset(page, n):
+    """Where the tuple of line pointer `n` starts; of a redirection, the line pointer it names."""
+    return coding.u32(page, item_position(page, n)) & 0x7FFF
+
+
+def item_flags(page, n):
+    """0 unused, 1 normal, 2 redirect, 3 dead."""
+    return coding.u32(page, item_position(page, n)) >> 15 & 3
+
+
+def item_length(page, n):
+    """Bytes of the tuple, 0 if the line pointer has none."""
+    return coding.u32(page, item_position(page, n)) >> 17
+
+
+def _put_item(page, pos, offset, flags, length):
+    coding.put_u16(page, pos, (offset & 0x7FFF) | (flags & 1) << 15)
+    coding.put_u16(page, pos + 2, (flags & 3) >> 1 | (length & 0x7FFF) << 1)
+    return 0
+
+
+def set_item(page, n, offset, flags, length):
+    """Change a line pointer that is there."""
+    return _put_item(page, item_position(page, n), offset, flags, length)
+
+
+def _check_bounds(page):
+    """Refuse a page whose regions are out of order."""
+    lower = coding.u16(page, 12)
+    upper = coding.u16(page, 14)
+    special = coding.u16(page, 16)
+    if len(page) != 8192 or lower < 24 or lower > upper or upper > special or special > 8192:
+        raise ValueError("page whose lower, upper and special are out of order")
+    return 0
+
+
+def _check_compactable(page):
+    _check_bounds(page)
+    if coding.u16(page, 16) & 7 != 0:
+        raise ValueError("page whose special space is not aligned")
+    return 0
+
+
+def _check_item(page, offset, length):
+    """Refuse a tuple that lies outside the tuple space or not on a multiple of 8."""
+    outside = offset < coding.u16(page, 14) or offset + length > coding.u16(page, 16)
+    if outside or offset & 7 != 0:
+        raise ValueError("line pointer to outside the page's tuples")
+    return 0
+
+
+def _free_item(page, count):
+    """The first unused line pointer, or one more than `count`, and the hint set right."""
+    flags = coding.u16(page, 10)
+    if flags & 1 == 0:
+        return count + 1
+    n = 1
+    while n <= count:
+        item = coding.u32(page, 20 + 4 * n)
+        if item >> 15 & 3 == 0 and item >> 17 == 0:
+            return n
+        n += 1
+    coding.put_u16(page, 10, flags & 0xFFFE)
+    return n
+
+
+def add_item(page, source, source_pos, length, offset_number, overwrite, is_heap):
+    """Add source[source_pos : source_pos + length] as a tuple; the number of its line pointer.
+
+    `offset_number` 0 takes the first free line pointer. Otherwise that one: with `overwrite` it must
+    be unused or the next new one, without it the later ones move up. 0 where there is no room.
+    """
+    _check_bounds(page)
+    count = max_offset(page)
+    n = offset_number
+    shift = 0
+    if n == 0:
+        n = _free_item(page, count)
+    elif n <= count:
+        if not overwrite:
+            shift = 1
+        elif item_flags(page, n) != 0 or item_length(page, n) != 0:
+            return 0
+    if n < 0 or n > count + 1 or (is_heap and n > 291) or length < 0:
+        return 0
+    lower = coding.u16(page, 12)
+    if n > count or shift == 1:
+        lower += 4
+    upper = coding.u16(page, 14) - ((length + 7) & -8)
+    if lower > upper:
+        return 0
+    pos = 20 + 4 * n
+    if shift == 1:
+        coding.move(page, pos + 4, pos, 4 * (count + 1 - n))
+    _put_item(page, pos, upper, 1, length)
+    coding.copy(page, upper, source, source_pos, length)
+    coding.put_u16(page, 12, lower)
+    coding.put_u16(page, 14, upper)
+    return n
+
+
+def _move_up(page, count):
+    """Close the gaps between tuples that lie in reverse order of their line pointers already."""
+    upper = coding.u16(page, 16)
+    n = 1
+    while n <= count:
+        pos = 20 + 4 * n
+        item = coding.u32(page, pos)
+        length = ((item >> 17) + 7) & -8
+        if length != 0:
+            upper -= length
+            offset = item & 0x7FFF
+            if offset != upper:
+                coding.move(page, upper, offset, length)
+                coding.put_u32(page, pos, (item & -32768) | upper)
+        n += 1
+    coding.put_u16(page, 14, upper)
+    return 0
+
+
+def _reorder(page, count):
+    """Put tuples that lie in any order into reverse order of their line pointers, without gaps."""
+    words = cython.declare(cython.ulonglong[1024])
+    start = coding.u16(page, 14)
+    upper = coding.u16(page, 16)
+    pos = start & -8
+    while pos < upper:
+        words[pos >> 3] = coding.u64(page, pos)
+        pos += 8
+    n = 1
+    while n <= count:
+        item = coding.u32(page, 20 + 4 * n)
+        length = ((item >> 17) + 7) & -8
+        if length != 0:
+            upper -= length
+            offset = item & 0x7FFF
+            if offset != upper:
+                pos = 0
+                while pos < length:
+                    coding.put_u64(page, upper + pos, words[(offset + pos) >> 3])
+                    pos += 8
+                coding.put_u32(page, 20 + 4 * n, (item & -32768) | upper)
+        n += 1
+    coding.put_u16(page, 14, upper)
+    return 0
+
+
+def _compact(page, count, total, presorted):
+    """Close the gaps between the tuples of `count` line pointers, `total` bytes when aligned.
+
+    PostgreSQL decides by the line pointers alone where each tuple ends up; `presorted` saves the copy.
+    """
+    if total > coding.u16(page, 16) - coding.u16(page, 12):
+        raise ValueError("page whose tuples are larger than their space")
+    if presorted:
+        return _move_up(page, count)
+    return _reorder(page, count)
+
+
+def _set_free_lines(page, has_free_lines):
+    flags = coding.u16(page, 10) & 0xFFFE
+    if has_free_lines:
+        flags |= 1
+    return coding.put_u16(page, 10, flags)
+
+
+def repair_fragmentation(page):
+    """Close the gaps in a heap page's tuples, drop unused line pointers at the end, set the hint."""
+    _check_compactable(page)
+    count = max_offset(page)
+    special = coding.u16(page, 16)
+    last = special
+    presorted = 1
+    total = 0
+    unused = 0
+    used_end = 0
+    n = 1
+    while n <= count:
+        item = coding.u32(page, 20 + 4 * n)
+        if item >> 15 & 3 == 0:
+            unused += 1
+            coding.put_u32(page, 20 + 4 * n, 0)
+        else:
+            used_end = n
+            length = item >> 17
+            if length != 0:
+                offset = item & 0x7FFF
+                _check_item(page, offset, length)
+                if offset + length > last:
+                    presorted = 0
+                last = offset
+                total += (length + 7) & -8
+        n += 1
+    _compact(page, count, total, presorted)
+    if used_end != count:
+        unused -= count - used_end
+        coding.put_u16(page, 12, 24 + 4 * used_end)
+    return _set_free_lines(page, unused > 0)
+
+
+def truncate_line_pointers(page):
+    """Drop unused line pointers at the end of a heap page, but for the first, and set the hint."""
+    count = max_offset(page)
+    end = count
+    while end > 1 and item_flags(page, end) == 0:
+        end -= 1
+    has_free_lines = 0
+    n = end
+    while n >= 1:
+        if item_flags(page, n) == 0:
+            has_free_lines = 1
+            break
+        n -= 1
+    if end != count:
+        coding.put_u16(page, 12, 24 + 4 * end)
+    return _set_free_lines(page, has_free_lines)
+
+
+def _shift_before(page, offset, distance):
+    """Move all tuples that start before `offset` by `distance` bytes, their line pointers too."""
+    upper = coding.u16(page, 14)
+    coding.move(page, upper + distance, upper, offset - upper)
+    coding.put_u16(page, 14, upper + distance)
+    count = max_offset(page)
+    n = 1
+    while n <= count:
+        pos = 20 + 4 * n
+        item = coding.u32(page, pos)
+        if item >> 17 != 0 and item & 0x7FFF <= offset:
+            coding.put_u32(page, pos, (item & -32768) | ((item & 0x7FFF) + distance & 0x7FFF))
+        n += 1
+    return 0
+
+
+def index_tuple_delete(page, n):
+    """Delete tuple and line pointer `n`: later line pointers move down, tuples before it up."""
+    _check_compactable(page)
+    offset = item_offset(page, n)
+    length = item_length(page, n)
+    _check_item(page, offset, length)
+    lower = coding.u16(page, 12)
+    pos = 20 + 4 * n
+    coding.move(page, pos, pos + 4, lower - pos - 4)
+    coding.put_u16(page, 12, lower - 4)
+    return _shift_before(page, offset, (length + 7) & -8)
+
+
+def index_multi_delete(page, numbers, count):
+    """Delete the tuples and line pointers numbers[0:count], which must rise.
+
+    One or two go one at a time, which keeps the other tuples in the order in which they lie; more
+    put them into reverse order of their line pointers.
+    """
+    if count <= 2:
+        while count > 0:
+            count -= 1
+            index_tuple_delete(page, numbers[count])
+        return 0
+    _check_compactable(page)
+    present = max_offset(page)
+    special = coding.u16(page, 16)
+    last = special
+    presorted = 1
+    total = 0
+    kept = 0
+    deleted = 0
+    n = 1
+    while n <= present:
+        item = coding.u32(page, 20 + 4 * n)
+        offset = item & 0x7FFF
+        length = item >> 17
+        _check_item(page, offset, length)
+        if deleted < count and numbers[deleted] == n:
+            deleted += 1
+        else:
+            kept += 1
+            coding.put_u32(page, 20 + 4 * kept, item)
+            if offset + length > last:
+                presorted = 0
+            last = offset
+            total += (length + 7) & -8
+        n += 1
+    if deleted != count:
+        raise ValueError("index tuples to delete that are not there or out of order")
+    coding.put_u16(page, 12, 24 + 4 * kept)
+    return _compact(page, kept, total, presorted)
+
+
+def index_tuple_overwrite(page, n, source, source_pos, length):
+    """Replace tuple `n` where it stands, moving those before it; 0 if there is no room, else 1."""
+    _check_compactable(page)
+    offset = item_offset(page, n)
+    flags = item_flags(page, n)
+    old_length = item_length(page, n)
+    _check_item(page, offset, old_length)
+    old_aligned = (old_length + 7) & -8
+    aligned = (length + 7) & -8
+    if length < 0 or aligned > old_aligned + coding.u16(page, 14) - coding.u16(page, 12):
+        return 0
+    if aligned != old_aligned:
+        _shift_before(page, offset, old_aligned - aligned)
+    offset += old_aligned - aligned
+    set_item(page, n, offset, flags, length)
+    coding.copy(page, offset, source, source_pos, length)
+    return 1
+
+
+@cython.boundscheck(False)
+def checksum(page, block):
+    """The data checksum of the page as block `block`, whatever pd_checksum holds.
+
+    32 interleaved FNV-1a sums over the u32 of the page, with pd_checksum taken as zero.
+    """
+    if len(page) != 8192:
+        raise ValueError("checksum of something that is not a page")
+    sums = cython.declare(cython.uint[32])
+    mask = 0xFFFFFFFF
+    for lane in range(32):
+        sums[lane] = coding.u32(_checksum_seeds, 4 * lane)
+    stored = coding.u16(page, 8)
+    # The field lies in the low half of word 2: what the first row sees there is taken out again.
+    sums[2] ^= stored
+    row = 0
+    while row < 8192:
+        for lane in range(32):
+            pos = row + 4 * lane
+            value = sums[lane] ^ (
+                page[pos] | page[pos + 1] << 8 | page[pos + 2] << 16 | page[pos + 3] << 24
+            )
+            sums[lane] = (value * 16777619 & mask) ^ value >> 17
+        row += 128
+    for _ in range(2):
+        for lane in range(32):
+            value = sums[lane]
+            sums[lane] = (value * 16777619 & mask) ^ value >> 17
+    total = block & mask
+    for lane in range(32):
+        total ^= sums[lane]
+    return total % 65535 + 1
