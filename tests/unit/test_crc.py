@@ -1,0 +1,57 @@
+"""CRC-32C against the crc32c package and published values, by every path there is."""
+
+import random
+
+import crc32c
+import pytest
+
+from formats import crc
+
+# RFC 3720, appendix B.4, and the check value of the CRC catalogues.
+KNOWN = [
+    (b"", 0),
+    (b"123456789", 0xE3069283),
+    (bytes(32), 0x8A9136AA),
+    (b"\xff" * 32, 0x62A8AB43),
+    (bytes(range(32)), 0x46DD794E),
+    (bytes(range(31, -1, -1)), 0x113FDB5C),
+]
+# Compiled, `update` takes the way over the CPU's instruction where there is one; interpreted, that
+# way is to be had by name, with a Python function in the instruction's place.
+WAYS = [crc.update, crc.by_table]
+if crc.__file__.endswith(".py"):
+    WAYS.append(crc.by_instruction)
+# Around the lengths at which `update` goes over from one run to three, and one to three long ones.
+LENGTHS = sorted({n + d for n in (0, 8, 384, 768, 3072, 6144, 8192) for d in (-9, -1, 0, 1, 7, 60)})
+
+
+@pytest.mark.parametrize("function", WAYS)
+@pytest.mark.parametrize(("data", "value"), KNOWN)
+def test_known_values(function, data, value):
+    assert function(0, memoryview(data), 0, len(data)) == value
+
+
+@pytest.mark.parametrize("function", WAYS)
+@pytest.mark.parametrize("length", [n for n in LENGTHS if n >= 0])
+def test_equal_to_the_package_at_any_offset(function, length):
+    data = random.Random(length).randbytes(length + 16)
+    view = memoryview(data)
+    for pos in (0, 1, 5, 8, 16):
+        assert function(0, view, pos, length) == crc32c.crc32c(data[pos : pos + length])
+
+
+@pytest.mark.parametrize("function", WAYS)
+def test_continues_where_it_was_cut(function):
+    data = random.Random(1).randbytes(9000)
+    view = memoryview(data)
+    whole = crc32c.crc32c(data)
+    for cut in (0, 1, 20, 384, 3072, 8999, 9000):
+        first = function(0, view, 0, cut)
+        assert function(first, view, cut, 9000 - cut) == whole
+
+
+@pytest.mark.parametrize("function", WAYS)
+@pytest.mark.parametrize(("pos", "length"), [(-1, 4), (0, 9), (8, 1), (0, -1), (9, 0), (1 << 60, 8)])
+def test_bounds(function, pos, length):
+    with pytest.raises(IndexError):
+        function(0, memoryview(bytes(8)), pos, length)
