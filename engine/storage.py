@@ -1,0 +1,176 @@
+"""The only file I/O of the engine. Every other module is handed a `Storage`; tests hand over one
+that fails, tears, or forgets what was not synced.
+
+An error names its path. A file whose append or fsync failed is *poisoned*: what its end holds, or
+what of it the disk has, is not known any more, and the kernel reports a failed fsync only once, so
+every later append or fsync of it fails too. Only opening it anew, and checking it, goes on.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+Bytes = bytes | bytearray | memoryview
+_VECTOR_MAX = 1024  # IOV_MAX of Linux
+
+
+class DirectoryInUseError(Exception):
+    """Another process holds the directory's lock."""
+
+
+class PoisonedFileError(OSError):
+    """An earlier append or fsync of this file failed."""
+
+
+class File:
+    """An open file. Closed when nobody holds it any more, or by `Storage.close`."""
+
+    def __init__(self, path: Path, descriptor: int, size: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.size = size
+        self.is_poisoned = False
+
+    def __del__(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the path into errors of calls that know only a descriptor."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+class Storage:
+    """Files and directories of the local disk."""
+
+    def create(self, path: Path) -> File:
+        """A new file for appending; FileExistsError if there is one."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        return File(path, os.open(path, flags, 0o600), 0)
+
+    def open(self, path: Path, writable: bool = False) -> File:
+        """An existing file; `writable` for appending at its end."""
+        flags = os.O_RDWR | os.O_APPEND if writable else os.O_RDONLY
+        descriptor = os.open(path, flags | os.O_CLOEXEC)
+        return File(path, descriptor, os.fstat(descriptor).st_size)
+
+    def close(self, file: File) -> None:
+        descriptor, file.descriptor = file.descriptor, -1
+        with _naming(file.path):
+            os.close(descriptor)
+
+    def pread(self, file: File, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`; fewer only where the file ends."""
+        with _naming(file.path):
+            data = os.pread(file.descriptor, length, offset)
+            while len(data) < length:
+                more = os.pread(file.descriptor, length - len(data), offset + len(data))
+                if not more:
+                    break
+                data += more
+        return data
+
+    def read_all(self, path: Path) -> bytes:
+        file = self.open(path)
+        try:
+            return self.pread(file, 0, file.size)
+        finally:
+            self.close(file)
+
+    def append(self, file: File, parts: Sequence[Bytes]) -> None:
+        """Write all parts at the file's end, in order."""
+        self._refuse_poisoned(file)
+        try:
+            with _naming(file.path):
+                for start in range(0, len(parts), _VECTOR_MAX):
+                    self._append_vector(file, parts[start : start + _VECTOR_MAX])
+        except BaseException:
+            file.is_poisoned = True
+            raise
+
+    def _append_vector(self, file: File, parts: Sequence[Bytes]) -> None:
+        length = sum(len(part) for part in parts)
+        written = os.writev(file.descriptor, parts)
+        file.size += written
+        if written == length:
+            return
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            written = os.write(file.descriptor, rest)
+            file.size += written
+            rest = rest[written:]
+
+    def truncate(self, file: File, size: int) -> None:
+        """Cut the file to `size` bytes."""
+        self._refuse_poisoned(file)
+        with _naming(file.path):
+            os.ftruncate(file.descriptor, size)
+        file.size = size
+
+    def sync(self, file: File) -> None:
+        """fsync: data and size."""
+        self._refuse_poisoned(file)
+        try:
+            with _naming(file.path):
+                os.fsync(file.descriptor)
+        except BaseException:
+            file.is_poisoned = True
+            raise
+
+    def _refuse_poisoned(self, file: File) -> None:
+        if file.is_poisoned:
+            raise PoisonedFileError(
+                5, "an earlier write or fsync failed; the file must be opened anew", str(file.path)
+            )
+
+    def sync_directory(self, path: Path) -> None:
+        """fsync of a directory: the names in it."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with _naming(path):
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        os.rename(source, target)
+
+    def remove(self, path: Path) -> None:
+        os.unlink(path)
+
+    def make_directory(self, path: Path) -> None:
+        """A directory, if it is not there yet; its parent must be."""
+        path.mkdir(mode=0o700, exist_ok=True)
+
+    def list(self, path: Path) -> list[str]:
+        """Names in a directory, sorted."""
+        return sorted(os.listdir(path))
+
+    def exists(self, path: Path) -> bool:
+        return path.exists()
+
+    def file_size(self, path: Path) -> int:
+        return os.stat(path).st_size
+
+    def lock(self, path: Path) -> File:
+        """Hold the lock file `path` until the result is closed; DirectoryInUseError if another
+        process holds it. The lock dies with the process."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = File(path, descriptor, 0)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DirectoryInUseError(
+                f"{path.parent} is in use by another process; stop it first"
+            ) from None
+        return file
