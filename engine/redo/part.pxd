@@ -13,6 +13,7 @@ cdef class Part:
     cdef public int version, rmgr, info, block_id, reference_count, flags
     cdef public uint32_t xid
     cdef public uint64_t lsn
+    cdef public bint hint_bits_logged
     cdef public Py_ssize_t references, main, main_length, data, data_length
 
     cpdef int load(self, const uint8_t[::1] source, Py_ssize_t pos,

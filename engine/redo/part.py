@@ -15,6 +15,7 @@ Redo functions take a `Part` and change `part.page` in place:
     part.block_id    which of the record's references this page is
     part.lsn         end of the record: what redo writes into pd_lsn
     part.version     PostgreSQL's major version, for the few places where they differ
+    part.hint_bits_logged  whether the cluster has checksums or wal_log_hints at this LSN
     part.scratch     8 KiB of room for a redo function, so that none allocates: never shared between
                      threads, as a Part belongs to one; part.numbers is the same room as u16
 
