@@ -1,0 +1,141 @@
+# cython: annotation_typing=False, wraparound=False, initializedcheck=False
+"""One reader's way from a batch of requests to pages: locate, gather, rebuild.
+
+    locate    does the block exist at its LSN, and below which LSN do its versions mean nothing?
+    gather    from each memtable, newest first; what is still open goes to the layers
+    rebuild   redo over what was gathered, into the reply buffer
+
+`locate` and `gather` run under the store's lock, in microseconds; `rebuild` needs none. A reader
+belongs to one thread at a time.
+
+Only the relation's present state is in the chunk table. A request for an LSN before the relation's
+last change is marked ASK_HISTORY, and the store answers it from the relation's history.
+"""
+
+from engine.reconstruct import Reconstruct
+from engine.version_set import VersionSet
+
+OPEN = 0
+COMPLETE = 1
+ASK_HISTORY = 2
+NO_RELATION = 3
+PAST_END = 4
+FOREIGN = 5
+REFUSED = 6
+
+
+def _column(count, size, code):
+    return memoryview(bytearray(count * size)).cast(code)
+
+
+class PageReader:
+    def __init__(self, chunks, version, capacity):
+        """`version`: PostgreSQL's major version; `capacity`: requests a batch."""
+        self.chunks = chunks
+        self.versions = VersionSet()
+        self.reconstruct = Reconstruct(version)
+        self.chunk = _column(capacity, 4, "I")
+        self.block = _column(capacity, 4, "I")
+        self.oldest = _column(capacity, 4, "I")
+        self.floor = _column(capacity, 8, "Q")
+        self.lsn = _column(capacity, 8, "Q")
+        self.out_pos = _column(capacity, 8, "Q")
+        self.state = _column(capacity, 1, "B")
+        self.refused = 0
+
+    def locate(self, batch, count):
+        """Fill chunk, block, floor and state of each request; returns how many ask for history.
+
+        `refused` counts those that cannot be answered at all.
+        """
+        self.versions.reset()
+        self.refused = 0
+        asking = 0
+        i = 0
+        while i < count:
+            self.oldest[i] = 0
+            self.lsn[i] = batch.lsn[i]
+            self.out_pos[i] = batch.out_pos[i]
+            if batch.status[i]:
+                self.state[i] = 6
+            else:
+                self._locate(batch, i)
+                asking += self.state[i] == 2
+                self.refused += self.state[i] > 2
+            i += 1
+        return asking
+
+    def _locate(self, batch, i):
+        chunks = self.chunks
+        block = batch.block[i]
+        root = chunks.find(1, batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i], 0)
+        chunk = root
+        if root >= 0 and block >= 131072:
+            chunk = chunks.find(1, batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i],
+                                block >> 17)
+        self.block[i] = block & 131071
+        if root < 0:
+            self.state[i] = 3
+            return 0
+        if chunk >= 0:
+            self.chunk[i] = chunk
+            if not chunks.held[chunk]:
+                self.state[i] = 5
+                return 0
+        if chunks.change_lsn[root] > batch.lsn[i]:
+            self.chunk[i] = chunk if chunk >= 0 else root
+            self.state[i] = 2
+        elif not chunks.exists[root]:
+            self.state[i] = 3
+        elif block >= chunks.blocks[root] or chunk < 0:
+            self.state[i] = 4
+        elif chunks.cut_lsn[root] != 0 and chunks.cut_blocks[root] > block:
+            self.state[i] = 2
+        else:
+            self.floor[i] = chunks.cut_lsn[root]
+            self.state[i] = 0
+        return 0
+
+    def ask(self, i, chunk, block, floor, lsn, out_pos):
+        """Make request i by hand: a block of any chunk, whose existence the caller has checked."""
+        self.chunk[i] = chunk
+        self.block[i] = block
+        self.floor[i] = floor
+        self.lsn[i] = lsn
+        self.out_pos[i] = out_pos
+        self.oldest[i] = 0
+        self.state[i] = 0
+        return 0
+
+    def gather(self, memtable, count):
+        """Collect from one memtable for every request still open; returns how many remain open."""
+        remaining = 0
+        i = 0
+        while i < count:
+            if self.state[i] == 0:
+                self.versions.resume(self.oldest[i])
+                if memtable.collect(self.chunk[i], self.block[i], self.floor[i], self.lsn[i],
+                                    self.versions):
+                    self.state[i] = 1
+                else:
+                    remaining += 1
+                self.oldest[i] = self.versions.oldest
+            i += 1
+        return remaining
+
+    def rebuild(self, start, count, out):
+        """Redo requests start..count into `out` at their out_pos.
+
+        Returns `count`, or the number of a request whose versions do not fit together; `problem`
+        is then the reason, and the caller goes on with the one after it.
+        """
+        i = start
+        while i < count:
+            if self.state[i] <= 1:
+                try:
+                    self.reconstruct.page(self.versions, self.oldest[i], out, self.out_pos[i], 0)
+                except (ValueError, IndexError) as error:
+                    self.problem = error
+                    return i
+            i += 1
+        return i

@@ -1,0 +1,328 @@
+"""The storage engine's one object: WAL goes in, pages as of any LSN come out.
+
+    journal ──> WalIngest ──> memtable (open) ──freeze──> frozen ──flush──> L0 bundle
+                                  │                         │                   │
+    get_pages <── PageReader <────┴─────────────────────────┴──── layer map <───┘
+
+Here stand the lock, the list of memtables and the LSNs; what each part does is in its module.
+
+One lock, held for microseconds: ingest holds it for a step, a reader while it looks up and copies
+what the memtables have. What a reader needs of the layers it reads without the lock, from the
+layer map that it saw under it: flushing publishes the bundle and drops the memtable in one step.
+"""
+
+import threading
+from collections.abc import Sequence
+
+from engine.chunk_table import ChunkTable
+from engine.errors import RequestError
+from engine.ingest import Ingest
+from engine.layer_map import LayerMap
+from engine.memtable import Memtable
+from engine.page_reader import (
+    ASK_HISTORY,
+    COMPLETE,
+    NO_RELATION,
+    OPEN,
+    PAST_END,
+    REFUSED,
+    PageReader,
+)
+from engine.relation_history import RelationHistory
+from engine.version_set import VersionSet
+from formats.chunk import ChunkKey, ChunkKind, Fork
+from formats.cluster_path import small_file_key, small_file_path
+from formats.errors import CorruptionError
+from formats.lsn import format_lsn
+from formats.pagestream import FAILED, PageBatch
+
+PAGE_BYTES = 8192
+READER_CAPACITY = 1024
+FROZEN_MAX = 2
+HOT_RECORDS = 256
+HOT_BYTES = 64 << 10
+
+
+class PageStore:
+    """Pages of one cluster by LSN. Reading methods may be called by many threads at once."""
+
+    def __init__(
+        self, table: ChunkTable, ingest: Ingest, layers: LayerMap, major: int, memtable_bytes: int
+    ) -> None:
+        self.table = table
+        self.ingest = ingest
+        self.layers = layers
+        self.major = major
+        self.memtable_bytes = memtable_bytes
+        self.lock = threading.Lock()
+        self.changed = threading.Condition(self.lock)
+        self.frozen: tuple[Memtable, ...] = ()  # newest first
+        self.spare: list[Memtable] = []
+        self.ready_lsn = 0
+        self.durable_lsn = 0
+        self.horizon_lsn = 0
+        self.history = RelationHistory(table, ingest.cuts, self._collect, self.lock)
+        self._keys: dict[int, bytes] = {}
+        self._readers = threading.local()
+        self.counters = {"pages": 0, "layer_reads": 0, "failed": 0}
+        ingest.memtable = self._fresh_memtable()
+
+    # --- the write side: called by WalIngest and the flush --------------------------------------
+
+    def enter(self) -> None:
+        self.lock.acquire()
+
+    def leave(self) -> None:
+        self.lock.release()
+
+    def advance_ready(self, lsn: int) -> None:
+        """Every record that ends at or below `lsn` is readable; called with the lock."""
+        self.ready_lsn = lsn
+        self.changed.notify_all()
+
+    def replace_memtable(self) -> Memtable:
+        """Freeze the open memtable, waiting while the flush is too far behind."""
+        with self.lock:
+            while len(self.frozen) >= FROZEN_MAX:
+                self.changed.wait()
+            self.freeze()
+            return self.ingest.memtable
+
+    def freeze(self) -> None:
+        """Put a fresh memtable in place of the open one; called with the lock."""
+        self.frozen = (self.ingest.memtable, *self.frozen)
+        self.ingest.memtable.lsn_end = self.ready_lsn
+        self.ingest.memtable = self._fresh_memtable()
+        self.changed.notify_all()
+
+    def _fresh_memtable(self) -> Memtable:
+        if self.spare:
+            return self.spare.pop()
+        entries = self.memtable_bytes // 96
+        return Memtable(self.memtable_bytes, entries, entries // 2, HOT_RECORDS, HOT_BYTES)
+
+    def publish(self, memtable: Memtable, layers: LayerMap) -> None:
+        """The oldest frozen memtable is in the layers now: drop it and read from them."""
+        with self.lock:
+            if self.frozen[-1] is not memtable:
+                raise RuntimeError("memtables are flushed in the order in which they were frozen")
+            self.frozen = self.frozen[:-1]
+            self.layers = layers
+            self.durable_lsn = memtable.lsn_end
+            memtable.clear()
+            self.spare.append(memtable)
+            self.changed.notify_all()
+
+    def key(self, number: int) -> bytes:
+        """A chunk's 18-byte key."""
+        key = self._keys.get(number)
+        if key is None:
+            key = self._keys[number] = ChunkKey(*self.table.key(number)).pack()
+        return key
+
+    # --- the read side --------------------------------------------------------------------------
+
+    def wait_for(self, lsn: int, timeout_seconds: float) -> bool:
+        """Block until `lsn` is ready; False if the time is over before."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.ready_lsn >= lsn, timeout_seconds)
+
+    def get_pages(self, batch: PageBatch, count: int, out: memoryview) -> None:
+        """Answer the first `count` requests of a batch; see server/store.py for the terms."""
+        reader = self._reader()
+        with self.lock:
+            asking = reader.locate(batch, count)
+            if not asking:
+                layers, still_open = self._gather(reader, count)
+        if asking:
+            for i in range(count):
+                if reader.state[i] == ASK_HISTORY:
+                    self._locate_in_history(reader, batch, i)
+            with self.lock:
+                layers, still_open = self._gather(reader, count)
+        failures = self._finish(reader, count, layers, still_open, out)
+        if reader.refused or failures:
+            self._report(reader, batch, count, failures)
+
+    def _reader(self) -> PageReader:
+        reader: PageReader | None = getattr(self._readers, "reader", None)
+        if reader is None:
+            reader = self._readers.reader = PageReader(self.table, self.major, READER_CAPACITY)
+        reader.reconstruct.new_page_lsn_max = self.horizon_lsn
+        return reader
+
+    def _gather(self, reader: PageReader, count: int) -> tuple[LayerMap, int]:
+        """Collect from the memtables, newest first; called with the lock."""
+        still_open = reader.gather(self.ingest.memtable, count)
+        for memtable in self.frozen:
+            if not still_open:
+                break
+            still_open = reader.gather(memtable, count)
+        return self.layers, still_open
+
+    def _finish(
+        self, reader: PageReader, count: int, layers: LayerMap, still_open: int, out: memoryview
+    ) -> dict[int, str]:
+        """Collect the rest from the layers and rebuild the pages; returns what went wrong where."""
+        failures: dict[int, str] = {}
+        if still_open:
+            for i in range(count):
+                if reader.state[i] == OPEN:
+                    self._collect_from_layers(reader, i, layers, failures)
+        done = reader.rebuild(0, count, out)
+        while done < count:
+            failures[done] = str(reader.problem)
+            done = reader.rebuild(done + 1, count, out)
+        return failures
+
+    def _collect_from_layers(
+        self, reader: PageReader, i: int, layers: LayerMap, failures: dict[int, str]
+    ) -> None:
+        self.counters["layer_reads"] += 1
+        versions = reader.versions
+        versions.resume(reader.oldest[i])
+        try:
+            layers.collect(
+                self.key(reader.chunk[i]), reader.block[i], reader.lsn[i], reader.floor[i], versions
+            )
+        except (CorruptionError, OSError) as error:
+            failures[i] = str(error)
+            reader.state[i] = REFUSED
+        reader.oldest[i] = versions.oldest
+
+    def _locate_in_history(self, reader: PageReader, batch: PageBatch, i: int) -> None:
+        """Existence, size and floor at an LSN before the relation's last change."""
+        root = self.table.root[reader.chunk[i]]
+        lsn, block = batch.lsn[i], batch.block[i]
+        exists, blocks = self.history.state(root, lsn)
+        if not exists:
+            reader.state[i] = NO_RELATION
+        elif block >= blocks:
+            reader.state[i] = PAST_END
+        else:
+            chunk = self._chunk_of(root, block)
+            floor = self.history.floor(root, block, lsn)
+            reader.ask(i, chunk, block & 0x1FFFF, floor, lsn, batch.out_pos[i])
+
+    def _chunk_of(self, root: int, block: int) -> int:
+        kind, spc, db, rel, fork, _ = self.table.key(root)
+        with self.lock:
+            number: int = self.table.intern(kind, spc, db, rel, fork, block >> 17)
+        return number
+
+    def _collect(
+        self, chunk: int, block: int, lsn_floor: int, lsn_max: int, versions: VersionSet
+    ) -> None:
+        """A block's versions from the memtables and the layers."""
+        versions.begin()
+        with self.lock:
+            layers = self.layers
+            for memtable in (self.ingest.memtable, *self.frozen):
+                if memtable.collect(chunk, block, lsn_floor, lsn_max, versions):
+                    return
+        layers.collect(self.key(chunk), block, lsn_max, lsn_floor, versions)
+
+    def _report(
+        self, reader: PageReader, batch: PageBatch, count: int, failures: dict[int, str]
+    ) -> None:
+        """Give each request that failed its status and its text."""
+        for i in range(count):
+            state = reader.state[i]
+            if i not in failures and state in (OPEN, COMPLETE):
+                continue
+            if i in failures or state != REFUSED:
+                batch.status[i] = FAILED
+                batch.errors[i] = self._reason(batch, i, state, failures.get(i))
+                self.counters["failed"] += 1
+
+    def _reason(self, batch: PageBatch, i: int, state: int, failure: str | None) -> str:
+        relation = (batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i])
+        lsn, block = batch.lsn[i], batch.block[i]
+        fork = Fork(batch.fork[i]).name.lower()
+        name = f"block {block} of the {fork} fork of relation {'/'.join(map(str, relation[:3]))}"
+        if failure is not None:
+            return f"{name} at {format_lsn(lsn)}: {failure}"
+        if state == NO_RELATION:
+            return str(self.history.missing_relation(*relation, lsn))
+        if state == PAST_END:
+            blocks = self.history.blocks(*relation, lsn)
+            return f"{name} is past its end at {format_lsn(lsn)}: it has {blocks} blocks"
+        return f"{name} belongs to a chunk that this server does not hold (see its --chunks)"
+
+    def read_block(self, chunk: int, block: int, lsn: int) -> bytes:
+        """One page of any chunk that exists at `lsn`; raises RequestError."""
+        root = self.table.root[chunk]
+        relation_block = block + (self.table.seg[chunk] << 17 if self.table.kind[chunk] == 1 else 0)
+        return self._read_run(chunk, block, 1, self.history.floor(root, relation_block, lsn), lsn)
+
+    def _read_run(self, chunk: int, block: int, count: int, floor: int, lsn: int) -> bytes:
+        """`count` pages of a chunk, with one floor for all; raises RequestError."""
+        reader = self._reader()
+        reader.versions.reset()
+        for i in range(count):
+            reader.ask(i, chunk, block + i, floor, lsn, i * PAGE_BYTES)
+        out = memoryview(bytearray(count * PAGE_BYTES))
+        with self.lock:
+            layers, still_open = self._gather(reader, count)
+        failures = self._finish(reader, count, layers, still_open, out)
+        if failures:
+            i, problem = next(iter(failures.items()))
+            key = ChunkKey(*self.table.key(chunk))
+            raise RequestError(f"block {block + i} of {key} at {format_lsn(lsn)}: {problem}")
+        return bytes(out)
+
+    # --- what exists ----------------------------------------------------------------------------
+
+    def exists(self, spc: int, db: int, rel: int, fork: int, lsn: int) -> bool:
+        return self.history.blocks(spc, db, rel, fork, lsn) is not None
+
+    def nblocks(self, spc: int, db: int, rel: int, fork: int, lsn: int) -> int:
+        """A relation fork's size in blocks; raises RequestError if it does not exist at `lsn`."""
+        blocks = self.history.blocks(spc, db, rel, fork, lsn)
+        if blocks is None:
+            raise self.history.missing_relation(spc, db, rel, fork, lsn)
+        return blocks
+
+    def db_size(self, db: int, lsn: int) -> int:
+        """Bytes of all forks of a database's relations, in all tablespaces."""
+        existing = self.history.existing(ChunkKind.REL, lsn)
+        return sum(blocks * PAGE_BYTES for key, blocks in existing if key[2] == db)
+
+    def relations(self, lsn: int) -> Sequence[tuple[int, int, int, int, int]]:
+        """(spc, db, rel, fork, blocks) of every relation fork that exists at `lsn`."""
+        existing = self.history.existing(ChunkKind.REL, lsn)
+        return sorted((key[1], key[2], key[3], key[4], blocks) for key, blocks in existing)
+
+    def slru_segments(self, lsn: int) -> Sequence[tuple[int, int, int]]:
+        """(SLRU, segment, blocks) of every segment that exists at `lsn`."""
+        existing = self.history.existing(ChunkKind.SLRU, lsn)
+        return sorted((key[3], key[5], blocks) for key, blocks in existing)
+
+    def slru_segment(self, kind: int, segment: int, lsn: int) -> bytes:
+        """All pages of an SLRU segment; raises RequestError if it does not exist at `lsn`."""
+        root = self.history.find(ChunkKind.SLRU, 0, 0, kind, 0, segment)
+        exists, blocks = self.history.state(root, lsn) if root >= 0 else (False, 0)
+        if not exists:
+            raise RequestError(f"SLRU {kind} has no segment {segment:04X} at {format_lsn(lsn)}")
+        if not self.table.held[root]:
+            raise RequestError(f"SLRU {kind} segment {segment:04X} is not held here (see --chunks)")
+        return self._read_run(root, 0, blocks, self.history.floor(root, 0, lsn), lsn)
+
+    def files(self, lsn: int) -> Sequence[str]:
+        """Names of the small files that exist at `lsn`."""
+        existing = self.history.existing(ChunkKind.FILE, lsn)
+        return sorted(small_file_path(ChunkKey(*key)) for key, _ in existing)
+
+    def file(self, name: str, lsn: int) -> bytes:
+        """A small file's content; raises RequestError if it does not exist at `lsn`."""
+        key = small_file_key(name)
+        root = self.history.find(*key) if key is not None else -1
+        exists, blocks = self.history.state(root, lsn) if root >= 0 else (False, 0)
+        if not exists:
+            raise RequestError(f"there is no file {name} at {format_lsn(lsn)}")
+        content = b""
+        for block in range(blocks):
+            versions = VersionSet(2 * PAGE_BYTES, 8)
+            self._collect(root, block, 0, lsn, versions)
+            content += versions.payload(1)[8:]
+        return content

@@ -1,0 +1,96 @@
+# cython: annotation_typing=False, wraparound=False, initializedcheck=False
+"""Versions -> page: the self-contained one first, then redo in LSN order.
+
+    image or zeros  ->  record parts and effects, oldest to newest  ->  the page at the LSN asked
+
+The interlock: a base backup's image is *fuzzy*, that is, it may hold changes of records that come
+after the backup's start. Over it, as in PostgreSQL's recovery, a record that ends at or below the
+page's pd_lsn is skipped; images and initialisations always apply and end the fuzziness.
+
+A record that changes a page which was never written finds zeros. PostgreSQL's recovery skips it
+and expects the relation to be truncated or dropped later (xlogutils.c, log_invalid_page). That is
+legal up to the base backup's end only, `new_page_lsn_max`; above it the page is damaged.
+"""
+
+from engine.redo import dispatch, effect
+from engine.redo.part import Part
+from formats import coding, page as pages
+
+
+class Reconstruct:
+    def __init__(self, version):
+        """`version` is PostgreSQL's major version."""
+        self.part = Part()
+        self.part.version = version
+        self.part.hint_bits_logged = True
+        self.new_page_lsn_max = 0
+        self.applied = 0
+
+    def page(self, versions, oldest, out, pos, has_base):
+        """Build one page in out[pos : pos + 8192] from the chain that starts at `oldest`.
+
+        With `has_base` the page there is the start, else zeros. Raises ValueError or IndexError if
+        a version does not fit the page.
+        """
+        target = out[pos : pos + 8192]
+        if not has_base:
+            coding.fill(target, 0, 8192, 0)
+        source = versions.data
+        self.part.page = target
+        fuzzy = 0
+        number = oldest
+        while number != 0:
+            start = versions.offset[number]
+            length = versions.length[number]
+            lsn = versions.lsn[number]
+            kind = coding.u8(source, start)
+            if kind <= 3:
+                self._image(target, source, start, length)
+                if kind == 1 and not pages.is_new(target):
+                    pages.set_lsn(target, lsn)
+                fuzzy = kind == 3
+            elif kind == 8:
+                fuzzy = self._record(target, source, start, length, lsn, fuzzy)
+            elif kind == 16:
+                effect.apply(target, source, start, length)
+            elif kind == 32:
+                raise ValueError("a record of an unsupported resource manager changed this page")
+            else:
+                raise ValueError("a version of a kind that pages do not have")
+            number = versions.newer[number]
+            self.applied += 1
+        return 0
+
+    def _image(self, target, source, start, length):
+        """Put an image's two halves around its hole."""
+        hole_offset = coding.u16(source, start + 2)
+        hole_length = coding.u16(source, start + 4)
+        if length != 6 + 8192 - hole_length or hole_offset + hole_length > 8192:
+            raise ValueError("image: its hole does not fit its length")
+        coding.copy(target, 0, source, start + 6, hole_offset)
+        coding.fill(target, hole_offset, hole_length, 0)
+        tail = hole_offset + hole_length
+        coding.copy(target, tail, source, start + 6 + hole_offset, 8192 - tail)
+        return 0
+
+    def _record(self, target, source, start, length, lsn, fuzzy):
+        """Redo one record's part; returns whether the page is still fuzzy."""
+        part = self.part
+        part.load(source, start, length)
+        part.lsn = lsn
+        if part.flags & 1:
+            coding.fill(target, 0, 8192, 0)
+            fuzzy = 0
+        elif fuzzy and lsn <= pages.lsn(target):
+            return fuzzy
+        elif pages.is_new(target) and not self._may_be_new(part):
+            if lsn <= self.new_page_lsn_max:
+                return fuzzy
+            raise ValueError("a record changes a page that was never written")
+        if dispatch.redo(part):
+            pages.set_lsn(target, lsn)
+        return fuzzy
+
+    def _may_be_new(self, part):
+        """Heap2's VISIBLE record initialises the map page it names when that is new."""
+        return part.rmgr == 9 and (part.info & 0x70) == 0x40 and part.block_id == 0

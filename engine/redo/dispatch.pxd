@@ -1,0 +1,6 @@
+from engine.redo cimport btree, heap, heap2, sequence
+from engine.redo.part cimport Part
+
+
+cpdef bint is_supported(int rmgr) except -1 nogil
+cpdef int redo(Part part) except -1 nogil

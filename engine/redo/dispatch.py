@@ -1,0 +1,31 @@
+# cython: annotation_typing=False, wraparound=False, initializedcheck=False
+"""Which module redoes which resource manager's records.
+
+The numbers are PostgreSQL's (src/include/access/rmgrlist.h, the same in 14-18) and are never
+reused there. XLOG records change pages by images alone, which need no redo.
+"""
+
+from engine.redo import btree, heap, heap2, sequence
+
+HEAP2 = 9
+HEAP = 10
+BTREE = 11
+SEQUENCE = 15
+
+
+def is_supported(rmgr):
+    """Whether records of this resource manager can be redone."""
+    return rmgr == 9 or rmgr == 10 or rmgr == 11 or rmgr == 15
+
+
+def redo(part):
+    """Apply a record's part to `part.page`; returns 1 if pd_lsn is to be set to its LSN."""
+    if part.rmgr == 10:
+        return heap.redo(part)
+    if part.rmgr == 9:
+        return heap2.redo(part)
+    if part.rmgr == 11:
+        return btree.redo(part)
+    if part.rmgr == 15:
+        return sequence.redo(part)
+    raise ValueError("no redo for this resource manager")

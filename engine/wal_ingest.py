@@ -1,0 +1,163 @@
+"""Ingest, step by step: WAL bytes in, versions in the memtable, the ready LSN forward.
+
+    bytes -> WalReader (whole records) -> Ingest (kernel) -> memtable
+                                             |-> ClusterRecords for the rarer records
+
+A step takes at most RECORDS_PER_STEP records under the store's lock, so that readers wait for
+microseconds only. After it come images of the pages whose chains have grown long ("hot" pages: ten
+seconds of pgbench wrote 49,050 records to one block, and no read may apply that many).
+"""
+
+from typing import Protocol
+
+import lz4.block
+import zstandard
+
+from engine.cluster_records import ClusterRecords
+from engine.ingest import MEMTABLE_FULL, NEEDS_PYTHON, Ingest
+from engine.memtable import Memtable
+from engine.record_batch import RecordBatch
+from engine.wal_reader import WalReader
+from formats.errors import CorruptionError
+from formats.lsn import format_lsn
+from formats.version import image_exact
+
+RECORDS_PER_STEP = 512
+RECORDS_PER_BATCH = 16384
+LZ4 = 8
+
+
+def decompress_image(codec: int, data: memoryview, pos: int, length: int, raw: int) -> bytes:
+    """An lz4 or zstd page image of a WAL record, `raw` bytes when decompressed; ValueError."""
+    source = bytes(data[pos : pos + length])
+    try:
+        if codec == LZ4:
+            page: bytes = lz4.block.decompress(source, uncompressed_size=raw)
+        else:
+            page = zstandard.ZstdDecompressor().decompress(source, max_output_size=raw)
+    except (lz4.block.LZ4BlockError, zstandard.ZstdError) as error:
+        raise ValueError(f"page image: {error}") from error
+    if len(page) != raw:
+        raise ValueError(f"page image: {raw} bytes expected, {len(page)} found")
+    return page
+
+
+class IngestHost(Protocol):
+    """What ingest needs of the store around it."""
+
+    def enter(self) -> None:
+        """Take the lock."""
+
+    def leave(self) -> None:
+        """Give it back."""
+
+    def replace_memtable(self) -> Memtable:
+        """Freeze the full memtable, called without the lock; waits while too many are frozen."""
+
+    def read_block(self, chunk: int, block: int, lsn: int) -> bytes:
+        """A page as of an LSN, called without the lock."""
+
+    def advance_ready(self, lsn: int) -> None:
+        """All records up to here are in the memtable; called with the lock."""
+
+
+class WalIngest:
+    """The one writer of the memtable; used by one thread."""
+
+    def __init__(
+        self, host: IngestHost, ingest: Ingest, cluster: ClusterRecords, reader: WalReader
+    ) -> None:
+        self.host = host
+        self.ingest = ingest
+        self.cluster = cluster
+        self.reader = reader
+        self.batch = RecordBatch(RECORDS_PER_BATCH)
+        self.images_from_lsn = 0  # no page is materialised below the base backup's end
+        self.hot_images = 0
+
+    def consume(self, lsn: int, data: bytes | memoryview) -> None:
+        """Take raw WAL that continues where the last call ended.
+
+        Raises CorruptionError: damaged WAL, or a record that does not make sense.
+        """
+        self.reader.feed(lsn, data)
+        while count := self.reader.decode(self.batch, RECORDS_PER_BATCH):
+            self._take(count)
+            self.host.enter()
+            self.host.advance_ready(self.reader.end_lsn)
+            self.host.leave()
+
+    def _take(self, count: int) -> None:
+        done = 0
+        while done < count:
+            self.host.enter()
+            try:
+                done, full = self._step(done, min(done + RECORDS_PER_STEP, count))
+                if done:
+                    self.host.advance_ready(self.batch.lsn_end[done - 1])
+                hot = self._hot_pages()
+            except (ValueError, IndexError, MemoryError) as error:
+                raise self._bad_record(error) from error
+            finally:
+                self.host.leave()
+            for chunk, block, lsn in hot:
+                self._materialise(chunk, block, lsn)
+            if full:
+                self.ingest.memtable = self.host.replace_memtable()
+
+    def _step(self, start: int, end: int) -> tuple[int, bool]:
+        """Records start..end, as far as the memtable has room."""
+        batch, ingest = self.batch, self.ingest
+        while start < end:
+            start = ingest.run(batch, start, end)
+            if ingest.reason == MEMTABLE_FULL:
+                return start, True
+            if ingest.reason == NEEDS_PYTHON:
+                main_pos = batch.main_pos[start]
+                main = bytes(batch.data[main_pos : main_pos + batch.main_length[start]])
+                rmgr, info = batch.rmgr[start], batch.info[start]
+                if not ingest.memtable.has_room(*self.cluster.room(rmgr, main)):
+                    return start, True
+                lsn = batch.lsn_end[start]
+                self.cluster.apply(rmgr, info, batch.xid[start], main, lsn)
+                ingest.memtable.lsn_end = lsn
+                ingest.records += 1
+                start += 1
+        return start, False
+
+    def _bad_record(self, error: Exception) -> CorruptionError:
+        return CorruptionError(
+            "WAL record",
+            f"after {format_lsn(self.ingest.memtable.lsn_end)}",
+            "a record that can be taken apart",
+            str(error),
+        )
+
+    def _hot_pages(self) -> list[tuple[int, int, int]]:
+        """(chunk, block, newest LSN) of the pages that were reported since the last step."""
+        memtable = self.ingest.memtable
+        if not memtable.hot_count:
+            return []
+        pages = set(memtable.hot[: memtable.hot_count])
+        memtable.hot_count = 0
+        return [
+            (
+                memtable.page_chunk[page],
+                memtable.page_block[page],
+                memtable.entry_lsn[memtable.page_newest[page]],
+            )
+            for page in pages
+        ]
+
+    def _materialise(self, chunk: int, block: int, lsn: int) -> None:
+        """Put an image in the place of a hot page's newest version; only this thread writes."""
+        if lsn < self.images_from_lsn:
+            return
+        payload = image_exact(self.host.read_block(chunk, block, lsn))
+        self.host.enter()
+        try:
+            if self.ingest.memtable.has_room(1, len(payload)):
+                self.ingest.memtable.put(chunk, block, lsn, memoryview(payload), True)
+                self.hot_images += 1
+        finally:
+            self.host.leave()
