@@ -23,7 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import psycopg
 
@@ -89,8 +89,8 @@ class Installation:
             f"apt-get install postgresql-{major}")
         raise MissingPostgres(f"PostgreSQL {major} is not in {places}; to have it: {remedy}")
 
-    def start(self, program: str, *arguments: str, output: Any = subprocess.PIPE,
-              ) -> subprocess.Popen[str]:
+    def start(self, program: str, *arguments: str, stdin: int = subprocess.DEVNULL,
+              output: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
         """The program as the unprivileged user, its error output after its output.
 
         In a session of its own: an interrupt at the terminal reaches us, not it, and we stop it
@@ -101,15 +101,16 @@ class Installation:
             "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
         return subprocess.Popen(
-            [str(self.binaries / program), *arguments], stdin=subprocess.DEVNULL, stdout=output,
+            [str(self.binaries / program), *arguments], stdin=stdin, stdout=output,
             stderr=subprocess.STDOUT, env=environment, cwd="/", text=True,
             start_new_session=True, **identity)
 
-    def run(self, program: str, *arguments: str, timeout_seconds: float = 600.0) -> str:
-        """The program's output; it must succeed."""
-        with self.start(program, *arguments) as process:
+    def run(self, program: str, *arguments: str, text: str = "",
+            timeout_seconds: float = 600.0) -> str:
+        """The program's output, with `text` as its input; it must succeed."""
+        with self.start(program, *arguments, stdin=subprocess.PIPE) as process:
             try:
-                output, _ = process.communicate(timeout=timeout_seconds)
+                output, _ = process.communicate(text, timeout=timeout_seconds)
             except BaseException:
                 process.kill()
                 raise
@@ -216,7 +217,7 @@ class Server:
     def psql(self, script: str, dbname: str = "postgres") -> str:
         """What psql prints for a script, unaligned and without headers; stops at an error."""
         return self.installation.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d",
-                                     self.conninfo(dbname), "-c", script)
+                                     self.conninfo(dbname), "-f", "-", text=script)
 
     def start_pgbench(self, *arguments: str) -> subprocess.Popen[str]:
         return self.installation.start("pgbench", *arguments, self.conninfo())
@@ -264,12 +265,18 @@ class Server:
 
 
 class Workspace:
-    """A temporary directory for servers, removed with all of them when it is closed."""
+    """A temporary directory for servers, removed with all of them when it is closed.
 
-    def __init__(self) -> None:
+    A workspace made `within` another one shares its binaries and templates: one initdb for many.
+    """
+
+    def __init__(self, within: Self | None = None) -> None:
         self.path = Path(tempfile.mkdtemp(prefix="pageserver-postgres-"))
         self.path.chmod(0o755)
-        self._owned(self.path)
+        user = unprivileged_user()
+        if user is not None:
+            os.chown(self.path, user.pw_uid, user.pw_gid)
+        self._within = within
         self._installations: dict[int, Installation] = {}
         self._templates: dict[tuple[int, tuple[str, ...]], Path] = {}
         self._servers: list[Server] = []
@@ -287,12 +294,6 @@ class Workspace:
             server.kill()
         shutil.rmtree(self.path)
 
-    def _owned(self, path: Path) -> Path:
-        user = unprivileged_user()
-        if user is not None:
-            os.chown(path, user.pw_uid, user.pw_gid)
-        return path
-
     def new_path(self, purpose: str) -> Path:
         """A path in here that nothing has, and that the servers' user may create."""
         self._name_count += 1
@@ -300,6 +301,8 @@ class Workspace:
 
     def installation(self, major: int) -> Installation:
         """The binaries of a major version, where the servers' user can run them."""
+        if self._within is not None:
+            return self._within.installation(major)
         if major not in self._installations:
             found = Installation.find(major)
             if unprivileged_user() is not None and not _reachable_by_all(found.binaries):
@@ -320,19 +323,24 @@ class Workspace:
 
     def cluster(self, major: int = WHEEL_MAJOR, settings: Mapping[str, str] | None = None,
                 initdb_arguments: Sequence[str] = ()) -> Server:
-        """A new server, not started: a copy of the template that initdb made once.
+        """A new server, not started: a copy of what initdb made once.
 
         Copies share the template's system identifier, as base backups do.
         """
-        installation = self.installation(major)
-        key = (major, tuple(initdb_arguments))
+        template = self._template(major, tuple(initdb_arguments))
+        return self.server(major, self.copy(template, f"cluster-{major}"), settings)
+
+    def _template(self, major: int, initdb_arguments: tuple[str, ...]) -> Path:
+        if self._within is not None:
+            return self._within._template(major, initdb_arguments)
+        key = (major, initdb_arguments)
         if key not in self._templates:
             template = self.new_path(f"template-{major}")
-            installation.run("initdb", "-D", str(template), "-U", "postgres", "-A", "trust",
-                             "--no-sync", "--no-locale", "-E", "UTF8", *initdb_arguments)
+            self.installation(major).run(
+                "initdb", "-D", str(template), "-U", "postgres", "-A", "trust", "--no-sync",
+                "--no-locale", "-E", "UTF8", *initdb_arguments)
             self._templates[key] = template
-        data_dir = self.copy(self._templates[key], f"cluster-{major}")
-        return self.server(major, data_dir, settings)
+        return self._templates[key]
 
     def copy(self, directory: Path, purpose: str) -> Path:
         """A copy of a stopped server or of a base backup, owners and links kept."""

@@ -1,0 +1,158 @@
+"""Where PostgreSQL's files may differ from what redo makes of its WAL, and why.
+
+A primary's files hold what was never logged; that, and nothing else, is excused when we compare
+with a primary. Some differences have a reason that only the caller can know (a database that was
+copied through WAL, a base backup taken under load): they are excused when `Rules` says so. Forks
+that are hints or not in WAL at all are left out against anybody. Each excuse has a counter.
+
+The masks of tools/masks.py, which hold against anybody, come first.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from formats.chunk import Fork
+from tools.masks import (
+    HEADER_BYTES,
+    PAGE_BYTES,
+    Kind,
+    Pair,
+    apply_masks,
+    kind_of,
+    pd_lower,
+    pd_special,
+    pd_upper,
+    u16,
+    u32,
+)
+
+ZERO_PAGE = bytes(PAGE_BYTES)
+
+_BUILT_BEFORE_LOGGED = (Kind.BTREE, Kind.GIST, Kind.SPGIST, Kind.BLOOM)
+"""Access methods that write some new pages to the file before they log them."""
+_BUILD_LSN_MAX = 1
+"""Those pages have no LSN in the file, or GiST's placeholder, until something changes them."""
+
+
+class Excuse(StrEnum):
+    """Why a difference is none; each is counted, in blocks."""
+
+    # Not compared at all.
+    FSM = "free space maps"
+    UNLOGGED = "main, fsm and vm forks of unlogged relations"
+    TEMPORARY = "temporary relations"
+    BLOOM_INIT = "bloom init forks, which are not logged"
+    # Against a primary.
+    SEQUENCE = "last_value, log_cnt and is_called of a sequence"
+    ZERO_TAIL = "all-zero blocks beyond our size"
+    INITIALISED = "initialised pages that were never logged"
+    EMPTY_VM = "visibility map pages without a bit, beyond our size"
+    BUILD_LSN = "pd_lsn of a freshly built index"
+    SPGIST_CACHE = "spgist: last-used pages in the meta page"
+    # For a reason that the caller names.
+    COPIED_VM = "visibility maps of a database copied through WAL"
+    COPIED_REVMAP = "brin: revmaps of a database copied through WAL"
+    BACKUP_VM = "visibility maps after a base backup under load"
+    BACKUP_GIST = "gist: pd_lsn after a base backup under load"
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Against whom we compare, and what the caller knows about the history."""
+
+    against: Literal["primary", "standby"]
+    copied_databases: frozenset[int] = frozenset()
+    """Databases created with STRATEGY wal_log since our base backup began: their visibility maps
+    and BRIN revmaps came through WAL as zeros."""
+    backup_under_load: bool = False
+    """A base backup, ours or the standby's, was taken while the primary wrote."""
+
+
+def explain(pair: Pair, database: int, fork: Fork, rules: Rules) -> None:
+    """Apply to a pair that differs every mask and excuse that it has a right to."""
+    if rules.against == "primary" and pair.ours == ZERO_PAGE and is_initialised(pair.theirs):
+        pair.adopt(Excuse.INITIALISED, 0, PAGE_BYTES)
+    elif fork == Fork.VM:
+        _explain_visibility_map(pair, database, rules)
+    else:
+        apply_masks(pair)
+        if pair.ours != pair.theirs:
+            _explain_index_or_sequence(pair, database, rules)
+
+
+def excuse_absent_block(page: bytes, fork: Fork, rules: Rules) -> Excuse | None:
+    """Why a block of theirs that lies beyond our size may do so."""
+    if rules.against != "primary":
+        return None
+    if fork == Fork.VM:
+        return Excuse.EMPTY_VM if not any(page[HEADER_BYTES:]) else None
+    if page == ZERO_PAGE:
+        return Excuse.ZERO_TAIL
+    return Excuse.INITIALISED if is_initialised(page) else None
+
+
+def is_initialised(page: bytes) -> bool:
+    """As an access method leaves a new page: a header without an LSN, no contents."""
+    upper, special = pd_upper(page), pd_special(page)
+    return (page_lsn(page) == 0 and pd_lower(page) == HEADER_BYTES and upper == special != 0
+            and not any(page[HEADER_BYTES:special]))
+
+
+def page_lsn(page: bytes | bytearray) -> int:
+    """pd_lsn, which is stored as two halves, the high one first."""
+    return u32(page, 0) << 32 | u32(page, 4)
+
+
+def is_bloom(page: bytes) -> bool:
+    return kind_of(page, 0) == Kind.BLOOM
+
+
+def _explain_visibility_map(pair: Pair, database: int, rules: Rules) -> None:
+    """Redo may have lost bits, in the two ways that `Rules` names; it has never one too many.
+
+    Where it has lost a bit, the record that clears it does not move pd_lsn either (from 18).
+    """
+    ours = int.from_bytes(pair.ours[HEADER_BYTES:])
+    theirs = int.from_bytes(pair.theirs[HEADER_BYTES:])
+    only_lost = ours & ~theirs == 0
+    if rules.against == "primary" and only_lost and database in rules.copied_databases:
+        pair.adopt(Excuse.COPIED_VM, HEADER_BYTES, PAGE_BYTES)
+        if page_lsn(pair.ours) <= page_lsn(pair.theirs):
+            pair.adopt(Excuse.COPIED_VM, 0, 8)
+    elif rules.backup_under_load and (only_lost or rules.against == "standby"):
+        pair.adopt(Excuse.BACKUP_VM, 0, PAGE_BYTES)
+
+
+def _explain_index_or_sequence(pair: Pair, database: int, rules: Rules) -> None:
+    kind = kind_of(pair.theirs, pair.block)
+    if kind == Kind.GIST and rules.backup_under_load:
+        pair.adopt(Excuse.BACKUP_GIST, 0, 8)
+    if rules.against != "primary":
+        return
+    if kind == Kind.SEQUENCE:
+        _explain_sequence(pair)
+    if kind == Kind.SPGIST and u16(pair.theirs, pd_special(pair.theirs)) & 0x0001:
+        pair.adopt(Excuse.SPGIST_CACHE, HEADER_BYTES + 4, HEADER_BYTES + 4 + 8 * 8)
+    if kind == Kind.BRIN and database in rules.copied_databases:
+        _explain_revmap(pair)
+    if kind in _BUILT_BEFORE_LOGGED and page_lsn(pair.theirs) <= _BUILD_LSN_MAX:
+        pair.adopt(Excuse.BUILD_LSN, 0, 8)
+
+
+def _explain_sequence(pair: Pair) -> None:
+    """The row of a sequence runs ahead of what was logged; its header does not."""
+    item = u32(pair.theirs, HEADER_BYTES)
+    begin, length = item & 0x7FFF, item >> 17
+    data = begin + pair.theirs[begin + 22] if begin + 22 < PAGE_BYTES else PAGE_BYTES
+    if data + 17 <= begin + length <= PAGE_BYTES:
+        pair.adopt(Excuse.SEQUENCE, data, data + 17)
+
+
+def _explain_revmap(pair: Pair) -> None:
+    """Entries of a revmap (6-byte tuple ids) are zeros here where no later record set them."""
+    if u16(pair.theirs, PAGE_BYTES - 2) != 0xF092:
+        return
+    for entry in range(HEADER_BYTES, pd_special(pair.theirs) - 5, 6):
+        if not any(pair.ours[entry : entry + 6]):
+            pair.adopt(Excuse.COPIED_REVMAP, entry, entry + 6)
