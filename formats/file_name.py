@@ -31,9 +31,12 @@ class FileName(NamedTuple):
     sequence: int
 
     @property
+    def kind_text(self) -> str:
+        return self.kind.name.lower()
+
+    @property
     def text(self) -> str:
-        kind = self.kind.name.lower()
-        return f"{kind}-{self.epoch:08x}-{self.run:08x}-{self.sequence:08x}{SUFFIX}"
+        return f"{self.kind_text}-{self.epoch:08x}-{self.run:08x}-{self.sequence:08x}{SUFFIX}"
 
     @classmethod
     def parse(cls, text: str) -> "FileName":

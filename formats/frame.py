@@ -69,10 +69,8 @@ class LayerColumns:
         if block + 1 < self.block_end[row] or (
                 block + 1 == self.block_end[row] and lsn <= self.last_lsn):
             raise ValueError("versions of a layer are not in order of block and LSN")
-        if lsn < self.lsn_start[row]:
-            self.lsn_start[row] = lsn
-        if lsn >= self.lsn_end[row]:
-            self.lsn_end[row] = lsn + 1
+        self.lsn_start[row] = min(self.lsn_start[row], lsn)
+        self.lsn_end[row] = max(self.lsn_end[row], lsn + 1)
         self.frame_end[row] = frame + 1
         self.block_end[row] = block + 1
         self.versions[row] += 1
@@ -175,8 +173,7 @@ class FrameEncoder:
     def _encode_pages(self, frame, chunk, block, lsn, kind, data, pos):
         pages = (len(data) - pos) // 8192
         most = (self.frame_bytes - 4 + 8217) // 8218  # 20 of columns, 6 of header, the page
-        if pages > most:
-            pages = most
+        pages = min(pages, most)
         self.count = pages
         self.length = 4 + 8218 * pages
         self._begin()

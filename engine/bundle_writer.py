@@ -1,0 +1,236 @@
+"""Versions -> bundle file: what a memtable flush and a base backup write.
+
+Runs and pages are encoded into raw frames by a kernel (formats/frame.py); here each frame is
+compressed, checksummed and appended, three library calls a frame. Nothing is known of a bundle
+before `finish`: until the manifest names the file it is a leftover that the next start removes.
+"""
+
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from engine.storage import Bytes, Storage
+from formats import layer_file
+from formats.chunk import BLOCK_BYTES
+from formats.file_name import FileKind, FileName
+from formats.frame import FrameEncoder
+from formats.layer_directory import DIRECTORY_COLUMNS
+from formats.layer_file import Footer, FrameKind, LayerKind
+
+FRAME_BYTES = 32 * 1024  # docs/format.md, "Why so", has the measurement
+APPEND_BYTES = 1 << 20  # collected before a write
+
+Version = tuple[bytes, int, int, bytes]  # packed chunk key, block, LSN, payload
+
+
+class Run(Protocol):
+    """A sorted set of versions, in columns; see VersionRun for what each is."""
+
+    chunk: memoryview
+    block: memoryview
+    lsn: memoryview
+    offset: memoryview
+    length: memoryview
+    data: Bytes
+    order: memoryview
+    keys: Sequence[bytes]
+
+
+class VersionRun(NamedTuple):
+    """A Run made in Python, for the few versions that are not ingested from WAL."""
+
+    chunk: memoryview  # u32: index into keys
+    block: memoryview  # u32
+    lsn: memoryview  # u64
+    offset: memoryview  # u32: of the payload in data
+    length: memoryview  # u32
+    data: Bytes
+    order: memoryview  # u32: numbers of the versions by (chunk key, block, LSN)
+    keys: Sequence[bytes]
+
+
+def run_of(versions: Iterable[Version]) -> VersionRun:
+    """A run of versions in any order; of equal (chunk, block, LSN) the later one wins."""
+    items = list(versions)
+    keys = sorted({item[0] for item in items})
+    number = {key: i for i, key in enumerate(keys)}
+    offsets, used = [], 0
+    for item in items:
+        offsets.append(used)
+        used += len(item[3])
+    order = sorted(range(len(items)), key=lambda i: items[i][:3])
+    return VersionRun(
+        memoryview(array("I", [number[item[0]] for item in items])),
+        memoryview(array("I", [item[1] for item in items])),
+        memoryview(array("Q", [item[2] for item in items])),
+        memoryview(array("I", offsets)),
+        memoryview(array("I", [len(item[3]) for item in items])),
+        b"".join(item[3] for item in items),
+        memoryview(array("I", order)),
+        keys,
+    )
+
+
+class BundleInfo(NamedTuple):
+    """A finished bundle: what the manifest, the index and the layer map are told."""
+
+    name: FileName
+    bytes_total: int
+    footer_crc: int
+    footer: Footer
+    directory: bytes  # raw, see formats/layer_directory.py
+
+
+class BundleWriter:
+    """Writes one bundle; used by one thread."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        directory: Path,
+        name: FileName,
+        tenant: str,
+        timeline: str,
+        postgres_version: int,
+        frame_bytes: int = FRAME_BYTES,
+    ) -> None:
+        self.name = name
+        self._storage = storage
+        self._directory = directory
+        self._ids = (tenant, timeline, postgres_version)
+        self._layer_kind = LayerKind.FUZZY_IMAGE if name.kind == FileKind.IMAGE else LayerKind.DELTA
+        self._encoder = FrameEncoder(frame_bytes)
+        self._codec = layer_file.compressor()
+        self._identity = layer_file.identity_of(name)
+        self._keys: list[bytes] = []
+        self._versions = 0
+        self._frames = 0
+        self._table = {column: array(code) for column, code in _TABLE_CODES}
+        self._file = storage.create(directory / name.text)
+        self._parts: list[Bytes] = [layer_file.pack_header(name)]
+        self._waiting = layer_file.HEADER_BYTES
+        self._offset = layer_file.HEADER_BYTES
+
+    def add_run(self, run: Run) -> None:
+        """All versions of a run; each (chunk, block, LSN) once, the last in order wins."""
+        encoder = self._encoder
+        encoder.load(run, len(self._keys))
+        self._keys.extend(run.keys)
+        while (length := encoder.encode_run(self._frames)) > 0:
+            self._append_frame(length)
+
+    def add_pages(self, key: bytes, first_block: int, lsn: int, kind: int, data: Bytes) -> None:
+        """Whole pages of one chunk, in order, as image versions of `kind` at one LSN.
+
+        A chunk's stripe comes in calls that follow each other.
+        """
+        if len(data) % BLOCK_BYTES:
+            raise ValueError(f"pages of {len(data)} bytes: not a multiple of {BLOCK_BYTES}")
+        if not self._keys or self._keys[-1] != key:
+            self._keys.append(key)
+        encoder, chunk = self._encoder, len(self._keys) - 1
+        done = 0
+        while BLOCK_BYTES * done < len(data):
+            done += encoder.encode_pages(
+                self._frames, chunk, first_block + done, lsn, kind, data, BLOCK_BYTES * done
+            )
+            self._append_frame(encoder.length)
+
+    def _append_frame(self, length: int) -> None:
+        encoder = self._encoder
+        raw = encoder.out[:length]
+        header, stored = layer_file.seal(
+            FrameKind.VERSIONS, self._frames, raw, self._identity, self._codec
+        )
+        table = self._table
+        table["offset"].append(self._offset)
+        table["stored"].append(len(header) + len(stored))
+        table["raw"].append(length)
+        table["layer"].append(encoder.first_layer)
+        table["block"].append(encoder.first_block)
+        table["lsn"].append(encoder.first_lsn)
+        self._versions += encoder.count
+        self._frames += 1
+        self._append(header, stored)
+
+    def _append(self, *parts: Bytes) -> None:
+        length = sum(len(part) for part in parts)
+        self._parts.extend(parts)
+        self._waiting += length
+        self._offset += length
+        if self._waiting >= APPEND_BYTES:
+            self._storage.append(self._file, self._parts)
+            self._parts = []
+            self._waiting = 0
+
+    def finish(self) -> BundleInfo:
+        """Write directory, table and footer; fsync the file, then its directory."""
+        directory = self._layer_directory()
+        table = _with_count(self._frames, [self._table[name] for name, _ in _TABLE_CODES])
+        directory_offset, directory_length = self._append_section(FrameKind.DIRECTORY, directory)
+        table_offset, table_length = self._append_section(FrameKind.TABLE, table)
+        footer = Footer(
+            self.name.kind_text,
+            *self._ids,
+            min(self._layer_column("lsn_start"), default=0),
+            max(self._layer_column("lsn_end"), default=0),
+            self._encoder.layers.count,
+            self._frames,
+            self._versions,
+            directory_offset,
+            directory_length,
+            table_offset,
+            table_length,
+        )
+        tail = layer_file.pack_footer(footer, self._identity)
+        self._append(tail)
+        self._storage.append(self._file, self._parts)
+        self._storage.sync(self._file)
+        self._storage.sync_directory(self._directory)
+        self._storage.close(self._file)
+        _, footer_crc = layer_file.unpack_trailer(tail[-layer_file.TRAILER_BYTES :], "")
+        return BundleInfo(self.name, self._offset, footer_crc, footer, directory)
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        self._storage.close(self._file)
+        self._storage.remove(self._directory / self.name.text)
+
+    def _append_section(self, kind: FrameKind, raw: bytes) -> tuple[int, int]:
+        header, stored = layer_file.seal(kind, 0, raw, self._identity, self._codec)
+        offset = self._offset
+        self._append(header, stored)
+        return offset, self._offset - offset
+
+    def _layer_column(self, name: str) -> list[int]:
+        layers = self._encoder.layers
+        return memoryview(getattr(layers, name))[: layers.count].tolist()
+
+    def _layer_directory(self) -> bytes:
+        """The layer directory, raw, its rows sorted by (chunk key, stripe)."""
+        keys = [self._keys[chunk] for chunk in self._layer_column("chunk")]
+        places = list(zip(keys, self._layer_column("stripe"), strict=True))
+        count = len(places)
+        order = sorted(range(count), key=places.__getitem__)
+        if len(set(places)) != count:
+            raise ValueError(f"bundle {self.name.text}: a stripe's versions came in two parts")
+        columns = [array("B", b"".join(keys[i] for i in order))]
+        for name, _ in DIRECTORY_COLUMNS[1:]:
+            if name == "kind":
+                columns.append(array("B", [self._layer_kind] * count))
+            elif name == "number":
+                columns.append(array("I", order))
+            else:
+                values = self._layer_column(name)
+                code = "Q" if name.startswith("lsn") else "I"
+                columns.append(array(code, [values[i] for i in order]))
+        return _with_count(count, columns)
+
+
+_TABLE_CODES = (("offset", "Q"), ("stored", "I"), ("raw", "I"), ("layer", "I"), ("block", "I"),
+                ("lsn", "Q"))  # fmt: skip
+
+
+def _with_count(count: int, columns: Iterable["array[int]"]) -> bytes:
+    return count.to_bytes(4, "little") + b"".join(column.tobytes() for column in columns)

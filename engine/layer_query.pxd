@@ -1,0 +1,35 @@
+cimport cython
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from engine.version_set cimport VersionSet
+from formats cimport coding, frame
+from formats.layer_directory cimport FrameTable, LayerDirectory
+
+
+@cython.final
+cdef class LayerQuery:
+    cdef public VersionSet versions
+    cdef public uint8_t[::1] keys, complete
+    cdef public uint32_t[::1] block, oldest, layer, first, frame, hits
+    cdef public uint64_t[::1] lsn_floor, lsn_max
+    cdef public Py_ssize_t capacity, count, open
+
+    cpdef int begin(self, VersionSet versions) except -1
+    @cython.locals(i=Py_ssize_t)
+    cpdef Py_ssize_t add(self, const uint8_t[::1] key, uint32_t block, uint64_t lsn_floor,
+                         uint64_t lsn_max, uint32_t oldest) except -1 nogil
+    @cython.locals(hits=Py_ssize_t)
+    cpdef Py_ssize_t locate(self, LayerDirectory directory, FrameTable table) except -1
+    @cython.locals(hits=Py_ssize_t, i=Py_ssize_t, row=Py_ssize_t)
+    cdef Py_ssize_t _locate_all(self, LayerDirectory directory,
+                                FrameTable table) except -1 nogil
+    @cython.locals(last=Py_ssize_t)
+    cpdef bint locate_layer(self, Py_ssize_t i, FrameTable table, uint32_t layer,
+                            uint32_t frame_start, uint32_t frame_end) except -1 nogil
+    cpdef Py_ssize_t hit(self, Py_ssize_t number) except -1 nogil
+    cpdef Py_ssize_t next_frame(self, Py_ssize_t i) except -1 nogil
+    @cython.locals(layer=uint32_t, block=uint32_t, slot=Py_ssize_t, lsn=uint64_t,
+                   start=Py_ssize_t)
+    cpdef bint push(self, Py_ssize_t i, const uint8_t[::1] raw) except -1 nogil
+    cdef int _finish(self, Py_ssize_t i) except -1 nogil
+    cpdef bint is_complete(self, Py_ssize_t i) except -1 nogil

@@ -1,0 +1,145 @@
+# cython: annotation_typing=False, wraparound=False, initializedcheck=False
+"""A batch of requests on its way through the layers.
+
+    add      one request: chunk key, block, the LSNs it wants, what memtables already gave
+    locate   which layer and frame of a bundle each open request must see next (no GIL)
+    push     versions of a decompressed frame into the batch's VersionSet, newest first
+
+A request is complete with a self-contained version, or when a version at or below its floor shows
+that nothing older is wanted. Layers are visited newest first. What a request has seen is never
+taken twice: `lsn_max` goes down with each version, so two sources that hold the same version, as
+a memtable and the bundle just made of it, do no harm.
+"""
+
+import cython
+
+from engine.version_set import VersionSet  # noqa: F401  (kernels type it)
+from formats import coding, frame
+from formats.layer_directory import FrameTable, LayerDirectory  # noqa: F401  (kernels type them)
+
+
+def _column(count, size, code):
+    return memoryview(bytearray(count * size)).cast(code)
+
+
+class LayerQuery:
+    def __init__(self, capacity):
+        self.capacity = capacity
+        self.keys = _column(capacity, 18, "B")
+        self.block = _column(capacity, 4, "I")
+        self.lsn_floor = _column(capacity, 8, "Q")
+        self.lsn_max = _column(capacity, 8, "Q")
+        self.oldest = _column(capacity, 4, "I")
+        self.complete = _column(capacity, 1, "B")
+        self.layer = _column(capacity, 4, "I")
+        self.first = _column(capacity, 4, "I")
+        self.frame = _column(capacity, 4, "I")
+        self.hits = _column(capacity, 4, "I")
+        self.count = 0
+        self.open = 0
+
+    def begin(self, versions):
+        """Forget all requests; versions are pushed into the VersionSet `versions` from now on."""
+        self.versions = versions
+        self.count = 0
+        self.open = 0
+        return 0
+
+    def add(self, key, block, lsn_floor, lsn_max, oldest):
+        """Ask for the versions with lsn_floor < LSN <= lsn_max of a block; returns its number.
+
+        `oldest` is the oldest version in the VersionSet that newer sources gave, 0 for none.
+        """
+        i = self.count
+        if i >= self.capacity:
+            raise IndexError("a layer query holds no more requests")
+        coding.copy(self.keys, 18 * i, key, 0, 18)
+        self.block[i] = block
+        self.lsn_floor[i] = lsn_floor
+        self.lsn_max[i] = lsn_max
+        self.oldest[i] = oldest
+        self.complete[i] = lsn_max <= lsn_floor
+        self.open += not self.complete[i]
+        self.count = i + 1
+        return i
+
+    def key(self, i):
+        """The packed chunk key of a request."""
+        return bytes(self.keys[18 * i : 18 * i + 18])
+
+    def locate(self, directory, table):
+        """Find every open request in a bundle; returns how many hits there are."""
+        with cython.nogil:
+            hits = self._locate_all(directory, table)
+        return hits
+
+    def _locate_all(self, directory, table):
+        hits = 0
+        i = 0
+        while i < self.count:
+            if not self.complete[i]:
+                row = directory.find(self.keys, 18 * i, self.block[i] >> 14)
+                if row >= 0 and directory.lsn_start(row) <= self.lsn_max[i] \
+                        and directory.lsn_end(row) > self.lsn_floor[i] + 1 \
+                        and directory.block_start(row) <= self.block[i] \
+                        and directory.block_end(row) > self.block[i] \
+                        and self.locate_layer(i, table, directory.number(row),
+                                              directory.frame_start(row),
+                                              directory.frame_end(row)):
+                    self.hits[hits] = i
+                    hits += 1
+            i += 1
+        return hits
+
+    def locate_layer(self, i, table, layer, frame_start, frame_end):
+        """Aim one request at a layer whose place is known; 0 if the layer has nothing for it."""
+        last = table.last_frame(frame_start, frame_end, layer, self.block[i], self.lsn_max[i])
+        if last < 0:
+            return 0
+        self.layer[i] = layer
+        self.first[i] = frame_start
+        self.frame[i] = last
+        return 1
+
+    def hit(self, number):
+        """The request of a hit of `locate`."""
+        if number < 0 or number >= self.capacity:
+            raise IndexError("no such hit")
+        return self.hits[number]
+
+    def next_frame(self, i):
+        """The frame that request i must see next."""
+        return self.frame[i]
+
+    def push(self, i, raw):
+        """Take what frame `raw` has for request i.
+
+        Returns 1 if the frame before it is to be pushed too, 0 if this layer is done with.
+        """
+        layer = self.layer[i]
+        block = self.block[i]
+        self.versions.resume(self.oldest[i])
+        slot = frame.last_version(raw, layer, block, self.lsn_max[i])
+        while slot >= 0 and frame.is_of_block(raw, slot, layer, block):
+            lsn = frame.version_lsn(raw, slot)
+            start = frame.version_start(raw, slot)
+            if lsn <= self.lsn_floor[i]:
+                return self._finish(i)
+            if self.versions.push(raw, start, frame.version_end(raw, slot) - start, lsn):
+                return self._finish(i)
+            self.lsn_max[i] = lsn - 1
+            slot -= 1
+        self.oldest[i] = self.versions.oldest
+        if slot >= 0 or self.frame[i] <= self.first[i]:
+            return 0
+        self.frame[i] -= 1
+        return 1
+
+    def _finish(self, i):
+        self.oldest[i] = self.versions.oldest
+        self.complete[i] = 1
+        self.open -= 1
+        return 0
+
+    def is_complete(self, i):
+        return self.complete[i]
