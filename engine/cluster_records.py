@@ -18,7 +18,7 @@ from engine.ingest import Ingest
 from formats import chunk as chunks_format
 from formats import version
 from formats.errors import CorruptionError
-from formats.lsn import format_lsn
+from formats.lsn import show as show_lsn
 
 HEAP_BLOCKS_PER_MAP_PAGE = 32672
 FSM_LEAVES_PER_PAGE = 4069  # fsm_internals.h: LeafNodesPerPage with 8 KiB blocks
@@ -75,7 +75,7 @@ class ClusterRecords:
             except (struct.error, IndexError) as error:
                 raise CorruptionError(
                     "WAL record",
-                    f"record of rmgr {rmgr}, info 0x{info:02X}, that ends at {format_lsn(lsn)}",
+                    f"record of rmgr {rmgr}, info 0x{info:02X}, that ends at {show_lsn(lsn)}",
                     "main data of the size its kind has",
                     f"{len(main)} bytes: {error}",
                 ) from error
@@ -88,7 +88,7 @@ class ClusterRecords:
             if wal_level == 0:
                 raise CorruptionError(
                     "WAL",
-                    format_lsn(lsn),
+                    show_lsn(lsn),
                     "wal_level replica or logical",
                     "wal_level minimal: set it to replica on the source and take a new base backup",
                 )

@@ -9,13 +9,15 @@ from formats cimport coding
 cdef class Memtable:
     cdef public uint8_t[::1] data
     cdef public uint64_t[::1] entry_lsn, slot_counts
-    cdef public uint32_t[::1] entry_page, entry_older, entry_pos, entry_length
+    cdef public uint32_t[::1] entry_chunk, entry_block, entry_older, entry_pos, entry_length
     cdef public uint32_t[::1] page_chunk, page_block, page_newest, page_records, page_bytes
     cdef public uint32_t[::1] slots, hot
     cdef public uint64_t slot_mask, lsn_start, lsn_end
     cdef public uint32_t hot_records, hot_bytes, hot_count
     cdef public Py_ssize_t entries_max, pages_max, entry_count, page_count, used
 
+    @cython.locals(slot=uint64_t)
+    cpdef int clear(self) except -1 nogil
     cpdef bint has_room(self, Py_ssize_t entries, Py_ssize_t payload_bytes) except -1 nogil
     @cython.locals(h=uint64_t, slot=uint64_t, page=uint32_t)
     cpdef uint32_t find(self, uint32_t chunk, uint32_t block) noexcept nogil

@@ -3,7 +3,7 @@
 
     slots: hash of (chunk, block) -> page
     page:  chunk, block, newest entry, records and bytes since its last self-contained version
-    entry: LSN, page, next older entry, where its payload lies in the arena
+    entry: chunk, block, LSN, next older entry, where its payload lies in the arena
 
 Everything lies in columns of fixed capacity, allocated once and never moved, so that an entry that
 was published stays where it is. When either the arena or a column is full, the memtable is frozen
@@ -30,7 +30,8 @@ class Memtable:
         """`hot_records`, `hot_bytes`: above them a page's chain is reported in `hot`."""
         self.data = _column(arena_bytes, 1, "B")
         self.entry_lsn = _column(entries_max + 1, 8, "Q")
-        self.entry_page = _column(entries_max + 1, 4, "I")
+        self.entry_chunk = _column(entries_max + 1, 4, "I")
+        self.entry_block = _column(entries_max + 1, 4, "I")
         self.entry_older = _column(entries_max + 1, 4, "I")
         self.entry_pos = _column(entries_max + 1, 4, "I")
         self.entry_length = _column(entries_max + 1, 4, "I")
@@ -59,13 +60,17 @@ class Memtable:
 
     def clear(self):
         """Empty it for reuse: memory that was touched before is ten times as fast as new memory."""
-        self.slots[:] = _column(len(self.slots), 4, "I")
+        slot = 0
+        while slot <= self.slot_mask:
+            self.slots[slot] = 0
+            slot += 1
         self.entry_count = 0
         self.page_count = 0
         self.used = 0
         self.hot_count = 0
         self.lsn_start = 0
         self.lsn_end = 0
+        return 0
 
     def has_room(self, entries, payload_bytes):
         """Whether that many more entries (each perhaps a new page) and bytes fit."""
@@ -127,7 +132,8 @@ class Memtable:
                 newest = self.entry_older[newest]
         entry = self.entry_count + 1
         self.entry_lsn[entry] = lsn
-        self.entry_page[entry] = page
+        self.entry_chunk[entry] = chunk
+        self.entry_block[entry] = block
         self.entry_older[entry] = newest
         self.entry_pos[entry] = pos
         self.entry_length[entry] = length

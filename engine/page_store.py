@@ -13,11 +13,12 @@ layer map that it saw under it: flushing publishes the bundle and drops the memt
 
 import threading
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from engine.chunk_table import ChunkTable
 from engine.errors import RequestError
 from engine.ingest import Ingest
-from engine.layer_map import LayerMap
+from engine.layer_query import LayerQuery
 from engine.memtable import Memtable
 from engine.page_reader import (
     ASK_HISTORY,
@@ -33,21 +34,25 @@ from engine.version_set import VersionSet
 from formats.chunk import ChunkKey, ChunkKind, Fork
 from formats.cluster_path import small_file_key, small_file_path
 from formats.errors import CorruptionError
-from formats.lsn import format_lsn
-from formats.pagestream import FAILED, PageBatch
+from formats.lsn import show as show_lsn
+from formats.pagestream import PageBatch
+
+if TYPE_CHECKING:
+    from engine.layer_map import LayerMap
 
 PAGE_BYTES = 8192
 READER_CAPACITY = 1024
 FROZEN_MAX = 2
 HOT_RECORDS = 256
 HOT_BYTES = 64 << 10
+FAILED = 255  # a PageBatch status: the reason is in batch.errors
 
 
 class PageStore:
     """Pages of one cluster by LSN. Reading methods may be called by many threads at once."""
 
     def __init__(
-        self, table: ChunkTable, ingest: Ingest, layers: LayerMap, major: int, memtable_bytes: int
+        self, table: ChunkTable, ingest: Ingest, layers: "LayerMap", major: int, memtable_bytes: int
     ) -> None:
         self.table = table
         self.ingest = ingest
@@ -101,7 +106,7 @@ class PageStore:
         entries = self.memtable_bytes // 96
         return Memtable(self.memtable_bytes, entries, entries // 2, HOT_RECORDS, HOT_BYTES)
 
-    def publish(self, memtable: Memtable, layers: LayerMap) -> None:
+    def publish(self, memtable: Memtable, layers: "LayerMap") -> None:
         """The oldest frozen memtable is in the layers now: drop it and read from them."""
         with self.lock:
             if self.frozen[-1] is not memtable:
@@ -148,10 +153,11 @@ class PageStore:
         reader: PageReader | None = getattr(self._readers, "reader", None)
         if reader is None:
             reader = self._readers.reader = PageReader(self.table, self.major, READER_CAPACITY)
+            self._readers.query = LayerQuery(READER_CAPACITY)
         reader.reconstruct.new_page_lsn_max = self.horizon_lsn
         return reader
 
-    def _gather(self, reader: PageReader, count: int) -> tuple[LayerMap, int]:
+    def _gather(self, reader: PageReader, count: int) -> "tuple[LayerMap, int]":
         """Collect from the memtables, newest first; called with the lock."""
         still_open = reader.gather(self.ingest.memtable, count)
         for memtable in self.frozen:
@@ -161,14 +167,12 @@ class PageStore:
         return self.layers, still_open
 
     def _finish(
-        self, reader: PageReader, count: int, layers: LayerMap, still_open: int, out: memoryview
+        self, reader: PageReader, count: int, layers: "LayerMap", still_open: int, out: memoryview
     ) -> dict[int, str]:
         """Collect the rest from the layers and rebuild the pages; returns what went wrong where."""
         failures: dict[int, str] = {}
         if still_open:
-            for i in range(count):
-                if reader.state[i] == OPEN:
-                    self._collect_from_layers(reader, i, layers, failures)
+            self._collect_from_layers(reader, count, layers, failures)
         done = reader.rebuild(0, count, out)
         while done < count:
             failures[done] = str(reader.problem)
@@ -176,19 +180,35 @@ class PageStore:
         return failures
 
     def _collect_from_layers(
-        self, reader: PageReader, i: int, layers: LayerMap, failures: dict[int, str]
+        self, reader: PageReader, count: int, layers: "LayerMap", failures: dict[int, str]
     ) -> None:
-        self.counters["layer_reads"] += 1
-        versions = reader.versions
-        versions.resume(reader.oldest[i])
+        """All open requests in one query; if a layer is damaged, one by one, to find out whose."""
+        asked = [i for i in range(count) if reader.state[i] == OPEN]
         try:
-            layers.collect(
-                self.key(reader.chunk[i]), reader.block[i], reader.lsn[i], reader.floor[i], versions
-            )
+            self._query(reader, asked, layers)
+        except (CorruptionError, OSError):
+            for i in asked:
+                self._collect_alone(reader, i, layers, failures)
+
+    def _collect_alone(
+        self, reader: PageReader, i: int, layers: "LayerMap", failures: dict[int, str]
+    ) -> None:
+        try:
+            self._query(reader, [i], layers)
         except (CorruptionError, OSError) as error:
             failures[i] = str(error)
             reader.state[i] = REFUSED
-        reader.oldest[i] = versions.oldest
+
+    def _query(self, reader: PageReader, asked: list[int], layers: "LayerMap") -> None:
+        query: LayerQuery = self._readers.query
+        query.begin(reader.versions)
+        for i in asked:
+            key = self.key(reader.chunk[i])
+            query.add(key, reader.block[i], reader.floor[i], reader.lsn[i], reader.oldest[i])
+        layers.collect(query)
+        for place, i in enumerate(asked):
+            reader.oldest[i] = query.oldest[place]
+        self.counters["layer_reads"] += len(asked)
 
     def _locate_in_history(self, reader: PageReader, batch: PageBatch, i: int) -> None:
         """Existence, size and floor at an LSN before the relation's last change."""
@@ -220,7 +240,10 @@ class PageStore:
             for memtable in (self.ingest.memtable, *self.frozen):
                 if memtable.collect(chunk, block, lsn_floor, lsn_max, versions):
                     return
-        layers.collect(self.key(chunk), block, lsn_max, lsn_floor, versions)
+        query = LayerQuery(1)
+        query.begin(versions)
+        query.add(self.key(chunk), block, lsn_floor, lsn_max, versions.oldest)
+        layers.collect(query)
 
     def _report(
         self, reader: PageReader, batch: PageBatch, count: int, failures: dict[int, str]
@@ -241,12 +264,12 @@ class PageStore:
         fork = Fork(batch.fork[i]).name.lower()
         name = f"block {block} of the {fork} fork of relation {'/'.join(map(str, relation[:3]))}"
         if failure is not None:
-            return f"{name} at {format_lsn(lsn)}: {failure}"
+            return f"{name} at {show_lsn(lsn)}: {failure}"
         if state == NO_RELATION:
             return str(self.history.missing_relation(*relation, lsn))
         if state == PAST_END:
             blocks = self.history.blocks(*relation, lsn)
-            return f"{name} is past its end at {format_lsn(lsn)}: it has {blocks} blocks"
+            return f"{name} is past its end at {show_lsn(lsn)}: it has {blocks} blocks"
         return f"{name} belongs to a chunk that this server does not hold (see its --chunks)"
 
     def read_block(self, chunk: int, block: int, lsn: int) -> bytes:
@@ -268,7 +291,7 @@ class PageStore:
         if failures:
             i, problem = next(iter(failures.items()))
             key = ChunkKey(*self.table.key(chunk))
-            raise RequestError(f"block {block + i} of {key} at {format_lsn(lsn)}: {problem}")
+            raise RequestError(f"block {block + i} of {key} at {show_lsn(lsn)}: {problem}")
         return bytes(out)
 
     # --- what exists ----------------------------------------------------------------------------
@@ -303,7 +326,7 @@ class PageStore:
         root = self.history.find(ChunkKind.SLRU, 0, 0, kind, 0, segment)
         exists, blocks = self.history.state(root, lsn) if root >= 0 else (False, 0)
         if not exists:
-            raise RequestError(f"SLRU {kind} has no segment {segment:04X} at {format_lsn(lsn)}")
+            raise RequestError(f"SLRU {kind} has no segment {segment:04X} at {show_lsn(lsn)}")
         if not self.table.held[root]:
             raise RequestError(f"SLRU {kind} segment {segment:04X} is not held here (see --chunks)")
         return self._read_run(root, 0, blocks, self.history.floor(root, 0, lsn), lsn)
@@ -319,7 +342,7 @@ class PageStore:
         root = self.history.find(*key) if key is not None else -1
         exists, blocks = self.history.state(root, lsn) if root >= 0 else (False, 0)
         if not exists:
-            raise RequestError(f"there is no file {name} at {format_lsn(lsn)}")
+            raise RequestError(f"there is no file {name} at {show_lsn(lsn)}")
         content = b""
         for block in range(blocks):
             versions = VersionSet(2 * PAGE_BYTES, 8)

@@ -13,7 +13,7 @@ from engine.chunk_table import ChunkTable
 from engine.errors import RequestError
 from engine.version_set import VersionSet
 from formats.chunk import ChunkKind, Fork
-from formats.lsn import format_lsn
+from formats.lsn import show as show_lsn
 
 Collect = Callable[[int, int, int, int, VersionSet], None]
 
@@ -93,4 +93,4 @@ class RelationHistory:
         name = f"relation {spc}/{db}/{rel}"
         if fork == Fork.MAIN and self.blocks(spc, db, rel, Fork.INIT, lsn) is not None:
             return RequestError(f"{name} is unlogged: its main fork is not in WAL, not kept here")
-        return RequestError(f"{name} has no {Fork(fork).name.lower()} fork at {format_lsn(lsn)}")
+        return RequestError(f"{name} has no {Fork(fork).name.lower()} fork at {show_lsn(lsn)}")

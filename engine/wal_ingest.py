@@ -19,7 +19,7 @@ from engine.memtable import Memtable
 from engine.record_batch import RecordBatch
 from engine.wal_reader import WalReader
 from formats.errors import CorruptionError
-from formats.lsn import format_lsn
+from formats.lsn import show as show_lsn
 from formats.version import image_exact
 
 RECORDS_PER_STEP = 512
@@ -128,7 +128,7 @@ class WalIngest:
     def _bad_record(self, error: Exception) -> CorruptionError:
         return CorruptionError(
             "WAL record",
-            f"after {format_lsn(self.ingest.memtable.lsn_end)}",
+            f"after {show_lsn(self.ingest.memtable.lsn_end)}",
             "a record that can be taken apart",
             str(error),
         )

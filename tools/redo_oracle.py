@@ -1,0 +1,161 @@
+"""Oracle A: every page that a record changed, against the page that PostgreSQL says it became.
+
+A primary with `wal_consistency_checking = all` attaches to each record an image of every block as
+it must be after the record. This reads such WAL from a checkpoint on (from there each page comes
+with an image of its own before its first change), ingests it as the server does, asks for each
+block at the end of each record, and compares under the masks of tools/masks.py.
+
+    python -m tools.redo_oracle WAL_DIRECTORY START_LSN MAJOR     counts by resource manager and opcode
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from engine.chunk_table import ChunkTable
+from engine.cluster_records import ClusterRecords
+from engine.errors import RequestError
+from engine.ingest import Ingest
+from engine.layer_query import LayerQuery
+from engine.page_store import PageStore
+from engine.record_batch import RecordBatch
+from engine.wal_ingest import WalIngest, decompress_image
+from engine.wal_reader import WalReader
+from formats import pglz, rmgr
+from formats import page as pages
+from formats.lsn import parse as parse_lsn
+from formats.lsn import show as show_lsn
+from tools.masks import Pair, apply_masks
+
+SEGMENT_BYTES = 16 << 20
+APPLY, PGLZ, LZ4_OR_ZSTD = 2, 4, 24
+
+
+class NoLayers:
+    """Stands in for the layer map: everything is in memory."""
+
+    def collect(self, query: LayerQuery) -> None:
+        return
+
+
+@dataclass
+class Report:
+    """What was compared, and the first differences."""
+
+    compared: Counter[tuple[int, int]] = field(default_factory=Counter)
+    differences: list[str] = field(default_factory=list)
+    count: int = 0
+
+    def differs(self, text: str) -> None:
+        self.count += 1
+        if len(self.differences) < 50:
+            self.differences.append(text)
+
+
+class Checker:
+    """Ingests WAL from a checkpoint's redo LSN and compares after each batch of records."""
+
+    def __init__(self, start_lsn: int, major: int, memtable_bytes: int = 1 << 30) -> None:
+        table = ChunkTable()
+        self.ingest = Ingest(table, decompress_image)
+        self.store = PageStore(table, self.ingest, NoLayers(), major, memtable_bytes)
+        self.store.horizon_lsn = 0
+        cluster = ClusterRecords(table, self.ingest, major, self._no_copy)
+        reader = WalReader(start_lsn, SEGMENT_BYTES, version=major, zeros_end=True)
+        self.wal = WalIngest(self.store, self.ingest, cluster, reader)
+        self.report = Report()
+        self.major = major
+
+    def _no_copy(self, source: tuple[int, int], target: tuple[int, int], lsn: int) -> None:
+        raise RequestError("a database copied by files is not in WAL: nothing to compare with")
+
+    def feed(self, lsn: int, data: bytes) -> None:
+        self.wal.reader.feed(lsn, memoryview(data))
+        batch = self.wal.batch
+        while count := self.wal.reader.decode(batch, 4096):
+            self.wal._take(count)
+            for record in range(count):
+                self._check_record(batch, record)
+
+    def _check_record(self, batch: RecordBatch, record: int) -> None:
+        for r in range(batch.first_reference[record], batch.first_reference[record + 1]):
+            info = batch.ref_image_info[r]
+            if batch.ref_flags[r] & 16 and not info & APPLY:
+                self._check_block(batch, record, r)
+
+    def _check_block(self, batch: RecordBatch, record: int, r: int) -> None:
+        spc, db, rel = batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r]
+        fork, block = batch.ref_flags[r] & 15, batch.ref_block[r]
+        lsn = batch.lsn_end[record]
+        kind = (batch.rmgr[record], batch.info[record] & 0xF0)
+        what = (
+            f"{rmgr.show(self.major, *kind)} at {show_lsn(lsn)}: "
+            f"block {block} of fork {fork} of {spc}/{db}/{rel}"
+        )
+        self.report.compared[kind] += 1
+        chunk = self.store.table.find(1, spc, db, rel, fork, block >> 17)
+        try:
+            ours = self.store.read_block(chunk, block & 0x1FFFF, lsn)
+        except RequestError as error:
+            self.report.differs(f"{what}: {error}")
+            return
+        pair = Pair(bytearray(ours), bytearray(self._image(batch, r)), block)
+        pair.theirs[:8] = pair.ours[:8]  # taken before redo sets pd_lsn
+        apply_masks(pair)
+        position = pair.first_difference()
+        if position is not None:
+            self.report.differs(
+                f"{what}: first difference at byte {position}: "
+                f"ours {pair.ours[position]:02X}, theirs {pair.theirs[position]:02X}"
+            )
+
+    def _image(self, batch: RecordBatch, r: int) -> bytes:
+        hole_offset, hole_length = batch.ref_hole_offset[r], batch.ref_hole_length[r]
+        pos, length = batch.ref_image_pos[r], batch.ref_image_length[r]
+        info, raw = batch.ref_image_info[r], 8192 - hole_length
+        if info & PGLZ:
+            out = memoryview(bytearray(raw))
+            pglz.decompress(batch.data, pos, length, out, 0, raw)
+            image = bytes(out)
+        elif info & LZ4_OR_ZSTD:
+            image = decompress_image(info & LZ4_OR_ZSTD, batch.data, pos, length, raw)
+        else:
+            image = bytes(batch.data[pos : pos + length])
+        return image[:hole_offset] + bytes(hole_length) + image[hole_offset:]
+
+
+def segments(directory: Path, start_lsn: int) -> Iterator[tuple[int, bytes]]:
+    """(LSN, bytes) of the WAL files of a directory from `start_lsn` on."""
+    for path in sorted(p for p in directory.iterdir() if len(p.name) == 24):
+        lsn = (int(path.name[8:16], 16) << 32) + int(path.name[16:24], 16) * SEGMENT_BYTES
+        if lsn + SEGMENT_BYTES > start_lsn:
+            skip = max(0, start_lsn - lsn)
+            yield lsn + skip, path.read_bytes()[skip:]
+
+
+def check(directory: Path, start_lsn: int, major: int) -> Report:
+    """Compare everything from a checkpoint's redo LSN to the end of the WAL files."""
+    checker = Checker(start_lsn, major)
+    for lsn, data in segments(directory, start_lsn):
+        for skip in range(0, len(data), 1 << 20):
+            checker.feed(lsn + skip, data[skip : skip + (1 << 20)])
+            if checker.wal.reader.at_end:
+                return checker.report
+    return checker.report
+
+
+def main(arguments: list[str]) -> int:
+    directory, start_lsn, major = Path(arguments[0]), parse_lsn(arguments[1]), int(arguments[2])
+    report = check(directory, start_lsn, major)
+    for kind, count in sorted(report.compared.items()):
+        print(f"{rmgr.show(major, *kind):40} {count:10}")
+    for text in report.differences:
+        print(text)
+    print(f"total {report.compared.total()} compared, {report.count} differences")
+    return 1 if report.count else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
