@@ -242,9 +242,9 @@ class _Comparer:
         for segno in sorted(files.keys() | ours):
             path = str(files.get(segno, f"{SLRU_DIRECTORIES[kind]}/{segno:04X}"))
             if segno not in ours:
-                self.differs(path, "slru", None, None, "PostgreSQL has this segment, it is not here")
+                self.differs(path, "slru", None, None, "PostgreSQL has it, it is not here")
             elif segno not in files:
-                self.differs(path, "slru", None, None, "is here, PostgreSQL has no such segment")
+                self.differs(path, "slru", None, None, "is here, PostgreSQL has no such file")
             else:
                 self.slru_segment(kind, segno, path)
 

@@ -1,0 +1,14 @@
+"""What all tests share: the fixtures, and a report header that says what this run runs on."""
+
+from tests.fixtures.postgres_servers import (
+    postgres,
+    postgres_templates,
+    report_lines,
+    workspace,
+)
+
+__all__ = ["postgres", "postgres_templates", "workspace"]
+
+
+def pytest_report_header() -> list[str]:
+    return report_lines()
