@@ -1,0 +1,137 @@
+"""global/pg_control: what a cluster says about itself.
+
+PostgreSQL writes this file as one C struct, so the offsets below are those that a 64-bit compiler
+gives the struct; majors differ only behind `data_checksum_version`, where the CRC moves. The
+version number stands at the same place in every major, and a machine of the other byte order is
+recognised by it. The CRC-32C covers everything before itself. `postgres -D … -C` is no substitute:
+the copy inside a base backup is the only one that belongs to that backup.
+"""
+
+import struct
+from dataclasses import dataclass
+
+import crc32c
+
+from formats.errors import CorruptionError
+
+# pg_control_version -> (offset of the CRC, PostgreSQL majors that write it)
+_CRC_OFFSET = {1300: 288, 1800: 292}
+
+STATES = (
+    "starting up",
+    "shut down",
+    "shut down in recovery",
+    "shutting down",
+    "in crash recovery",
+    "in archive recovery",
+    "in production",
+)
+WAL_LEVELS = ("minimal", "replica", "logical")
+
+# field -> (offset, struct format); the copy of the checkpoint record stands at 40 to 128
+_FIELDS = {
+    "system_identifier": (0, "Q"),
+    "control_version": (8, "I"),
+    "catalog_version": (12, "I"),
+    "state": (16, "I"),
+    "checkpoint_lsn": (32, "Q"),
+    "redo_lsn": (40, "Q"),
+    "timeline": (48, "I"),
+    "previous_timeline": (52, "I"),
+    "full_page_writes": (56, "?"),
+    "next_xid": (64, "Q"),
+    "next_oid": (72, "I"),
+    "next_multixact": (76, "I"),
+    "next_multixact_offset": (80, "I"),
+    "oldest_xid": (84, "I"),
+    "oldest_xid_database": (88, "I"),
+    "oldest_multixact": (92, "I"),
+    "oldest_multixact_database": (96, "I"),
+    "oldest_commit_timestamp_xid": (112, "I"),
+    "newest_commit_timestamp_xid": (116, "I"),
+    "oldest_active_xid": (120, "I"),
+    "minimum_recovery_lsn": (136, "Q"),
+    "minimum_recovery_timeline": (144, "I"),
+    "wal_level": (172, "I"),
+    "wal_log_hints": (176, "?"),
+    "track_commit_timestamp": (200, "?"),
+    "block_bytes": (216, "I"),
+    "relation_segment_blocks": (220, "I"),
+    "wal_block_bytes": (224, "I"),
+    "wal_segment_bytes": (228, "I"),
+    "checksum_version": (252, "I"),
+}
+
+
+@dataclass(frozen=True)
+class ControlFile:
+    """The facts of pg_control that the page server uses."""
+
+    system_identifier: int
+    control_version: int
+    catalog_version: int
+    state: str
+    checkpoint_lsn: int
+    redo_lsn: int
+    timeline: int
+    previous_timeline: int
+    full_page_writes: bool
+    next_xid: int  # with its epoch in the upper half
+    next_oid: int
+    next_multixact: int
+    next_multixact_offset: int
+    oldest_xid: int
+    oldest_xid_database: int
+    oldest_multixact: int
+    oldest_multixact_database: int
+    oldest_commit_timestamp_xid: int
+    newest_commit_timestamp_xid: int
+    oldest_active_xid: int
+    minimum_recovery_lsn: int
+    minimum_recovery_timeline: int
+    wal_level: str
+    wal_log_hints: bool
+    track_commit_timestamp: bool
+    block_bytes: int
+    relation_segment_blocks: int
+    wal_block_bytes: int
+    wal_segment_bytes: int
+    checksum_version: int
+
+    @property
+    def checksums(self) -> bool:
+        return self.checksum_version != 0
+
+
+def parse_control_file(data: bytes, where: str = "global/pg_control") -> ControlFile:
+    """The facts in the bytes of pg_control, its CRC checked first."""
+    if len(data) < 16:
+        raise CorruptionError("control file", where, "at least 16 bytes", f"{len(data)} bytes")
+    version = int.from_bytes(data[8:12], "little")
+    if version not in _CRC_OFFSET:
+        known = ", ".join(str(number) for number in sorted(_CRC_OFFSET))
+        swapped = int.from_bytes(data[8:12], "big")
+        found = f"{swapped} in big-endian byte order" if swapped in _CRC_OFFSET else str(version)
+        raise CorruptionError("control file version", where, f"one of {known}", found)
+    crc_offset = _CRC_OFFSET[version]
+    if len(data) < crc_offset + 4:
+        raise CorruptionError(
+            "control file", where, f"{crc_offset + 4} bytes", f"{len(data)} bytes"
+        )
+    stored = int.from_bytes(data[crc_offset : crc_offset + 4], "little")
+    computed = crc32c.crc32c(data[:crc_offset])
+    if stored != computed:
+        raise CorruptionError("control file CRC", where, f"{computed:08x}", f"{stored:08x}")
+    fields = {
+        name: struct.unpack_from("<" + form, data, offset)[0]
+        for name, (offset, form) in _FIELDS.items()
+    }
+    fields["state"] = _name(STATES, fields["state"], "cluster state", where)
+    fields["wal_level"] = _name(WAL_LEVELS, fields["wal_level"], "wal_level", where)
+    return ControlFile(**fields)
+
+
+def _name(names: tuple[str, ...], number: int, what: str, where: str) -> str:
+    if number >= len(names):
+        raise CorruptionError(what, where, f"0 to {len(names) - 1}", str(number))
+    return names[number]

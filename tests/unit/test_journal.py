@@ -1,0 +1,375 @@
+"""The journal: what was flushed survives, what is read is what was written, damage is told apart
+from a torn end."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from engine.journal import Journal, JournalFailedError, JournalRewoundError
+from engine.journal_directory import verify_journal
+from engine.journal_segment import SUM_BYTES
+from engine.storage import Storage
+from formats.errors import CorruptionError
+from formats.journal_sums import MAGIC, Sum, parse_sums
+from formats.timeline_history import HistoryEntry
+from tests.fixtures.faulty_storage import FaultyStorage
+from tests.fixtures.small_wal import SmallWal
+
+SEGMENT = 1 << 20
+START = 5 * SEGMENT
+FIRST = "000000010000000000000005"
+
+
+def wal_of(size: int, seed: int = 1) -> SmallWal:
+    """About `size` bytes of records of 24 to 3000 bytes."""
+    wal = SmallWal(START, SEGMENT, seed=seed)
+    lengths = random.Random(seed)
+    while len(wal.data) < size:
+        wal.add(lengths.randrange(24, 3000))
+    return wal
+
+
+def open_journal(path: Path, storage: Storage | None = None, tail_bytes: int = 1 << 16) -> Journal:
+    return Journal(storage or Storage(), path / "journal", SEGMENT, tail_bytes)
+
+
+def write(journal: Journal, wal: SmallWal, begin: int, end: int, piece: int = 50_000) -> None:
+    for at in range(begin, end, piece):
+        journal.append(at, bytes(wal.data[at - START : min(at + piece, end) - START]))
+
+
+def read_all(journal: Journal, begin: int, piece: int = 10_000) -> bytes:
+    found = b""
+    while data := journal.read(begin + len(found), piece):
+        found += data
+    return found
+
+
+def begun(path: Path, storage: Storage | None = None, tail_bytes: int = 1 << 16) -> Journal:
+    journal = open_journal(path, storage, tail_bytes)
+    assert journal.is_empty
+    journal.begin(START, 1)
+    return journal
+
+
+def test_reads_what_was_written_from_memory_and_from_files(tmp_path: Path) -> None:
+    wal = wal_of(5 * SEGMENT // 2)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    assert journal.received_lsn == wal.end
+    assert read_all(journal, START) == wal.data
+    late = wal.end - 40_000  # still in the tail
+    assert read_all(journal, late) == wal.data[late - START :]
+    assert journal.read(wal.end, 10) == b""
+    names = sorted(path.name for path in (tmp_path / "journal").iterdir())
+    assert names[::2] == [FIRST, FIRST[:-1] + "6", FIRST[:-1] + "7"]
+    assert (tmp_path / "journal" / FIRST).read_bytes() == wal.data[:SEGMENT]
+
+
+def test_tail_is_right_for_pieces_of_any_size(tmp_path: Path) -> None:
+    wal = wal_of(300_000)
+    journal = begun(tmp_path, tail_bytes=5000)
+    sizes = random.Random(3)
+    read_at = START
+    while journal.received_lsn < wal.end:
+        at = journal.received_lsn
+        piece = wal.data[at - START : at - START + sizes.choice((1, 700, 4999, 5000, 5001, 20_000))]
+        journal.append(at, piece)
+        if sizes.random() < 0.7:
+            while data := journal.read(read_at, sizes.randrange(1, 9000)):
+                assert data == wal.data[read_at - START : read_at - START + len(data)]
+                read_at += len(data)
+
+
+def test_refuses_bytes_that_do_not_follow(tmp_path: Path) -> None:
+    journal = begun(tmp_path)
+    with pytest.raises(ValueError, match="does not follow 0/500000"):
+        journal.append(START + 8, b"x")
+    with pytest.raises(ValueError, match="cannot begin at 0/500001"):
+        journal.begin(START + 1, 1)
+
+
+def test_clean_stop_keeps_everything_and_vouches_for_it(tmp_path: Path) -> None:
+    wal = wal_of(SEGMENT + 70_000)
+    journal = begun(tmp_path)
+    cut = wal.end - 11  # in the middle of a record
+    write(journal, wal, START, cut)
+    assert journal.flushed_lsn == START + SEGMENT  # a full segment is flushed before the next
+    journal.close()
+    directory = tmp_path / "journal"
+    assert verify_journal(Storage(), directory, SEGMENT) == []
+    sums, _ = parse_sums((directory / (FIRST[:-1] + "6.sums")).read_bytes())
+    assert sums[-1].end == cut - START - SEGMENT
+    journal = open_journal(tmp_path)
+    assert (journal.start_lsn, journal.received_lsn, journal.flushed_lsn) == (START, cut, cut)
+    assert journal.timeline == 1
+    write(journal, wal, cut, wal.end)
+    assert read_all(journal, START) == wal.data
+
+
+def test_sums_while_running(tmp_path: Path) -> None:
+    wal = wal_of(3 * SUM_BYTES)
+    journal = begun(tmp_path)
+    sums_file = tmp_path / "journal" / (FIRST + ".sums")
+    write(journal, wal, START, START + SUM_BYTES - 1)
+    journal.sync()
+    assert sums_file.read_bytes() == MAGIC
+    write(journal, wal, START + SUM_BYTES - 1, wal.end)
+    assert journal.sync() == wal.end
+    assert [entry.end for entry in parse_sums(sums_file.read_bytes())[0]] == [len(wal.data)]
+
+
+def test_killed_at_any_byte_of_the_last_pages(tmp_path: Path) -> None:
+    """What lies in the file and was not synced: whole records stay, the cut one goes."""
+    wal = wal_of(SEGMENT + 30_000)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    last = tmp_path / "journal" / (FIRST[:-1] + "6")
+    content = last.read_bytes()
+    for length in [*range(0, 60, 3), *range(len(content) - 3000, len(content), 41), len(content)]:
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.copytree(tmp_path / "journal", tmp_path / "copy" / "journal")
+        (tmp_path / "copy" / "journal" / last.name).write_bytes(content[:length])
+        reopened = open_journal(tmp_path / "copy")
+        assert reopened.received_lsn == reopened.flushed_lsn
+        expected = max(wal.whole_end(START + SEGMENT + length), START + SEGMENT)
+        assert reopened.received_lsn == expected
+        assert read_all(reopened, START) == wal.data[: expected - START]
+        reopened.close()
+
+
+def test_sums_vouch_for_a_record_that_is_not_whole(tmp_path: Path) -> None:
+    """Its bytes were reported as flushed, so the source may not have them any more."""
+    wal = SmallWal(START, SEGMENT)
+    wal.add(500_000)
+    journal = begun(tmp_path)
+    write(journal, wal, START, START + 200_000)
+    journal.sync()
+    reopened = open_journal(tmp_path)
+    assert reopened.received_lsn == START + 200_000
+    assert reopened.last_record_end() == START
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_power_loss(tmp_path: Path, seed: int) -> None:
+    """Nothing that was flushed is lost, whatever of the rest came to the disk."""
+    rng = random.Random(seed)
+    wal = wal_of(rng.randrange(100_000, 5 * SEGMENT // 2), seed)
+    storage = FaultyStorage()
+    journal = begun(tmp_path, storage)
+    while journal.received_lsn < wal.end and rng.random() < 0.98:
+        at = journal.received_lsn
+        write(journal, wal, at, min(at + rng.randrange(1, 100_000), wal.end))
+        if rng.random() < 0.4:
+            journal.sync()
+    storage.lose_unsynced(tmp_path / "journal", rng.choice((0, 1, 8192, 100_000)))
+    flushed, received = journal.flushed_lsn, journal.received_lsn
+    reopened = open_journal(tmp_path)
+    # Synced bytes of a record that was cut off, and that no sum covers, are asked for again.
+    assert reopened.received_lsn >= wal.whole_end(flushed)
+    assert reopened.received_lsn // SEGMENT >= flushed // SEGMENT or flushed % SEGMENT == 0
+    assert reopened.received_lsn <= received
+    at = reopened.received_lsn
+    assert read_all(reopened, START) == wal.data[: at - START]
+    write(reopened, wal, at, wal.end)
+    reopened.close()
+    assert verify_journal(Storage(), tmp_path / "journal", SEGMENT) == []
+    assert read_all(open_journal(tmp_path), START) == wal.data
+
+
+def test_every_flipped_byte_is_found(tmp_path: Path) -> None:
+    wal = wal_of(SEGMENT + 200_000)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    journal.close()
+    rng = random.Random(5)
+    for path in sorted((tmp_path / "journal").iterdir()):
+        content = path.read_bytes()
+        for at in {0, 7, 8, len(content) - 1, *(rng.randrange(len(content)) for _ in range(8))}:
+            damaged = bytearray(content)
+            damaged[at] ^= 1 << rng.randrange(8)
+            path.write_bytes(damaged)
+            assert verify_journal(Storage(), tmp_path / "journal", SEGMENT), (path.name, at)
+        path.write_bytes(content)
+    assert verify_journal(Storage(), tmp_path / "journal", SEGMENT) == []
+
+
+def test_damage_below_the_flushed_lsn_is_refused_not_cut(tmp_path: Path) -> None:
+    wal = wal_of(200_000)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    journal.sync()
+    path = tmp_path / "journal" / FIRST
+    damaged = bytearray(path.read_bytes())
+    damaged[150_000] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(CorruptionError, match="journal segment at .*offset 0: expected CRC"):
+        open_journal(tmp_path)
+    path.write_bytes(damaged[:100_000])
+    with pytest.raises(CorruptionError, match="expected at least .* bytes, found 100000 bytes"):
+        open_journal(tmp_path)
+
+
+def test_missing_and_short_segments_are_refused(tmp_path: Path) -> None:
+    wal = wal_of(2 * SEGMENT + 1000)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    journal.close()
+    middle = tmp_path / "journal" / (FIRST[:-1] + "6")
+    content = middle.read_bytes()
+    middle.write_bytes(content[:-1])
+    with pytest.raises(CorruptionError, match="expected 1048576 bytes, found 1048575"):
+        open_journal(tmp_path)
+    middle.unlink()
+    with pytest.raises(CorruptionError, match=f"expected {middle.name}, found no such file"):
+        open_journal(tmp_path)
+    assert "missing" in " ".join(verify_journal(Storage(), tmp_path / "journal", SEGMENT))
+
+
+def test_failed_fsync_is_the_last_word(tmp_path: Path) -> None:
+    wal = wal_of(100_000)
+    storage = FaultyStorage()
+    journal = begun(tmp_path, storage)
+    write(journal, wal, START, START + 50_000)
+    flushed = journal.sync()
+    write(journal, wal, START + 50_000, wal.end)
+    storage.fail_sync = FIRST
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.sync()
+    for _ in range(2):
+        with pytest.raises(JournalFailedError, match="start the page server again"):
+            journal.sync()
+    with pytest.raises(JournalFailedError):
+        journal.append(wal.end, b"more")
+    assert journal.flushed_lsn == flushed
+    journal.close()
+    assert read_all(open_journal(tmp_path), START)[: flushed - START] == wal.data[: flushed - START]
+
+
+@pytest.mark.parametrize("suffix", [FIRST, FIRST + ".sums"])
+def test_a_full_disk_changes_nothing(tmp_path: Path, suffix: str) -> None:
+    wal = wal_of(200_000)
+    storage = FaultyStorage()
+    journal = begun(tmp_path, storage)
+    write(journal, wal, START, START + 100_000)
+    storage.fail_append = suffix
+    received = journal.received_lsn
+    with pytest.raises(OSError, match="No space left"):
+        write(journal, wal, received, wal.end, piece=200_000)
+        journal.sync()
+    write(journal, wal, journal.received_lsn, wal.end)
+    assert journal.sync() == wal.end
+    journal.close()
+    assert verify_journal(Storage(), tmp_path / "journal", SEGMENT) == []
+    assert read_all(open_journal(tmp_path), START) == wal.data
+
+
+def test_trim(tmp_path: Path) -> None:
+    wal = wal_of(3 * SEGMENT + 1000)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    assert journal.trim(START + SEGMENT - 1) == 0
+    assert journal.trim(START + 2 * SEGMENT) == 2
+    assert journal.start_lsn == START + 2 * SEGMENT
+    with pytest.raises(ValueError, match="WAL at 0/6FFFFF is gone"):
+        journal.read(START + 2 * SEGMENT - 1, 10)
+    assert journal.trim(wal.end + 10 * SEGMENT) == 1  # the last one stays
+    journal.close()
+    reopened = open_journal(tmp_path)
+    assert (reopened.start_lsn, reopened.received_lsn) == (START + 3 * SEGMENT, wal.end)
+
+
+def test_leftovers_are_removed(tmp_path: Path) -> None:
+    wal = wal_of(1000)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    journal.close()
+    directory = tmp_path / "journal"
+    (directory / "000000010000000000000004.sums").write_bytes(MAGIC)
+    (directory / "00000002.history.new").write_bytes(b"1\t0/")
+    assert open_journal(tmp_path).received_lsn == wal.end
+    assert len(list(directory.iterdir())) == 2
+
+
+def test_discard_and_begin_again(tmp_path: Path) -> None:
+    wal = wal_of(SEGMENT + 1000)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    journal.discard()
+    assert journal.is_empty
+    assert list((tmp_path / "journal").iterdir()) == []
+    journal.begin(START, 1)
+    write(journal, wal, START, wal.end)
+    assert read_all(journal, START) == wal.data
+
+
+def test_last_record_end(tmp_path: Path) -> None:
+    wal = wal_of(SEGMENT + 50_000)
+    journal = begun(tmp_path)
+    assert journal.last_record_end() == START
+    sizes = random.Random(9)
+    while journal.received_lsn < wal.end:
+        at = journal.received_lsn
+        journal.append(at, wal.data[at - START : at - START + sizes.randrange(1, 30_000)])
+        assert journal.last_record_end() == wal.whole_end(journal.received_lsn)
+
+
+def test_last_record_end_behind_a_switch(tmp_path: Path) -> None:
+    wal = SmallWal(START, SEGMENT)
+    wal.add(300)
+    wal.switch_segment()
+    wal.add(100)
+    journal = begun(tmp_path)
+    write(journal, wal, START, wal.end)
+    assert journal.last_record_end() == wal.end
+
+
+@pytest.mark.parametrize("switch_at_segment", [False, True])
+def test_follow_a_timeline(tmp_path: Path, switch_at_segment: bool) -> None:
+    old = wal_of(SEGMENT // 2)
+    if switch_at_segment:
+        old.switch_segment()
+    switch = old.end
+    old.add(20_000)
+    journal = begun(tmp_path)
+    partial = switch + 9000  # the start of a record that never was whole
+    write(journal, old, START, partial)
+    journal.sync()
+    assert journal.read(partial - 100, 1000)
+    history = f"1\t{switch >> 32:X}/{switch & 0xFFFFFFFF:X}\tno recovery target\n".encode()
+    with pytest.raises(ValueError, match="cannot switch"):
+        journal.follow(2, old.ends[-3], history)
+    journal.follow(2, switch, history)
+    with pytest.raises(JournalRewoundError) as rewound:
+        journal.read(partial, 1000)
+    assert rewound.value.lsn == switch == journal.received_lsn
+    assert journal.read(switch, 10) == b""
+    new = bytes(old.data[: switch - START]) + bytes(range(256)) * 100
+    journal.append(switch, new[switch - START :])
+    assert read_all(journal, START) == new
+    journal.close()
+
+    reopened = open_journal(tmp_path)
+    assert (reopened.timeline, reopened.received_lsn) == (2, START + len(new))
+    assert reopened.history() == [HistoryEntry(1, switch)]
+    assert read_all(reopened, START) == new
+    assert verify_journal(Storage(), tmp_path / "journal", SEGMENT) == []
+    assert (tmp_path / "journal" / FIRST).exists()
+    reopened.append(reopened.received_lsn, bytes(2 * SEGMENT))
+    reopened.trim(START + SEGMENT)
+    assert not (tmp_path / "journal" / FIRST).exists()
+    assert (tmp_path / "journal" / "00000002.history").exists()
+
+
+def test_sums_stop_at_the_first_that_is_not_whole() -> None:
+    sums = [Sum(100, 7), Sum(200, 8), Sum(300, 9)]
+    data = MAGIC + b"".join(entry.pack() for entry in sums)
+    assert parse_sums(data) == (sums, len(data))
+    for length in range(len(data)):
+        found, used = parse_sums(data[:length])
+        assert found == sums[: max(0, length - len(MAGIC)) // 12]
+        assert used <= length
+    assert parse_sums(data[:20] + bytes(12) + data[32:])[0] == sums[:1]
+    assert parse_sums(MAGIC + Sum(5, 1).pack() + Sum(5, 1).pack())[0] == [Sum(5, 1)]
