@@ -15,6 +15,7 @@ from typing import Protocol
 
 from formats import lsn as lsn_text
 from formats.chunk import BLOCK_BYTES, SLRU_SEGMENT_BLOCKS, Fork, Slru, SmallFile, small_file
+from formats.cluster_path import small_file_path
 from server.client import PageServerError
 from tools.data_directory import (
     SLRU_DIRECTORIES,
@@ -41,8 +42,9 @@ class PageSource(Protocol):
     def relations(self, lsn: int) -> Iterable[tuple[int, int, int, int, int]]:
         """(spc, db, rel, fork, blocks) of all that exist."""
 
-    def get_pages(self, spc: int, db: int, rel: int, fork: int, first_block: int, count: int,
-                  lsn: int) -> bytes: ...
+    def get_pages(
+        self, spc: int, db: int, rel: int, fork: int, first_block: int, count: int, lsn: int
+    ) -> bytes: ...
 
     def slru_segments(self, lsn: int) -> Iterable[tuple[int, int]]: ...
 
@@ -65,8 +67,7 @@ class Difference:
     def __str__(self) -> str:
         block = "" if self.block is None else f" block {self.block}"
         offset = "" if self.offset is None else f" offset {self.offset}"
-        return (f"{self.path} ({self.fork}){block} at {lsn_text.show(self.lsn)}{offset}: "
-                f"{self.what}")
+        return f"{self.path} ({self.fork}){block} at {lsn_text.show(self.lsn)}{offset}: {self.what}"
 
 
 @dataclass
@@ -83,8 +84,13 @@ class Comparison:
     """The first thousand."""
 
 
-def compare(data_dir: Path, source: PageSource, lsn: int, rules: Rules,
-            progress: Callable[[int, int], None] = lambda done, total: None) -> Comparison:
+def compare(
+    data_dir: Path,
+    source: PageSource,
+    lsn: int,
+    rules: Rules,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Comparison:
     """Compare the files of a stopped server with `source` at `lsn`.
 
     `progress` is called with blocks done and blocks in all.
@@ -93,8 +99,14 @@ def compare(data_dir: Path, source: PageSource, lsn: int, rules: Rules,
 
 
 class _Comparer:
-    def __init__(self, data_dir: Path, source: PageSource, lsn: int, rules: Rules,
-                 progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        source: PageSource,
+        lsn: int,
+        rules: Rules,
+        progress: Callable[[int, int], None],
+    ) -> None:
         self.data_dir = data_dir
         self.source = source
         self.lsn = lsn
@@ -109,15 +121,17 @@ class _Comparer:
         for path in contents.unknown:
             self.differs(str(path), "file", None, None, "neither a relation nor known by name")
         self.result.excuses[Excuse.TEMPORARY] += sum(
-            (self.data_dir / path).stat().st_size // BLOCK_BYTES for path in contents.temporary)
+            (self.data_dir / path).stat().st_size // BLOCK_BYTES for path in contents.temporary
+        )
         self.relations(contents)
         for kind in Slru:
             self.slru(kind)
         self.relation_maps(contents)
         return self.result
 
-    def differs(self, path: str, fork: str, block: int | None, offset: int | None,
-                what: str) -> None:
+    def differs(
+        self, path: str, fork: str, block: int | None, offset: int | None, what: str
+    ) -> None:
         self.result.difference_count += 1
         if len(self.result.differences) < DIFFERENCES_KEPT_MAX:
             self.result.differences.append(Difference(path, fork, block, self.lsn, offset, what))
@@ -126,8 +140,9 @@ class _Comparer:
 
     def relations(self, contents: Contents) -> None:
         files = {fork: ForkFile(self.data_dir, paths) for fork, paths in contents.forks.items()}
-        ours = {RelationFork(*fork): n_blocks
-                for *fork, n_blocks in self.source.relations(self.lsn)}
+        ours = {
+            RelationFork(*fork): n_blocks for *fork, n_blocks in self.source.relations(self.lsn)
+        }
         unlogged = {fork[:3] for fork in files if fork.fork == Fork.INIT}
         self.blocks_total = sum(file.n_blocks for file in files.values())
         for fork in sorted(files.keys() | ours.keys()):
@@ -137,8 +152,13 @@ class _Comparer:
             elif fork.fork != Fork.INIT and fork[:3] in unlogged:
                 self.result.excuses[Excuse.UNLOGGED] += file.n_blocks if file else 0
             elif file is None:
-                self.differs(fork_path(fork), Fork(fork.fork).name.lower(), None, None,
-                             f"is here with {ours[fork]} blocks, PostgreSQL has no such file")
+                self.differs(
+                    fork_path(fork),
+                    Fork(fork.fork).name.lower(),
+                    None,
+                    None,
+                    f"is here with {ours[fork]} blocks, PostgreSQL has no such file",
+                )
             else:
                 self.relation_fork(fork, file, ours.get(fork))
             self.blocks_done += file.n_blocks if file else 0
@@ -149,45 +169,76 @@ class _Comparer:
         name = Fork(fork.fork).name.lower()
         self.result.relation_forks += 1
         if not file.is_whole:
-            self.differs(str(file.path), name, file.n_blocks, None,
-                         "the file does not end at the end of a page")
+            self.differs(
+                str(file.path),
+                name,
+                file.n_blocks,
+                None,
+                "the file does not end at the end of a page",
+            )
         if not n_ours and fork.fork == Fork.INIT and file.n_blocks and is_bloom(file.read(0, 1)):
             self.result.excuses[Excuse.BLOOM_INIT] += file.n_blocks
             return
         if n_ours is None and not self.is_empty_visibility_map(fork, file):
-            self.differs(str(file.path), name, None, None,
-                         f"PostgreSQL has it with {file.n_blocks} blocks, it is not here")
+            self.differs(
+                str(file.path),
+                name,
+                None,
+                None,
+                f"PostgreSQL has it with {file.n_blocks} blocks, it is not here",
+            )
             return
         n_here = n_ours or 0
         for first_block in range(0, min(n_here, file.n_blocks), RUN_BLOCKS):
             count = min(RUN_BLOCKS, n_here - first_block, file.n_blocks - first_block)
             self.run_of_pages(fork, file, first_block, count)
         if n_here > file.n_blocks:
-            self.differs(str(file.path), name, file.n_blocks, None,
-                         f"here are {n_here} blocks, PostgreSQL has {file.n_blocks}")
+            self.differs(
+                str(file.path),
+                name,
+                file.n_blocks,
+                None,
+                f"here are {n_here} blocks, PostgreSQL has {file.n_blocks}",
+            )
         for block in range(n_here, file.n_blocks):
             excuse = excuse_absent_block(file.read(block, 1), Fork(fork.fork), self.rules)
             if excuse is None:
-                self.differs(str(file.path), name, block, None,
-                             f"here are {n_here} blocks, PostgreSQL has {file.n_blocks}")
+                self.differs(
+                    str(file.path),
+                    name,
+                    block,
+                    None,
+                    f"here are {n_here} blocks, PostgreSQL has {file.n_blocks}",
+                )
                 break
             self.result.excuses[excuse] += 1
 
     def is_empty_visibility_map(self, fork: RelationFork, file: ForkFile) -> bool:
         """Whether every block may be absent; a map's absence is then no difference."""
-        return self.rules.against == "primary" and fork.fork == Fork.VM and all(
-            excuse_absent_block(file.read(block, 1), Fork.VM, self.rules)
-            for block in range(file.n_blocks))
+        return (
+            self.rules.against == "primary"
+            and fork.fork == Fork.VM
+            and all(
+                excuse_absent_block(file.read(block, 1), Fork.VM, self.rules)
+                for block in range(file.n_blocks)
+            )
+        )
 
-    def run_of_pages(self, fork: RelationFork, file: ForkFile, first_block: int,
-                     count: int) -> None:
+    def run_of_pages(
+        self, fork: RelationFork, file: ForkFile, first_block: int, count: int
+    ) -> None:
         name = Fork(fork.fork).name.lower()
         theirs = bytearray(file.read(first_block, count))
         ours = self.pages(fork, file, first_block, count)
         self.result.blocks_compared[name] += count
         if len(ours) != len(theirs):
-            self.differs(str(file.path), name, first_block + len(ours) // BLOCK_BYTES, None,
-                         f"here are {len(ours)} bytes of {count} pages from block {first_block}")
+            self.differs(
+                str(file.path),
+                name,
+                first_block + len(ours) // BLOCK_BYTES,
+                None,
+                f"here are {len(ours)} bytes of {count} pages from block {first_block}",
+            )
             return
         self.clear_checksums(ours, theirs)
         if ours == theirs:
@@ -198,17 +249,23 @@ class _Comparer:
                 pair = Pair(our_page, bytes(their_page), first_block + begin // BLOCK_BYTES)
                 self.page(fork, str(file.path), pair)
 
-    def pages(self, fork: RelationFork, file: ForkFile, first_block: int,
-              count: int) -> bytearray:
+    def pages(self, fork: RelationFork, file: ForkFile, first_block: int, count: int) -> bytearray:
         """Our pages; those that cannot be had are differences, and zeros."""
         try:
             return bytearray(self.source.get_pages(*fork, first_block, count, self.lsn))
         except PageServerError as error:
             if count > 1:
-                return bytearray().join(self.pages(fork, file, block, 1)
-                                        for block in range(first_block, first_block + count))
-            self.differs(str(file.path), Fork(fork.fork).name.lower(), first_block, None,
-                         f"cannot be read here: {error}")
+                return bytearray().join(
+                    self.pages(fork, file, block, 1)
+                    for block in range(first_block, first_block + count)
+                )
+            self.differs(
+                str(file.path),
+                Fork(fork.fork).name.lower(),
+                first_block,
+                None,
+                f"cannot be read here: {error}",
+            )
             return bytearray(file.read(first_block, 1))
 
     def clear_checksums(self, ours: bytearray, theirs: bytearray) -> None:
@@ -230,15 +287,21 @@ class _Comparer:
             self.result.excuses.update(pair.used)
             return
         ours, theirs = (bytes(page[offset : offset + 8]).hex() for page in (pair.ours, pair.theirs))
-        self.differs(path, Fork(fork.fork).name.lower(), pair.block, offset,
-                     f"here {ours}, PostgreSQL has {theirs}")
+        self.differs(
+            path,
+            Fork(fork.fork).name.lower(),
+            pair.block,
+            offset,
+            f"here {ours}, PostgreSQL has {theirs}",
+        )
 
     # SLRUs and relation maps.
 
     def slru(self, kind: Slru) -> None:
         files = slru_segments(self.data_dir, kind)
-        ours = {segno for ours_kind, segno in self.source.slru_segments(self.lsn)
-                if ours_kind == kind}
+        ours = {
+            segno for ours_kind, segno in self.source.slru_segments(self.lsn) if ours_kind == kind
+        }
         for segno in sorted(files.keys() | ours):
             path = str(files.get(segno, f"{SLRU_DIRECTORIES[kind]}/{segno:04X}"))
             if segno not in ours:
@@ -255,15 +318,26 @@ class _Comparer:
         except PageServerError as error:
             self.differs(path, "slru", None, None, f"cannot be read here: {error}")
             return
-        blocks = range(segno * SLRU_SEGMENT_BLOCKS, segno * SLRU_SEGMENT_BLOCKS
-                       + len(theirs) // BLOCK_BYTES)
+        blocks = range(
+            segno * SLRU_SEGMENT_BLOCKS, segno * SLRU_SEGMENT_BLOCKS + len(theirs) // BLOCK_BYTES
+        )
         self.result.blocks_compared["slru"] += len(blocks)
         if len(ours) != len(theirs):
-            self.differs(path, "slru", None, min(len(ours), len(theirs)),
-                         f"here are {len(ours)} bytes, PostgreSQL has {len(theirs)}")
+            self.differs(
+                path,
+                "slru",
+                None,
+                min(len(ours), len(theirs)),
+                f"here are {len(ours)} bytes, PostgreSQL has {len(theirs)}",
+            )
         for index, block in enumerate(blocks):
-            self.bytes_differ(path, "slru", block, ours[index * BLOCK_BYTES :][:BLOCK_BYTES],
-                              theirs[index * BLOCK_BYTES :][:BLOCK_BYTES])
+            self.bytes_differ(
+                path,
+                "slru",
+                block,
+                ours[index * BLOCK_BYTES :][:BLOCK_BYTES],
+                theirs[index * BLOCK_BYTES :][:BLOCK_BYTES],
+            )
 
     def relation_maps(self, contents: Contents) -> None:
         for (spc, db), directory in sorted(contents.databases.items()):
@@ -273,8 +347,13 @@ class _Comparer:
             name = f"{directory}/pg_filenode.map"
             if ours is None or theirs is None:
                 if ours is not theirs:
-                    self.differs(name, "relation map", None, None, "is not here"
-                                 if ours is None else "is here, PostgreSQL has no such file")
+                    self.differs(
+                        name,
+                        "relation map",
+                        None,
+                        None,
+                        "is not here" if ours is None else "is here, PostgreSQL has no such file",
+                    )
                 continue
             self.result.blocks_compared["relation map"] += 1
             self.bytes_differ(name, "relation map", 0, ours, theirs)
@@ -283,12 +362,20 @@ class _Comparer:
         """Compare what has no masks."""
         if ours == theirs:
             return
-        offset = next((at for at, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
-                      min(len(ours), len(theirs)))
-        self.differs(path, fork, block, offset, f"here {ours[offset:offset + 8].hex() or 'nothing'}"
-                     f", PostgreSQL has {theirs[offset:offset + 8].hex() or 'nothing'}")
+        offset = next(
+            (at for at, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
+            min(len(ours), len(theirs)),
+        )
+        self.differs(
+            path,
+            fork,
+            block,
+            offset,
+            f"here {ours[offset : offset + 8].hex() or 'nothing'}"
+            f", PostgreSQL has {theirs[offset : offset + 8].hex() or 'nothing'}",
+        )
 
 
 def relation_map_name(spc: int, db: int) -> str:
     """The name under which a page source knows a relation map."""
-    return small_file(SmallFile.PG_FILENODE_MAP, spc, db).name.removeprefix("file:")
+    return small_file_path(small_file(SmallFile.PG_FILENODE_MAP, spc, db))

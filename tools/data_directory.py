@@ -1,10 +1,10 @@
 """A stopped PostgreSQL data directory as pages: its relation forks, SLRU segments, relation maps.
 
-    global/                                     tablespace 1664, database 0
-    base/<db>/                                  tablespace 1663
-    pg_tblspc/<spc>/PG_<major>_<catalog>/<db>/  the others
-      <rel>[_fsm|_vm|_init][.<segment>]         1 GiB each but the last
-      t<backend>_<rel>…                         temporary relations: not in WAL
+global/                                     tablespace 1664, database 0
+base/<db>/                                  tablespace 1663
+pg_tblspc/<spc>/PG_<major>_<catalog>/<db>/  the others
+  <rel>[_fsm|_vm|_init][.<segment>]         1 GiB each but the last
+  t<backend>_<rel>…                         temporary relations: not in WAL
 """
 
 import re
@@ -25,8 +25,10 @@ SLRU_DIRECTORIES = {
 }
 
 _RELATION_FILE = re.compile(r"(t\d+_)?(\d+)(?:_(fsm|vm|init))?(?:\.(\d+))?")
-_OTHER_FILE = re.compile(r"pg_filenode\.map|pg_internal\.init(\.\d+)?|PG_VERSION|pg_control"
-                         r"|pgsql_tmp")
+_OTHER_FILE = re.compile(
+    r"pg_filenode\.map|pg_internal\.init(\.\d+)?|PG_VERSION|pg_control"
+    r"|pgsql_tmp"
+)
 _FORKS = {name: fork for fork, name in FORK_NAMES.items()}
 
 
@@ -95,7 +97,8 @@ class ForkFile:
         sizes = [path.stat().st_size for path in self._segments]
         self.n_blocks = sum(sizes) // BLOCK_BYTES
         self.is_whole = all(size == SEGMENT_BLOCKS * BLOCK_BYTES for size in sizes[:-1]) and (
-            sizes[-1] % BLOCK_BYTES == 0)
+            sizes[-1] % BLOCK_BYTES == 0
+        )
 
     def read(self, first_block: int, count: int) -> bytes:
         """Blocks that lie in one segment."""
@@ -118,5 +121,8 @@ def fork_path(fork: RelationFork) -> str:
 def slru_segments(data_dir: Path, kind: Slru) -> dict[int, Path]:
     """Segment number → path relative to the data directory."""
     directory = data_dir / SLRU_DIRECTORIES[kind]
-    return {int(path.name, 16): path.relative_to(data_dir)
-            for path in sorted(directory.iterdir()) if re.fullmatch("[0-9A-F]{4,6}", path.name)}
+    return {
+        int(path.name, 16): path.relative_to(data_dir)
+        for path in sorted(directory.iterdir())
+        if re.fullmatch("[0-9A-F]{4,6}", path.name)
+    }

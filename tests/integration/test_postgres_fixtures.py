@@ -13,11 +13,12 @@ import pytest
 from formats import lsn
 from tests.fixtures.directory_source import DirectorySource
 from tests.fixtures.postgres_servers import MAJORS, PostgresFactory, require_postgres
-from tools import postgres as postgres_module
+from tools import postgres_binaries
 from tools.compare import compare
 from tools.excuses import Excuse, Rules
 from tools.oracle_standby import NoOracle, recover
-from tools.postgres import Installation, MissingPostgres, ProgramFailed, Server, Workspace
+from tools.postgres import Server, Workspace
+from tools.postgres_binaries import Installation, MissingPostgres, ProgramFailed
 
 BEFORE = """
 create table old(a int primary key, t text);
@@ -124,17 +125,18 @@ def test_a_missing_major_is_named_with_the_reason() -> None:
 
 
 def test_unreachable_binaries_are_copied_with_their_libraries(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A virtual environment under /root, which an unprivileged user cannot enter."""
     if os.geteuid() != 0:
         pytest.skip("only root has servers run by another user")
-    package = postgres_module.wheel_directory()
+    package = postgres_binaries.wheel_directory()
     assert package is not None
     hidden = tmp_path / "hidden"
     hidden.mkdir(mode=0o700)
     for source in (package, package.with_name(package.name + ".libs")):
         shutil.copytree(source, hidden / source.name, symlinks=True)
-    monkeypatch.setattr(postgres_module, "wheel_directory", lambda: hidden / package.name)
+    monkeypatch.setattr(postgres_binaries, "wheel_directory", lambda: hidden / package.name)
     with Workspace() as own:
         binaries = own.installation(18).binaries
         assert own.path in binaries.parents
@@ -152,7 +154,8 @@ def test_closing_a_workspace_stops_its_servers(postgres_templates: Workspace) ->
 
 @pytest.mark.parametrize("major", MAJORS)
 def test_shutdown_checkpoint_end_is_where_the_next_record_begins(
-        postgres: PostgresFactory, major: int) -> None:
+    postgres: PostgresFactory, major: int
+) -> None:
     server = postgres(major)
     server.stop()
     end = server.shutdown_checkpoint_end()
@@ -165,7 +168,8 @@ def test_shutdown_checkpoint_end_is_where_the_next_record_begins(
 
 
 def test_an_oracle_needs_a_checkpoint_after_the_base_backup(
-        postgres: PostgresFactory, workspace: Workspace) -> None:
+    postgres: PostgresFactory, workspace: Workspace
+) -> None:
     server = postgres(18)
     base = server.base_backup(workspace.new_path("base"))
     server.sql("create table t as select 1 as a")
@@ -177,7 +181,8 @@ def test_an_oracle_needs_a_checkpoint_after_the_base_backup(
 
 
 def test_an_oracle_needs_wal_beyond_its_target(
-        postgres: PostgresFactory, workspace: Workspace) -> None:
+    postgres: PostgresFactory, workspace: Workspace
+) -> None:
     server = postgres(18)
     base = server.base_backup(workspace.new_path("base"))
     server.sql("checkpoint")
@@ -188,7 +193,8 @@ def test_an_oracle_needs_wal_beyond_its_target(
 
 @pytest.mark.parametrize("major", MAJORS)
 def test_a_primary_and_its_standby_are_equal(
-        postgres: PostgresFactory, workspace: Workspace, major: int) -> None:
+    postgres: PostgresFactory, workspace: Workspace, major: int
+) -> None:
     server = postgres(major, {"wal_keep_size": "1GB"})
     server.psql(BEFORE)
     base = server.base_backup(workspace.new_path("base"))

@@ -61,8 +61,9 @@ def cluster(request: pytest.FixtureRequest, postgres_templates: Workspace) -> It
         (db,) = server.sql("select oid::int from pg_database where datname = 'postgres'")[0]
         stopped = Cluster(server.data_dir, db)
         for name, rel in server.sql(
-                "select relname, pg_relation_filenode(oid)::int from pg_class "
-                "where relnamespace = 'public'::regnamespace"):
+            "select relname, pg_relation_filenode(oid)::int from pg_class "
+            "where relnamespace = 'public'::regnamespace"
+        ):
             stopped.forks[name] = RelationFork(DEFAULT_TABLESPACE, db, rel, Fork.MAIN)
         server.stop()
         yield stopped
@@ -77,8 +78,9 @@ def run(cluster: Cluster, source: DirectorySource, rules: Rules = STANDBY) -> Co
     return compare(cluster.data_dir, source, LSN, rules)
 
 
-def only_difference(cluster: Cluster, source: DirectorySource,
-                    rules: Rules = PRIMARY) -> Difference:
+def only_difference(
+    cluster: Cluster, source: DirectorySource, rules: Rules = PRIMARY
+) -> Difference:
     """What the comparison found, which must be one thing; primary's rules are the laxer ones."""
     result = run(cluster, source, rules)
     assert result.difference_count == len(result.differences) == 1
@@ -86,8 +88,7 @@ def only_difference(cluster: Cluster, source: DirectorySource,
     return result.differences[0]
 
 
-def spoil(source: DirectorySource, fork: RelationFork, block: int, offset: int,
-          xor: int) -> None:
+def spoil(source: DirectorySource, fork: RelationFork, block: int, offset: int, xor: int) -> None:
     page = bytearray(source.page(fork, block))
     page[offset] ^= xor
     source.pages[fork, block] = bytes(page)
@@ -108,7 +109,9 @@ def test_nothing_planted(cluster: Cluster, source: DirectorySource) -> None:
         assert result.blocks_compared["relation map"] == 4  # global, template0, template1, postgres
         assert result.blocks_compared["main"] > 2000
         assert {excuse for excuse, count in result.excuses.items() if count} == {
-            Excuse.FSM, Excuse.UNLOGGED}
+            Excuse.FSM,
+            Excuse.UNLOGGED,
+        }
 
 
 def test_progress_reaches_the_end(cluster: Cluster, source: DirectorySource) -> None:
@@ -141,14 +144,17 @@ def test_visibility_map_bit(cluster: Cluster, source: DirectorySource, bit: int)
     fork = cluster.fork("t", Fork.VM)
     spoil(source, fork, 0, 24, bit)
     found = only_difference(cluster, source)
-    assert (found.path, found.block, found.offset) == (
-        f"base/{cluster.db}/{fork.rel}_vm", 0, 24)
+    assert (found.path, found.block, found.offset) == (f"base/{cluster.db}/{fork.rel}_vm", 0, 24)
 
 
-@pytest.mark.parametrize(("kind", "path"), [
-    (Slru.XACT, "pg_xact/0000"),
-    (Slru.MULTIXACT_OFFSETS, "pg_multixact/offsets/0000"),
-    (Slru.MULTIXACT_MEMBERS, "pg_multixact/members/0000")])
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        (Slru.XACT, "pg_xact/0000"),
+        (Slru.MULTIXACT_OFFSETS, "pg_multixact/offsets/0000"),
+        (Slru.MULTIXACT_MEMBERS, "pg_multixact/members/0000"),
+    ],
+)
 def test_slru_bit(cluster: Cluster, source: DirectorySource, kind: Slru, path: str) -> None:
     segment = bytearray(source.segments[kind, 0])
     segment[100] ^= 0x40
@@ -207,8 +213,9 @@ def test_slru_segment_too_many(cluster: Cluster, source: DirectorySource) -> Non
 
 
 @pytest.mark.parametrize("change", [-BLOCK_BYTES, BLOCK_BYTES])
-def test_slru_segment_of_another_size(cluster: Cluster, source: DirectorySource,
-                                      change: int) -> None:
+def test_slru_segment_of_another_size(
+    cluster: Cluster, source: DirectorySource, change: int
+) -> None:
     segment = source.segments[Slru.XACT, 0]
     source.segments[Slru.XACT, 0] = segment[:change] if change < 0 else segment + bytes(change)
     assert run(cluster, source).difference_count > 0
@@ -260,12 +267,14 @@ def test_short_page(cluster: Cluster, source: DirectorySource) -> None:
     assert "here are" in result.differences[0].what
 
 
-def test_unreadable_page(cluster: Cluster, source: DirectorySource,
-                         monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_page(
+    cluster: Cluster, source: DirectorySource, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fork, readable = cluster.fork("t"), source.get_pages
 
-    def get_pages(spc: int, db: int, rel: int, fork_number: int, first_block: int, count: int,
-                  lsn: int) -> bytes:
+    def get_pages(
+        spc: int, db: int, rel: int, fork_number: int, first_block: int, count: int, lsn: int
+    ) -> bytes:
         asked = RelationFork(spc, db, rel, fork_number)
         if asked == fork and first_block <= 5 < first_block + count:
             raise PageServerError("record of an unknown resource manager")
@@ -274,7 +283,9 @@ def test_unreadable_page(cluster: Cluster, source: DirectorySource,
     monkeypatch.setattr(source, "get_pages", get_pages)
     found = only_difference(cluster, source)
     assert (found.block, found.what) == (
-        5, "cannot be read here: record of an unknown resource manager")
+        5,
+        "cannot be read here: record of an unknown resource manager",
+    )
 
 
 def test_zeroed_page(cluster: Cluster, source: DirectorySource) -> None:

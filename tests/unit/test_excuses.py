@@ -14,46 +14,98 @@ PRIMARY, STANDBY = Rules("primary"), Rules("standby")
 
 def heap_page(**changes: int) -> bytearray:
     """One heap page with one tuple of 30 bytes at 8160, and two bytes of padding."""
-    values = {"lsn": 0x500, "flags": 0, "prune": 0, "unused": 0, "infomask": 0x0800, "cid": 0,
-              "ctid_offset": 1, "body": 7, "padding": 0} | changes
+    values = {
+        "lsn": 0x500,
+        "flags": 0,
+        "prune": 0,
+        "unused": 0,
+        "infomask": 0x0800,
+        "cid": 0,
+        "ctid_offset": 1,
+        "body": 7,
+        "padding": 0,
+    } | changes
     page = bytearray(BLOCK_BYTES)
-    struct.pack_into("<IIHHHHHHI", page, 0, 0, values["lsn"], 0, values["flags"], 28, 8160, 8192,
-                     8196, values["prune"])
+    struct.pack_into(
+        "<IIHHHHHHI",
+        page,
+        0,
+        0,
+        values["lsn"],
+        0,
+        values["flags"],
+        28,
+        8160,
+        8192,
+        8196,
+        values["prune"],
+    )
     struct.pack_into("<I", page, 24, 8160 | 1 << 15 | 30 << 17)
-    struct.pack_into("<IIIHHHHHBB", page, 8160, 700, 0, values["cid"], 0, 9,
-                     values["ctid_offset"], 1, values["infomask"], 24, 0)
+    struct.pack_into(
+        "<IIIHHHHHBB",
+        page,
+        8160,
+        700,
+        0,
+        values["cid"],
+        0,
+        9,
+        values["ctid_offset"],
+        1,
+        values["infomask"],
+        24,
+        0,
+    )
     page[8184:8190] = bytes([values["body"]]) * 6
     page[8190:8192] = bytes([values["padding"]]) * 2
     page[4000] = values["unused"]
     return page
 
 
-def explained(ours: bytearray, theirs: bytearray, rules: Rules = STANDBY,
-              fork: Fork = Fork.MAIN, block: int = 9) -> tuple[int | None, set[Any]]:
+def explained(
+    ours: bytearray,
+    theirs: bytearray,
+    rules: Rules = STANDBY,
+    fork: Fork = Fork.MAIN,
+    block: int = 9,
+) -> tuple[int | None, set[Any]]:
     """The first offset that still differs, and what was used to explain the others."""
     pair = Pair(bytearray(ours), bytes(theirs), block)
     explain(pair, 5, fork, rules)
     return pair.first_difference(), pair.used
 
 
-@pytest.mark.parametrize(("change", "mask"), [
-    ({"infomask": 0x0520}, Mask.HINT_BITS),
-    ({"infomask": 0x0E00}, Mask.HINT_BITS),
-    ({"cid": 3}, Mask.COMMAND_ID),
-    ({"padding": 0xEE}, Mask.PADDING),
-    ({"unused": 1}, Mask.UNUSED_SPACE),
-    ({"prune": 800}, Mask.PRUNE_XID),
-    ({"flags": 0x0001}, Mask.FREE_LINES),
-    ({"flags": 0x0002}, Mask.PAGE_FULL),
-    ({"ctid_offset": 0xFFFE}, Mask.SPECULATIVE)])
+@pytest.mark.parametrize(
+    ("change", "mask"),
+    [
+        ({"infomask": 0x0520}, Mask.HINT_BITS),
+        ({"infomask": 0x0E00}, Mask.HINT_BITS),
+        ({"cid": 3}, Mask.COMMAND_ID),
+        ({"padding": 0xEE}, Mask.PADDING),
+        ({"unused": 1}, Mask.UNUSED_SPACE),
+        ({"prune": 800}, Mask.PRUNE_XID),
+        ({"flags": 0x0001}, Mask.FREE_LINES),
+        ({"flags": 0x0002}, Mask.PAGE_FULL),
+        ({"ctid_offset": 0xFFFE}, Mask.SPECULATIVE),
+    ],
+)
 def test_heap_masks(change: dict[str, int], mask: Mask) -> None:
     assert explained(heap_page(), heap_page(**change)) == (None, {mask})
     assert explained(heap_page(**change), heap_page()) == (None, {mask})
 
 
-@pytest.mark.parametrize("change", [
-    {"lsn": 0x508}, {"flags": 0x0004}, {"body": 8}, {"ctid_offset": 2}, {"infomask": 0x0810},
-    {"infomask": 0x1800}, {"infomask": 0x2800}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lsn": 0x508},
+        {"flags": 0x0004},
+        {"body": 8},
+        {"ctid_offset": 2},
+        {"infomask": 0x0810},
+        {"infomask": 0x1800},
+        {"infomask": 0x2800},
+    ],
+)
 def test_heap_has_no_other_masks(change: dict[str, int]) -> None:
     for rules in (PRIMARY, STANDBY):
         assert explained(heap_page(), heap_page(**change), rules)[0] is not None
@@ -78,16 +130,21 @@ def index_page(special: bytes, dead: bool = False, lsn: int = 0x500) -> bytearra
     return page
 
 
-def btree_page(level: int = 0, flags: int = 1, cycle: int = 0, dead: bool = False,
-               lsn: int = 0x500) -> bytearray:
+def btree_page(
+    level: int = 0, flags: int = 1, cycle: int = 0, dead: bool = False, lsn: int = 0x500
+) -> bytearray:
     return index_page(struct.pack("<IIIHH", 0, 0, level, flags, cycle), dead, lsn)
 
 
-@pytest.mark.parametrize(("change", "mask"), [
-    ({"dead": True}, Mask.LP_DEAD),
-    ({"flags": 0x41}, Mask.BTREE_GARBAGE),
-    ({"flags": 0x21}, Mask.BTREE_SPLIT),
-    ({"cycle": 7}, Mask.BTREE_SPLIT)])
+@pytest.mark.parametrize(
+    ("change", "mask"),
+    [
+        ({"dead": True}, Mask.LP_DEAD),
+        ({"flags": 0x41}, Mask.BTREE_GARBAGE),
+        ({"flags": 0x21}, Mask.BTREE_SPLIT),
+        ({"cycle": 7}, Mask.BTREE_SPLIT),
+    ],
+)
 def test_btree_masks(change: dict[str, Any], mask: Mask) -> None:
     assert explained(btree_page(), btree_page(**change)) == (None, {mask})
     assert explained(btree_page(**change), btree_page()) == (None, {mask})
@@ -117,8 +174,9 @@ def test_lsn_of_a_built_index_against_a_primary_only() -> None:
     assert explained(heap_page(), heap_page(lsn=0), PRIMARY)[0] is not None
 
 
-def sequence_page(last_value: int, log_cnt: int = 0, is_called: bool = True,
-                  infomask: int = 0x0B00) -> bytearray:
+def sequence_page(
+    last_value: int, log_cnt: int = 0, is_called: bool = True, infomask: int = 0x0B00
+) -> bytearray:
     page = bytearray(BLOCK_BYTES)
     struct.pack_into("<IIHHHHHHI", page, 0, 0, 0x500, 0, 0, 28, 8136, 8184, 8196, 0)
     struct.pack_into("<I", page, 24, 8136 | 1 << 15 | 41 << 17)
@@ -137,8 +195,11 @@ def test_sequence_runs_ahead_in_a_primary_only() -> None:
 
 def test_spgist_cache_of_the_meta_page_only() -> None:
     meta, leaf = struct.pack("<HHHH", 1, 0, 0, 0xFF82), struct.pack("<HHHH", 4, 0, 0, 0xFF82)
-    for special, rules, excused in ((meta, PRIMARY, True), (meta, STANDBY, False),
-                                    (leaf, PRIMARY, False)):
+    for special, rules, excused in (
+        (meta, PRIMARY, True),
+        (meta, STANDBY, False),
+        (leaf, PRIMARY, False),
+    ):
         ours = index_page(special)
         struct.pack_into("<H", ours, 12, 92)
         theirs = bytearray(ours)
@@ -199,13 +260,17 @@ def test_pages_that_a_primary_never_logged() -> None:
     assert explained(zero, heap_page(lsn=0), PRIMARY)[0] is not None
 
 
-@pytest.mark.parametrize(("page", "fork", "excuse"), [
-    (bytearray(BLOCK_BYTES), Fork.MAIN, Excuse.ZERO_TAIL),
-    (initialised_page(), Fork.MAIN, Excuse.INITIALISED),
-    (heap_page(), Fork.MAIN, None),
-    (bytearray(BLOCK_BYTES), Fork.VM, Excuse.EMPTY_VM),
-    (map_page(0, 0), Fork.VM, Excuse.EMPTY_VM),
-    (map_page(1, 0), Fork.VM, None)])
+@pytest.mark.parametrize(
+    ("page", "fork", "excuse"),
+    [
+        (bytearray(BLOCK_BYTES), Fork.MAIN, Excuse.ZERO_TAIL),
+        (initialised_page(), Fork.MAIN, Excuse.INITIALISED),
+        (heap_page(), Fork.MAIN, None),
+        (bytearray(BLOCK_BYTES), Fork.VM, Excuse.EMPTY_VM),
+        (map_page(0, 0), Fork.VM, Excuse.EMPTY_VM),
+        (map_page(1, 0), Fork.VM, None),
+    ],
+)
 def test_blocks_beyond_our_size(page: bytearray, fork: Fork, excuse: Excuse | None) -> None:
     assert excuse_absent_block(bytes(page), fork, PRIMARY) == excuse
     assert excuse_absent_block(bytes(page), fork, STANDBY) is None
@@ -221,26 +286,38 @@ def other_special(kind: str, flags: int) -> bytes:
     return struct.pack("<HHHH", 0, 0, flags, 0xF093)
 
 
-@pytest.mark.parametrize(("kind", "ours", "theirs", "mask"), [
-    ("hash", 0x02, 0x82, Mask.HASH_DEAD),
-    ("gist", 0x01, 0x11, Mask.GIST_FLAGS),
-    ("gist", 0x01, 0x09, Mask.GIST_FLAGS),
-    ("brin", 0x00, 0x01, Mask.BRIN_EVACUATE),
-    ("hash", 0x02, 0x12, None),
-    ("gist", 0x01, 0x03, None),
-    ("gin", 0x02, 0x06, None),
-    ("brin", 0x00, 0x02, None)])
-def test_flags_of_other_access_methods(kind: str, ours: int, theirs: int,
-                                       mask: Mask | None) -> None:
-    offset, used = explained(index_page(other_special(kind, ours)),
-                             index_page(other_special(kind, theirs)), PRIMARY)
+@pytest.mark.parametrize(
+    ("kind", "ours", "theirs", "mask"),
+    [
+        ("hash", 0x02, 0x82, Mask.HASH_DEAD),
+        ("gist", 0x01, 0x11, Mask.GIST_FLAGS),
+        ("gist", 0x01, 0x09, Mask.GIST_FLAGS),
+        ("brin", 0x00, 0x01, Mask.BRIN_EVACUATE),
+        ("hash", 0x02, 0x12, None),
+        ("gist", 0x01, 0x03, None),
+        ("gin", 0x02, 0x06, None),
+        ("brin", 0x00, 0x02, None),
+    ],
+)
+def test_flags_of_other_access_methods(
+    kind: str, ours: int, theirs: int, mask: Mask | None
+) -> None:
+    offset, used = explained(
+        index_page(other_special(kind, ours)), index_page(other_special(kind, theirs)), PRIMARY
+    )
     assert (offset is None) == (mask is not None)
     assert used == ({mask} if mask else set())
 
 
-@pytest.mark.parametrize(("kind", "flags", "mask"), [
-    ("hash", 0x00, Mask.HASH_UNUSED), ("gin", 0x04, Mask.GIN_DELETED),
-    ("hash", 0x02, None), ("gin", 0x02, None)])
+@pytest.mark.parametrize(
+    ("kind", "flags", "mask"),
+    [
+        ("hash", 0x00, Mask.HASH_UNUSED),
+        ("gin", 0x04, Mask.GIN_DELETED),
+        ("hash", 0x02, None),
+        ("gin", 0x02, None),
+    ],
+)
 def test_contents_of_pages_without_meaning(kind: str, flags: int, mask: Mask | None) -> None:
     page = index_page(other_special(kind, flags))
     theirs = bytearray(page)

