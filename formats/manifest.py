@@ -1,0 +1,270 @@
+"""The manifest: what is true of a data directory. docs/format.md has the bytes; this is their code.
+
+    header | entry × n        entry = u32 length | u32 head CRC | u32 CRC | body | end mark 0xA5
+
+An entry is one step from one true state to the next: its body is msgpack, [serial, record, ...].
+Serials rise by one. Each CRC continues from that of the entry before it, the first from the
+header's, so entries cannot be lost, repeated or exchanged in the middle. `Manifest` is the state:
+what replaying the entries gives.
+"""
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+import msgpack
+from crc32c import crc32c
+
+from formats.errors import CorruptionError
+from formats.file_name import FileName
+
+FORMAT_VERSION = 1
+MAGIC = b"pgmanfst"
+END_MARK = b"\xa5"
+BLOCK_BYTES = 8192
+STRIPE_BLOCKS = 16384
+
+_HEADER = struct.Struct("<8sI")
+HEADER_BYTES = _HEADER.size + 4
+_HEAD = struct.Struct("<III")
+ENTRY_HEAD_BYTES = _HEAD.size
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Written once, first: whose data this is and how it is laid out."""
+
+    tag: ClassVar[str] = "identity"
+    tenant: str
+    timeline: str
+    system_identifier: int
+    postgres_version: int  # as server_version_num
+    wal_segment_bytes: int
+    block_bytes: int = BLOCK_BYTES
+    stripe_blocks: int = STRIPE_BLOCKS
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The directory was opened for writing; no run number is used twice."""
+
+    tag: ClassVar[str] = "opened"
+    run: int
+
+
+@dataclass(frozen=True)
+class FileAdded:
+    tag: ClassVar[str] = "file_added"
+    name: str
+    bytes_total: int
+    lsn_start: int
+    lsn_end: int
+    footer_crc: int
+
+
+@dataclass(frozen=True)
+class FileRemoved:
+    tag: ClassVar[str] = "file_removed"
+    name: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """LSNs that moved; None: as before."""
+
+    tag: ClassVar[str] = "progress"
+    durable_lsn: int | None = None
+    horizon_lsn: int | None = None
+    backup_start_lsn: int | None = None
+    backup_end_lsn: int | None = None
+
+
+@dataclass(frozen=True)
+class TimelineSwitch:
+    """The source went on as PostgreSQL timeline `timeline_number` from `lsn`."""
+
+    tag: ClassVar[str] = "timeline_switch"
+    timeline_number: int
+    lsn: int
+
+
+@dataclass(frozen=True)
+class SlotNamed:
+    """The replication slot; "" once it was dropped."""
+
+    tag: ClassVar[str] = "slot_named"
+    slot: str
+
+
+Record = Identity | Opened | FileAdded | FileRemoved | Progress | TimelineSwitch | SlotNamed
+_RECORDS: dict[str, type[Record]] = {
+    kind.tag: kind
+    for kind in (Identity, Opened, FileAdded, FileRemoved, Progress, TimelineSwitch, SlotNamed)
+}
+
+
+@dataclass
+class Manifest:
+    """The state after the entries so far."""
+
+    serial: int = 0
+    run: int = 0
+    identity: Identity | None = None
+    files: dict[FileName, FileAdded] = field(default_factory=dict)
+    durable_lsn: int = 0
+    horizon_lsn: int = 0
+    backup_start_lsn: int = 0
+    backup_end_lsn: int = 0
+    timelines: list[TimelineSwitch] = field(default_factory=list)
+    slot: str = ""
+
+    def apply(self, record: Record) -> None:
+        """Take one record; ValueError if it cannot follow what is true so far."""
+        if isinstance(record, Identity):
+            if self.identity is not None:
+                raise ValueError("a second identity")
+            self.identity = record
+        elif self.identity is None:
+            raise ValueError("a record before the identity")
+        elif isinstance(record, Opened):
+            if record.run <= self.run:
+                raise ValueError(f"run {record.run} after run {self.run}")
+            self.run = record.run
+        elif isinstance(record, FileAdded):
+            name = FileName.parse(record.name)
+            if name in self.files:
+                raise ValueError(f"{record.name} added twice")
+            self.files[name] = record
+        elif isinstance(record, FileRemoved):
+            if self.files.pop(FileName.parse(record.name), None) is None:
+                raise ValueError(f"{record.name} removed but never added")
+        elif isinstance(record, Progress):
+            for field_name, lsn in asdict(record).items():
+                if lsn is not None:
+                    setattr(self, field_name, lsn)
+        elif isinstance(record, TimelineSwitch):
+            self.timelines.append(record)
+        else:
+            self.slot = record.slot
+
+    def copy(self) -> "Manifest":
+        return replace(self, files=dict(self.files), timelines=list(self.timelines))
+
+    def records(self) -> list[Record]:
+        """Records that lead from nothing to this state, for a compact manifest."""
+        records: list[Record] = [] if self.identity is None else [self.identity]
+        if self.run:
+            records.append(Opened(self.run))
+        records.extend(self.files[name] for name in sorted(self.files))
+        records.extend(self.timelines)
+        progress = {name.name: getattr(self, name.name) or None for name in fields(Progress)}
+        if any(progress.values()):
+            records.append(Progress(**progress))
+        if self.slot:
+            records.append(SlotNamed(self.slot))
+        return records
+
+
+def pack_header() -> bytes:
+    head = _HEADER.pack(MAGIC, FORMAT_VERSION)
+    return head + crc32c(head).to_bytes(4, "little")
+
+
+def check_header(data: bytes, path: str) -> int:
+    """The CRC from which the first entry continues."""
+    expected = pack_header()
+    if data[:HEADER_BYTES] != expected:
+        found = data[:HEADER_BYTES]
+        version = int.from_bytes(found[8:12], "little")
+        if found[:8] == MAGIC and crc32c(found[:12]).to_bytes(4, "little") == found[12:]:
+            raise CorruptionError("manifest of an unknown format version", f"{path} offset 8",
+                                  FORMAT_VERSION, version)  # fmt: skip
+        raise CorruptionError("manifest header", f"{path} offset 0", expected.hex(), found.hex())
+    return int.from_bytes(data[HEADER_BYTES - 4 : HEADER_BYTES], "little")
+
+
+def pack_entry(serial: int, records: Sequence[Record], previous_crc: int) -> tuple[bytes, int]:
+    """The bytes of an entry, and the CRC from which the next one continues."""
+    body = msgpack.packb([serial, *({"record": r.tag, **asdict(r)} for r in records)])
+    length = len(body).to_bytes(4, "little")
+    crc = crc32c(body, crc32c(length, previous_crc))
+    return _HEAD.pack(len(body), crc32c(length), crc) + body + END_MARK, crc
+
+
+@dataclass(frozen=True)
+class Entry:
+    end: int  # offset behind it
+    serial: int
+    records: list[Record]
+    crc: int
+    has_mark: bool  # False: all of it is there but the last byte of the file
+
+
+def entries(data: bytes, path: str) -> Iterator[Entry]:
+    """The whole entries of a manifest file; a torn tail ends them, anything else is an error.
+
+    Torn is what a crash in the middle of an append leaves: a file that ends inside of an entry, or
+    one whose last bytes were never written and read as zeros.
+    """
+    crc, pos, serial = check_header(data, path), HEADER_BYTES, None
+    while pos + ENTRY_HEAD_BYTES <= len(data) and any(memoryview(data)[pos:]):
+        length, head_crc, found = _HEAD.unpack_from(data, pos)
+        where = f"{path} offset {pos}"
+        if crc32c(data[pos : pos + 4]) != head_crc:
+            if not any(memoryview(data)[pos + ENTRY_HEAD_BYTES :]):
+                return
+            raise CorruptionError("manifest entry length", where, "a length that checks", length)
+        start = pos + ENTRY_HEAD_BYTES
+        end = start + length + 1
+        if end > len(data):
+            return
+        body = data[start : start + length]
+        expected = crc32c(body, crc32c(data[pos : pos + 4], crc))
+        mark = data[start + length : end]
+        if found != expected:
+            if end == len(data) and mark == b"\0":
+                return
+            raise CorruptionError("manifest entry checksum", where, f"{expected:08x}",
+                                  f"{found:08x}")  # fmt: skip
+        if mark != END_MARK:
+            if mark != b"\0" or end != len(data):
+                raise CorruptionError("manifest entry end", where, END_MARK.hex(), mark.hex())
+            end -= 1
+        entry = Entry(end, *_unpack_body(body, where), found, mark == END_MARK)
+        if serial is not None and entry.serial != serial + 1:
+            raise CorruptionError("manifest serial", where, serial + 1, entry.serial)
+        yield entry
+        serial, pos, crc = entry.serial, start + length + 1, found
+
+
+def replay(data: bytes, path: str) -> tuple[Manifest, Entry]:
+    """The state that a manifest file says, and its last whole entry."""
+    state, last = Manifest(), None
+    for entry in entries(data, path):
+        try:
+            for record in entry.records:
+                state.apply(record)
+        except ValueError as error:
+            where = f"{path} before offset {entry.end}"
+            raise CorruptionError("manifest records", where, "what can follow", error) from error
+        state.serial, last = entry.serial, entry
+    if state.identity is None or last is None:
+        raise CorruptionError("manifest", path, "an identity", "none")
+    for name, ours in (("block_bytes", BLOCK_BYTES), ("stripe_blocks", STRIPE_BLOCKS)):
+        if getattr(state.identity, name) != ours:
+            raise CorruptionError(f"layout parameter {name}", path, ours,
+                                  getattr(state.identity, name))  # fmt: skip
+    return state, last
+
+
+def _unpack_body(body: bytes, where: str) -> tuple[int, list[Record]]:
+    try:
+        serial, *items = msgpack.unpackb(body)
+        return int(serial), [_record(item) for item in items]
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise CorruptionError("manifest records", where, sorted(_RECORDS), error) from error
+
+
+def _record(item: dict[str, Any]) -> Record:
+    return _RECORDS[item.pop("record")](**item)
