@@ -1,0 +1,143 @@
+"""Every setting of the server: name, unit, default, limits, and what it is for.
+
+Settings live in D/pageserver.toml, one `name = value` each; `--set name=value` wins over the file.
+A name that is not here is an error, and so is a value outside of its limits: a typing error must
+not silently become a default.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "pageserver.toml"
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+
+class SettingError(ValueError):
+    """A setting that does not exist, or a value that it cannot have."""
+
+
+def _setting(default: float, unit: str, least: float, most: float, doc: str) -> Any:
+    return dataclasses.field(
+        default=default, metadata={"unit": unit, "least": least, "most": most, "doc": doc}
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values in force. Whole numbers, except where the default has a fraction."""
+
+    memory_bytes_max: int = _setting(
+        GIB, "bytes", 64 * MIB, 1 << 50, "the one memory budget: memtables, caches, queues"
+    )
+    connections_max: int = _setting(
+        100, "", 1, 10_000, "clients served at a time; further ones get an error"
+    )
+    batch_pages_max: int = _setting(
+        64, "pages", 1, 1024, "pages of one client answered together; 8 KiB of memory each"
+    )
+    wait_lsn_timeout: float = _setting(
+        30.0, "s", 0.0, 3600.0, "how long a request waits for an LSN that is not ready yet"
+    )
+    startup_timeout: float = _setting(
+        10.0, "s", 0.1, 600.0, "how long a new client may take for its startup packet"
+    )
+    send_timeout: float = _setting(
+        30.0, "s", 0.1, 3600.0, "how long a client may take to accept one batch of replies"
+    )
+
+
+@dataclass(frozen=True)
+class Description:
+    """What `--show-settings` shows of one setting."""
+
+    name: str
+    unit: str
+    default: int | float
+    least: float
+    most: float
+    doc: str
+
+
+def descriptions() -> list[Description]:
+    return [
+        Description(field.name, default=getattr(Settings, field.name), **field.metadata)
+        for field in dataclasses.fields(Settings)
+    ]
+
+
+_DESCRIPTIONS = {description.name: description for description in descriptions()}
+
+
+def load(directory: Path | None, assignments: Iterable[str] = ()) -> Settings:
+    """The settings of D/pageserver.toml, where there is one, and `name=value` texts over them."""
+    values: dict[str, Any] = {}
+    if directory is not None and (directory / FILE_NAME).exists():
+        values |= _read_file(directory / FILE_NAME)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise SettingError(f"--set {assignment}: expected name=value")
+        values[name.strip()] = _from_text(name.strip(), text.strip())
+    return from_values(values)
+
+
+def from_values(values: Mapping[str, Any]) -> Settings:
+    checked: dict[str, Any] = {name: _checked(name, value) for name, value in values.items()}
+    return Settings(**checked)
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path}: {error}") from None
+
+
+def _describe(name: str) -> Description:
+    if name in _DESCRIPTIONS:
+        return _DESCRIPTIONS[name]
+    close = difflib.get_close_matches(name, _DESCRIPTIONS, 1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise SettingError(f"no setting is called {name!r}{hint}")
+
+
+def _from_text(name: str, text: str) -> int | float:
+    default = _describe(name).default
+    try:
+        return int(text) if type(default) is int else float(text)
+    except ValueError:
+        raise SettingError(f"{name} = {text}: {_expected(name)}") from None
+
+
+def _checked(name: str, value: Any) -> int | float:
+    description = _describe(name)
+    wanted = type(description.default)
+    if wanted is float and type(value) is int:
+        value = float(value)
+    if type(value) is not wanted or not description.least <= value <= description.most:
+        raise SettingError(f"{name} = {value}: {_expected(name)}")
+    checked: int | float = value
+    return checked
+
+
+def _expected(name: str) -> str:
+    description = _DESCRIPTIONS[name]
+    kind = "a whole number" if type(description.default) is int else "a number"
+    unit = f" {description.unit}" if description.unit else ""
+    return f"expected {kind} from {description.least} to {description.most}{unit}"
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT; an IPv6 address stands in brackets."""
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not bare or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{text!r}: expected HOST:PORT")
+    return bare, int(port)
