@@ -2,10 +2,12 @@
 """One reader's way from a batch of requests to pages: locate, gather, rebuild.
 
     locate    does the block exist at its LSN, and below which LSN do its versions mean nothing?
+    recall    a page from the cache, which answers or is the base to go on from
     gather    from each memtable, newest first; what is still open goes to the layers
     rebuild   redo over what was gathered, into the reply buffer
+    remember  the page goes into the cache
 
-`locate` and `gather` run under the store's lock, in microseconds; `rebuild` needs none. A reader
+`locate`, `recall`, `gather` and `remember` run under the store's lock, in microseconds; `rebuild` needs none. A reader
 belongs to one thread at a time.
 
 Only the relation's present state is in the chunk table. A request for an LSN before the relation's
@@ -22,6 +24,7 @@ NO_RELATION = 3
 PAST_END = 4
 FOREIGN = 5
 REFUSED = 6
+RECALLED = 7
 
 
 def _column(count, size, code):
@@ -40,7 +43,9 @@ class PageReader:
         self.floor = _column(capacity, 8, "Q")
         self.lsn = _column(capacity, 8, "Q")
         self.out_pos = _column(capacity, 8, "Q")
+        self.lsn_from = _column(capacity, 8, "Q")
         self.state = _column(capacity, 1, "B")
+        self.has_base = _column(capacity, 1, "B")
         self.refused = 0
 
     def locate(self, batch, count):
@@ -54,19 +59,19 @@ class PageReader:
         i = 0
         while i < count:
             self.oldest[i] = 0
+            self.has_base[i] = 0
             self.lsn[i] = batch.lsn[i]
             self.out_pos[i] = batch.out_pos[i]
             if batch.status[i]:
                 self.state[i] = 6
             else:
-                self._locate(batch, i)
+                self._locate(self.chunks, batch, i)
                 asking += self.state[i] == 2
                 self.refused += self.state[i] > 2
             i += 1
         return asking
 
-    def _locate(self, batch, i):
-        chunks = self.chunks
+    def _locate(self, chunks, batch, i):
         block = batch.block[i]
         root = chunks.find(1, batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i], 0)
         chunk = root
@@ -93,14 +98,35 @@ class PageReader:
             self.state[i] = 2
         else:
             self.floor[i] = chunks.cut_lsn[root]
+            self.lsn_from[i] = self.floor[i]
             self.state[i] = 0
         return 0
+
+    def recall(self, cache, count, out):
+        """Take pages from the cache; returns how many requests must still be gathered."""
+        remaining = 0
+        i = 0
+        while i < count:
+            if self.state[i] == 0:
+                found = cache.get(self.chunk[i], self.block[i], self.lsn[i], out, self.out_pos[i])
+                if found == 2:
+                    self.state[i] = 7
+                else:
+                    remaining += 1
+                    if found == 1 and cache.found_to >= self.floor[i]:
+                        self.has_base[i] = 1
+                        self.floor[i] = cache.found_to
+                        self.lsn_from[i] = cache.found_from
+            i += 1
+        return remaining
 
     def ask(self, i, chunk, block, floor, lsn, out_pos):
         """Make request i by hand: a block of any chunk, whose existence the caller has checked."""
         self.chunk[i] = chunk
         self.block[i] = block
         self.floor[i] = floor
+        self.lsn_from[i] = floor
+        self.has_base[i] = 0
         self.lsn[i] = lsn
         self.out_pos[i] = out_pos
         self.oldest[i] = 0
@@ -123,6 +149,19 @@ class PageReader:
             i += 1
         return remaining
 
+    def settle(self, count, layers_lsn):
+        """Close what needs no layer, as layers hold nothing above `layers_lsn`."""
+        remaining = 0
+        i = 0
+        while i < count:
+            if self.state[i] == 0:
+                if self.floor[i] >= layers_lsn:
+                    self.state[i] = 1
+                else:
+                    remaining += 1
+            i += 1
+        return remaining
+
     def rebuild(self, start, count, out):
         """Redo requests start..count into `out` at their out_pos.
 
@@ -131,11 +170,27 @@ class PageReader:
         """
         i = start
         while i < count:
-            if self.state[i] <= 1:
+            if self.state[i] <= 1 and (self.oldest[i] != 0 or self.has_base[i] == 0):
                 try:
-                    self.reconstruct.page(self.versions, self.oldest[i], out, self.out_pos[i], 0)
+                    self.reconstruct.page(self.versions, self.oldest[i], out, self.out_pos[i],
+                                          self.has_base[i])
                 except (ValueError, IndexError) as error:
                     self.problem = error
+                    self.state[i] = 6
                     return i
             i += 1
         return i
+
+    def remember(self, cache, count, out):
+        """Put the pages that were built or found to hold on into the cache."""
+        i = 0
+        while i < count:
+            if self.state[i] <= 1:
+                newest = self.oldest[i]
+                while newest != 0:
+                    self.lsn_from[i] = self.versions.lsn[newest]
+                    newest = self.versions.newer[newest]
+                cache.put(self.chunk[i], self.block[i], self.lsn_from[i], self.lsn[i], out,
+                          self.out_pos[i])
+            i += 1
+        return 0

@@ -24,6 +24,7 @@ from formats.version import image_exact
 
 RECORDS_PER_STEP = 512
 RECORDS_PER_BATCH = 16384
+REFERENCES_PER_BATCH = 65536
 LZ4 = 8
 
 
@@ -71,7 +72,7 @@ class WalIngest:
         self.ingest = ingest
         self.cluster = cluster
         self.reader = reader
-        self.batch = RecordBatch(RECORDS_PER_BATCH)
+        self.batch = RecordBatch(RECORDS_PER_BATCH, REFERENCES_PER_BATCH)
         self.images_from_lsn = 0  # no page is materialised below the base backup's end
         self.hot_images = 0
 

@@ -19,8 +19,8 @@ from engine.cluster_records import ClusterRecords
 from engine.errors import RequestError
 from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
-from engine.page_store import PageStore
 from engine.record_batch import RecordBatch
+from engine.version_store import VersionStore
 from engine.wal_ingest import WalIngest, decompress_image
 from engine.wal_reader import WalReader
 from formats import pglz, rmgr
@@ -57,11 +57,11 @@ class Report:
 class Checker:
     """Ingests WAL from a checkpoint's redo LSN and compares after each batch of records."""
 
-    def __init__(self, start_lsn: int, major: int, memtable_bytes: int = 1 << 30) -> None:
+    def __init__(self, start_lsn: int, major: int, memory_bytes_max: int = 4 << 30) -> None:
         table = ChunkTable()
         self.ingest = Ingest(table, decompress_image)
-        self.store = PageStore(table, self.ingest, NoLayers(), major, memtable_bytes)
-        self.store.horizon_lsn = 0
+        self.store = VersionStore(table, self.ingest, NoLayers(), memory_bytes_max)
+        self.store.major = major
         cluster = ClusterRecords(table, self.ingest, major, self._no_copy)
         reader = WalReader(start_lsn, SEGMENT_BYTES, version=major, zeros_end=True)
         self.wal = WalIngest(self.store, self.ingest, cluster, reader)
@@ -102,7 +102,7 @@ class Checker:
             self.report.differs(f"{what}: {error}")
             return
         pair = Pair(bytearray(ours), bytearray(self._image(batch, r)), block)
-        pair.theirs[:8] = pair.ours[:8]  # taken before redo sets pd_lsn
+        pair.theirs[:10] = pair.ours[:10]  # pd_lsn and pd_checksum are set later
         apply_masks(pair)
         position = pair.first_difference()
         if position is not None:

@@ -1,14 +1,12 @@
-"""The storage engine's one object: WAL goes in, pages as of any LSN come out.
+"""Versions in memory and in layers, and pages made of them: what readers read.
 
-    journal ──> WalIngest ──> memtable (open) ──freeze──> frozen ──flush──> L0 bundle
-                                  │                         │                   │
-    get_pages <── PageReader <────┴─────────────────────────┴──── layer map <───┘
-
-Here stand the lock, the list of memtables and the LSNs; what each part does is in its module.
+    WalIngest ──> memtable (open) ──freeze──> frozen memtables ──flush──> layers
+                      │                           │                         │
+    get_pages <───────┴───────────────────────────┴─────────────────────────┘
 
 One lock, held for microseconds: ingest holds it for a step, a reader while it looks up and copies
 what the memtables have. What a reader needs of the layers it reads without the lock, from the
-layer map that it saw under it: flushing publishes the bundle and drops the memtable in one step.
+layer map that it saw under it: `publish` puts a bundle in the map and drops its memtable at once.
 """
 
 import threading
@@ -20,12 +18,14 @@ from engine.errors import RequestError
 from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
 from engine.memtable import Memtable
+from engine.page_cache import PageCache
 from engine.page_reader import (
     ASK_HISTORY,
     COMPLETE,
     NO_RELATION,
     OPEN,
     PAST_END,
+    RECALLED,
     REFUSED,
     PageReader,
 )
@@ -43,28 +43,35 @@ if TYPE_CHECKING:
 PAGE_BYTES = 8192
 READER_CAPACITY = 1024
 FROZEN_MAX = 2
+# Parts of the memory budget: each memtable's arena, of which three may exist, and whose columns
+# take half as much again; the page cache. The frame cache and the queues share what remains.
+MEMTABLE_SHARE = 9
+CACHE_SHARE = 4
 HOT_RECORDS = 256
 HOT_BYTES = 64 << 10
 FAILED = 255  # a PageBatch status: the reason is in batch.errors
 
 
-class PageStore:
+class VersionStore:
     """Pages of one cluster by LSN. Reading methods may be called by many threads at once."""
 
     def __init__(
-        self, table: ChunkTable, ingest: Ingest, layers: "LayerMap", major: int, memtable_bytes: int
+        self, table: ChunkTable, ingest: Ingest, layers: "LayerMap", memory_bytes_max: int
     ) -> None:
+        """`major` is PostgreSQL's version, known once a base backup was begun."""
         self.table = table
         self.ingest = ingest
         self.layers = layers
-        self.major = major
-        self.memtable_bytes = memtable_bytes
+        self.major = 0
+        self.memtable_bytes = memory_bytes_max // MEMTABLE_SHARE
+        self.cache = PageCache(memory_bytes_max // CACHE_SHARE)
         self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
         self.frozen: tuple[Memtable, ...] = ()  # newest first
         self.spare: list[Memtable] = []
         self.ready_lsn = 0
         self.durable_lsn = 0
+        self.layers_lsn = 0  # nothing in the layers is newer
         self.horizon_lsn = 0
         self.history = RelationHistory(table, ingest.cuts, self._collect, self.lock)
         self._keys: dict[int, bytes] = {}
@@ -114,9 +121,10 @@ class PageStore:
             self.frozen = self.frozen[:-1]
             self.layers = layers
             self.durable_lsn = memtable.lsn_end
-            memtable.clear()
-            self.spare.append(memtable)
+            self.layers_lsn = max(self.layers_lsn, memtable.lsn_end)
             self.changed.notify_all()
+        memtable.clear()
+        self.spare.append(memtable)
 
     def key(self, number: int) -> bytes:
         """A chunk's 18-byte key."""
@@ -138,14 +146,21 @@ class PageStore:
         with self.lock:
             asking = reader.locate(batch, count)
             if not asking:
+                if reader.recall(self.cache, count, out) == 0 and not reader.refused:
+                    self.counters["pages"] += count
+                    return
                 layers, still_open = self._gather(reader, count)
         if asking:
             for i in range(count):
                 if reader.state[i] == ASK_HISTORY:
                     self._locate_in_history(reader, batch, i)
             with self.lock:
+                reader.recall(self.cache, count, out)
                 layers, still_open = self._gather(reader, count)
         failures = self._finish(reader, count, layers, still_open, out)
+        with self.lock:
+            reader.remember(self.cache, count, out)
+        self.counters["pages"] += count
         if reader.refused or failures:
             self._report(reader, batch, count, failures)
 
@@ -164,6 +179,8 @@ class PageStore:
             if not still_open:
                 break
             still_open = reader.gather(memtable, count)
+        if still_open:
+            still_open = reader.settle(count, self.layers_lsn)
         return self.layers, still_open
 
     def _finish(
@@ -251,7 +268,7 @@ class PageStore:
         """Give each request that failed its status and its text."""
         for i in range(count):
             state = reader.state[i]
-            if i not in failures and state in (OPEN, COMPLETE):
+            if i not in failures and state in (OPEN, COMPLETE, RECALLED):
                 continue
             if i in failures or state != REFUSED:
                 batch.status[i] = FAILED
