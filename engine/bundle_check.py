@@ -25,6 +25,10 @@ def problems(reader: BundleReader) -> Iterator[CorruptionError]:
     except CorruptionError as error:
         yield error
         return
+    counts = (directory.count, table.count)
+    if counts != (footer.layers, footer.frames):
+        yield CorruptionError("rows of the directory and the frame table", str(reader.path),
+                              (footer.layers, footer.frames), counts)  # fmt: skip
     yield from _table_problems(reader)
     layers = LayerColumns()
     versions, is_whole = 0, True

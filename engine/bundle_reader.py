@@ -8,7 +8,7 @@ FrameCache that all readers share.
 import itertools
 import threading
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import zstandard
 
@@ -35,103 +35,104 @@ def _decompressor() -> zstandard.ZstdDecompressor:
     return codec
 
 
+class _Opened(NamedTuple):
+    file: File
+    footer: Footer
+    footer_crc: int
+
+
+def _open(storage: Storage, path: Path, name: FileName, identity: int) -> _Opened:
+    file = storage.open(path)
+    header = storage.pread(file, 0, layer_file.HEADER_BYTES)
+    layer_file.check_header(header, name, str(path))
+    trailer_at = max(0, file.size - layer_file.TRAILER_BYTES)
+    trailer = storage.pread(file, trailer_at, layer_file.TRAILER_BYTES)
+    length, crc = layer_file.unpack_trailer(trailer, str(path))
+    end = trailer_at - length
+    if end < layer_file.HEADER_BYTES:
+        where = f"{path} offset {trailer_at}"
+        raise CorruptionError("footer length", where, f"at most {trailer_at}", length)
+    body = storage.pread(file, end, length)
+    footer = layer_file.unpack_footer(body, crc, identity, name, str(path))
+    sections = footer.directory_offset + footer.directory_length + footer.table_length
+    if footer.table_offset + footer.table_length != end or sections != end:
+        raise CorruptionError("footer sections", f"{path} footer", f"to end at {end}", footer)
+    return _Opened(file, footer, crc)
+
+
 class BundleReader:
     """One bundle; used by any number of threads."""
 
-    def __init__(
-        self, storage: Storage, path: Path, directory: LayerDirectory | None = None
-    ) -> None:
-        """`directory` if it is known already, checked, from the index or the writer."""
+    def __init__(self, storage: Storage, path: Path, directory_frame: bytes | None = None) -> None:
+        """`directory_frame`: the layer directory as the file has it, from the writer or the index;
+        without it the file is asked."""
         self.path = path
         self.name = FileName.parse(path.name)
         self.identity = layer_file.identity_of(self.name)
         self._storage = storage
         self._cache_key = next(_identities)
         self._lock = threading.Lock()
-        self._file: File | None = None
-        self._footer: Footer | None = None
-        self._footer_crc = 0
-        self._directory = directory
+        self._opened: _Opened | None = None
+        self._directory_frame = directory_frame
+        self._directory: LayerDirectory | None = None
         self._table: FrameTable | None = None
 
-    @property
-    def file(self) -> File:
-        if self._file is None:
+    def _open(self) -> "_Opened":
+        """The file with its header checked and its footer read, at the first use."""
+        if self._opened is None:
             with self._lock:
-                if self._file is None:
-                    self._file = self._open()
-        return self._file
-
-    def _open(self) -> File:
-        """Check the header, read the footer."""
-        file = self._storage.open(self.path)
-        pread, path = self._storage.pread, str(self.path)
-        header = pread(file, 0, layer_file.HEADER_BYTES)
-        layer_file.check_header(header, self.name, path)
-        trailer_at = max(0, file.size - layer_file.TRAILER_BYTES)
-        trailer = pread(file, trailer_at, layer_file.TRAILER_BYTES)
-        length, crc = layer_file.unpack_trailer(trailer, path)
-        if length > trailer_at - layer_file.HEADER_BYTES:
-            raise CorruptionError("footer length", f"{path} offset {trailer_at}",
-                                  f"at most {trailer_at}", length)  # fmt: skip
-        body = pread(file, trailer_at - length, length)
-        footer = layer_file.unpack_footer(body, crc, self.identity, self.name, path)
-        sections = footer.table_offset + footer.table_length
-        if (
-            sections != trailer_at - length
-            or footer.directory_offset + footer.directory_length != footer.table_offset
-        ):
-            raise CorruptionError("footer sections", f"{path} footer",
-                                  f"directory, table, end at {trailer_at - length}", footer)  # fmt: skip
-        self._footer, self._footer_crc = footer, crc
-        return file
+                if self._opened is None:
+                    self._opened = _open(self._storage, self.path, self.name, self.identity)
+        return self._opened
 
     @property
     def footer(self) -> Footer:
-        assert self.file and self._footer is not None
-        return self._footer
+        return self._open().footer
 
     @property
     def footer_crc(self) -> int:
-        return self._footer_crc if self.file else 0
+        return self._open().footer_crc
+
+    @property
+    def bytes_total(self) -> int:
+        return self._open().file.size
 
     @property
     def directory(self) -> LayerDirectory:
         if self._directory is None:
-            footer = self.footer
-            raw = self._section(
-                FrameKind.DIRECTORY, footer.directory_offset, footer.directory_length
-            )
-            self._directory = self._parse(LayerDirectory, raw, footer.layers)
+            if self._directory_frame is None:
+                footer = self.footer
+                data = self._pread(footer.directory_offset, footer.directory_length)
+            else:
+                data = self._directory_frame
+            self._directory = self._parse(LayerDirectory, FrameKind.DIRECTORY, data)
+            self._directory_frame = None
         return self._directory
 
     @property
     def table(self) -> FrameTable:
         if self._table is None:
             footer = self.footer
-            raw = self._section(FrameKind.TABLE, footer.table_offset, footer.table_length)
-            self._table = self._parse(FrameTable, raw, footer.frames)
+            data = self._pread(footer.table_offset, footer.table_length)
+            self._table = self._parse(FrameTable, FrameKind.TABLE, data)
         return self._table
 
-    def _section(self, kind: FrameKind, offset: int, length: int) -> bytes:
-        data = self._storage.pread(self.file, offset, length)
-        where = f"{self.path} offset {offset}"
-        return layer_file.unseal(data, kind, 0, self.identity, _decompressor(), where)
+    def _pread(self, offset: int, length: int) -> bytes:
+        return self._storage.pread(self._open().file, offset, length)
 
-    def _parse(self, kind: type[_Table], raw: bytes, count: int) -> _Table:
+    def _parse(self, table: type[_Table], kind: FrameKind, data: bytes) -> _Table:
+        where = f"{self.path} {kind.name.lower()}"
+        raw = layer_file.unseal(data, kind, 0, self.identity, _decompressor(), where)
         try:
-            parsed = kind(raw)
+            return table(raw)
         except (ValueError, IndexError) as error:
-            raise CorruptionError("bundle table", str(self.path), "whole rows", error) from error
-        if parsed.count != count:
-            raise CorruptionError("bundle table rows", str(self.path), count, parsed.count)
-        return parsed
+            raise CorruptionError("rows", where, "whole ones", error) from error
 
     def read_frame(self, number: int) -> bytes:
         """A frame from the file, checked and decompressed."""
         table = self.table
         offset = table.offset(number)
-        data = self._storage.pread(self.file, offset, table.stored_length(number))
+        data = self._pread(offset, table.stored_length(number))
         where = f"{self.path} offset {offset}"
         return layer_file.unseal(
             data, FrameKind.VERSIONS, number, self.identity, _decompressor(), where

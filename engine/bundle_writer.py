@@ -79,7 +79,7 @@ class BundleInfo(NamedTuple):
     bytes_total: int
     footer_crc: int
     footer: Footer
-    directory: bytes  # raw, see formats/layer_directory.py
+    directory_frame: bytes  # the layer directory as it stands in the file
 
 
 class BundleWriter:
@@ -168,8 +168,10 @@ class BundleWriter:
         """Write directory, table and footer; fsync the file, then its directory."""
         directory = self._layer_directory()
         table = _with_count(self._frames, [self._table[name] for name, _ in _TABLE_CODES])
-        directory_offset, directory_length = self._append_section(FrameKind.DIRECTORY, directory)
-        table_offset, table_length = self._append_section(FrameKind.TABLE, table)
+        directory_offset = self._offset
+        directory_frame = self._append_section(FrameKind.DIRECTORY, directory)
+        table_offset = self._offset
+        self._append_section(FrameKind.TABLE, table)
         footer = Footer(
             self.name.kind_text,
             *self._ids,
@@ -179,9 +181,9 @@ class BundleWriter:
             self._frames,
             self._versions,
             directory_offset,
-            directory_length,
+            table_offset - directory_offset,
             table_offset,
-            table_length,
+            self._offset - table_offset,
         )
         tail = layer_file.pack_footer(footer, self._identity)
         self._append(tail)
@@ -190,18 +192,17 @@ class BundleWriter:
         self._storage.sync_directory(self._directory)
         self._storage.close(self._file)
         _, footer_crc = layer_file.unpack_trailer(tail[-layer_file.TRAILER_BYTES :], "")
-        return BundleInfo(self.name, self._offset, footer_crc, footer, directory)
+        return BundleInfo(self.name, self._offset, footer_crc, footer, directory_frame)
 
     def abort(self) -> None:
         """Leave nothing behind."""
         self._storage.close(self._file)
         self._storage.remove(self._directory / self.name.text)
 
-    def _append_section(self, kind: FrameKind, raw: bytes) -> tuple[int, int]:
-        header, stored = layer_file.seal(kind, 0, raw, self._identity, self._codec)
-        offset = self._offset
-        self._append(header, stored)
-        return offset, self._offset - offset
+    def _append_section(self, kind: FrameKind, raw: bytes) -> bytes:
+        sealed = b"".join(layer_file.seal(kind, 0, raw, self._identity, self._codec))
+        self._append(sealed)
+        return sealed
 
     def _layer_column(self, name: str) -> list[int]:
         layers = self._encoder.layers
