@@ -1,0 +1,214 @@
+"""The page service: a listener, a thread for each client, and the LSN at which each is answered.
+
+The number of clients is bounded; a few more are let in so far that they hear why they are turned
+away, and can cancel what another connection waits for. `stop` lets each finish the batch it is
+sending, and tells it that the server stops.
+"""
+
+import itertools
+import logging
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from formats import lsn as lsn_text
+from formats import pagestream, pgwire
+from formats.pagestream import DB_SIZE, PageBatch
+from server.config import Settings
+from server.connection import ClientGone, Connection, StatementError
+from server.session import Session
+from server.store import Store
+
+log = logging.getLogger("pageserver.service")
+
+# Connections beyond `connections_max` that are answered with an error; any more are just closed.
+SPARE_CONNECTIONS = 16
+# A wait for an LSN looks this often whether the client gave up.
+WAIT_SLICE_SECONDS = 0.25
+STOP_SECONDS = 2.0
+
+
+class PageService:
+    """Serves `store`; `status` is what `show status` answers, the store's own unless given."""
+
+    def __init__(
+        self,
+        store: Store,
+        settings: Settings,
+        status: Callable[[], Mapping[str, object]] | None = None,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.status = status or store.status
+        self.stopping = False
+        self._lock = threading.Lock()
+        self._threads: dict[Connection, threading.Thread] = {}
+        self._admitted: set[Connection] = set()
+        self._process_ids = itertools.count(1)
+        self._listener: socket.socket | None = None
+        self._accepting: threading.Thread | None = None
+
+    # Listening -----------------------------------------------------------------------------------
+
+    def start(self, host: str, port: int) -> tuple[str, int]:
+        """Listen; returns the address, with the port that was found if `port` is 0."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=128)
+        self._listener = listener
+        self._accepting = threading.Thread(
+            target=self._accept, args=(listener,), name="page-service", daemon=True
+        )
+        self._accepting.start()
+        address = listener.getsockname()
+        return address[0], address[1]
+
+    def _accept(self, listener: socket.socket) -> None:
+        while not self.stopping:
+            try:
+                sock, _ = listener.accept()
+            except OSError as error:
+                if not self.stopping:  # most likely no file descriptor is left; one may come back
+                    log.error("cannot accept a connection: %s", error)
+                    time.sleep(0.1)
+                continue
+            self._welcome(sock)
+
+    def _welcome(self, sock: socket.socket) -> None:
+        with self._lock:
+            full = len(self._threads) >= self.settings.connections_max + SPARE_CONNECTIONS
+        if full or self.stopping:
+            sock.close()
+            return
+        process_id = next(self._process_ids) & 0x7FFFFFFF
+        try:
+            connection = Connection(sock, process_id, secrets.randbits(32), self.settings)
+        except OSError:
+            sock.close()  # it was gone before its options could be set
+            return
+        thread = threading.Thread(
+            target=self._serve, args=(connection,), name=f"client-{process_id}", daemon=True
+        )
+        with self._lock:
+            self._threads[connection] = thread
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.error("cannot serve a connection: %s", error)
+            self._forget(connection)
+
+    def _serve(self, connection: Connection) -> None:
+        try:
+            Session(connection, self).run()
+        finally:
+            self._forget(connection)
+
+    def _forget(self, connection: Connection) -> None:
+        connection.close()
+        with self._lock:
+            self._threads.pop(connection, None)
+            self._admitted.discard(connection)
+
+    def stop(self) -> None:
+        """End every connection and wait for its thread."""
+        if self.stopping:
+            return
+        self.stopping = True
+        if self._listener is not None and self._accepting is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._accepting.join()
+            self._listener.close()
+        with self._lock:
+            threads = dict(self._threads)
+        for connection in threads:
+            connection.stop_receiving()
+        deadline = time.monotonic() + STOP_SECONDS
+        for connection, thread in threads.items():
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                connection.abort()
+                thread.join(STOP_SECONDS)
+
+    # What sessions ask ---------------------------------------------------------------------------
+
+    def admit(self, connection: Connection) -> bool:
+        """Whether there is room for one more client."""
+        with self._lock:
+            if len(self._admitted) >= self.settings.connections_max:
+                return False
+            self._admitted.add(connection)
+            return True
+
+    def cancel(self, process_id: int, secret: int) -> None:
+        """End the wait of the connection with this key; says nothing if there is none."""
+        with self._lock:
+            connections = list(self._threads)
+        for connection in connections:
+            if connection.process_id == process_id and connection.secret == secret:
+                connection.cancelled.set()
+
+    def deadline(self) -> float:
+        """When a request that came now has waited long enough for its LSN."""
+        return time.monotonic() + self.settings.wait_lsn_timeout
+
+    def resolve(self, batch: PageBatch) -> bool:
+        """Give requests their LSNs; False: the first must wait.
+
+        The batch is then answerable, or its only request refused: it is cut before a request that
+        is refused or must wait.
+        """
+        store = self.store
+        ready_lsn = store.ready_lsn
+        return bool(batch.resolve(ready_lsn, ready_lsn, store.horizon_lsn))
+
+    def wait(self, batch: PageBatch, connection: Connection, deadline: float) -> None:
+        """Let the first request of a batch wait for its LSN; then like `resolve`."""
+        ready_lsn = self.store.ready_lsn
+        self._wait_for(batch.not_modified_since[0], connection, deadline)
+        if not batch.resolve(ready_lsn, self.store.ready_lsn, self.store.horizon_lsn):
+            batch.refuse(pagestream.TIMED_OUT)
+
+    def resolve_lsn(self, lsn: int, connection: Connection) -> int:
+        """The same rule for a statement at exactly `lsn`."""
+        none = memoryview(bytearray(pagestream.PAGE_REPLY_BYTES))
+        batch = PageBatch(1, none, none)
+        batch.load(DB_SIZE, 0, 0, 0, 0, 0, lsn)
+        self.resolve_statement(batch, connection)
+        return int(batch.lsn[0])
+
+    def resolve_statement(self, batch: PageBatch, connection: Connection) -> None:
+        """Resolve a batch of one; a refusal is the statement's error."""
+        if not self.resolve(batch):
+            self.wait(batch, connection, self.deadline())
+        if batch.refusal:
+            raise StatementError(self.explain(batch), pgwire.DATA_UNAVAILABLE)
+
+    def _wait_for(self, lsn: int, connection: Connection, deadline: float) -> None:
+        connection.cancelled.clear()
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            if self.store.wait_for(lsn, min(left, WAIT_SLICE_SECONDS)):
+                return
+            if connection.cancelled.is_set():
+                raise StatementError("canceled at the client's request", pgwire.QUERY_CANCELED)
+            if self.stopping or connection.hung_up():
+                raise ClientGone("gave up while it waited for an LSN")
+            if left <= WAIT_SLICE_SECONDS:
+                return
+
+    def explain(self, batch: PageBatch) -> str:
+        """Why the batch's request is refused."""
+        request = lsn_text.show(batch.request_lsn[0])
+        since = lsn_text.show(batch.not_modified_since[0])
+        ready = lsn_text.show(self.store.ready_lsn)
+        horizon = lsn_text.show(self.store.horizon_lsn)
+        return {
+            pagestream.ZERO_LSN: "request_lsn is 0/0",
+            pagestream.LSN_ORDER: f"request_lsn {request} is below not_modified_since {since}",
+            pagestream.NOT_COMPLETE: f"base backup not complete: ready at {horizon}, now {ready}",
+            pagestream.BELOW_HORIZON: f"request_lsn {request} is below the horizon {horizon}",
+            pagestream.BAD_FORK: f"fork or SLRU kind {batch.fork[0]}: expected 0 to 3",
+            pagestream.TIMED_OUT: f"not_modified_since {since} was not ready within "
+            f"{self.settings.wait_lsn_timeout:g} s: ready is {ready}",
+        }[batch.refusal]

@@ -1,0 +1,456 @@
+"""The page service on real sockets: psql, page streams, and clients that misbehave."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from engine.errors import RequestError
+from formats import lsn as lsn_text
+from formats import pagestream as ps
+from formats import pgwire
+from server.client import ConnectError, PageClient, PageServerError
+from server.config import Settings
+from server.page_service import SPARE_CONNECTIONS, PageService
+from tests.fixtures.fake_store import FakeStore, page_of, small_store
+from tests.fixtures.raw_client import RawClient
+
+TABLE = (1663, 5, 16384, 0)
+LSN = 0x900
+SETTINGS = Settings(wait_lsn_timeout=0.5, send_timeout=0.5, startup_timeout=0.5, connections_max=4)
+PSQL = shutil.which("psql")
+
+
+class Running:
+    """A page service over a fake store, and ways to talk to it."""
+
+    def __init__(self, store: FakeStore, settings: Settings) -> None:
+        self.store = store
+        self.service = PageService(store, settings)
+        self.address = self.service.start("127.0.0.1", 0)
+        self.name = f"{self.address[0]}:{self.address[1]}"
+
+    def raw(self, receive_bytes: int | None = None) -> RawClient:
+        return RawClient(self.address, receive_bytes)
+
+    def stream(self, receive_bytes: int | None = None) -> RawClient:
+        client = self.raw(receive_bytes)
+        client.enter_page_stream(self.store.ids.tenant, self.store.ids.timeline)
+        return client
+
+    def clients(self) -> int:
+        return len(self.service._threads)
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    running = Running(small_store(), SETTINGS)
+    yield running
+    running.service.stop()
+
+
+def page_request(block: int, lsn: int = LSN, since: int | None = None) -> bytes:
+    since = lsn if since is None else since
+    return ps.request(ps.GET_PAGE, 7000 + block, lsn, since, ps.page_body(*TABLE, block))
+
+
+def frames(*requests: bytes) -> bytes:
+    return b"".join(pgwire.copy_data(request) for request in requests)
+
+
+# psql ---------------------------------------------------------------------------------------------
+
+
+def psql(running: Running, *statements: str) -> "subprocess.CompletedProcess[str]":
+    assert PSQL is not None, "the page service is meant to be used from psql: install it"
+    host, port = running.address
+    command = [PSQL, "-X", "-h", host, "-p", str(port), "-U", "me", "-d", "any", "-At"]
+    for statement in statements:
+        command += ["-c", statement]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+
+
+def test_psql_shows(running: Running) -> None:
+    shown = psql(running, "show status", "show relations", "show files", "show slru 0/900").stdout
+    lines = shown.splitlines()
+    assert f"tenant|{running.store.ids.tenant}" in lines
+    assert "ready_lsn|0/1000" in lines and "remote_lsn|" in lines
+    assert "counter records_skipped|7" in lines
+    assert "1663|5|16384|main|100" in lines and "1663|5|16384|vm|3" in lines
+    assert "global/pg_control" in lines
+    assert "xact|0000|2" in lines and "commit_ts|001F|1" in lines
+
+
+def test_psql_gets_a_page(running: Running) -> None:
+    done = psql(running, "GET_PAGE 1663 5 16384 main 42 0/900;")
+    assert done.stdout.strip() == "\\x" + page_of(TABLE, 42, LSN).hex()
+    done = psql(running, "show file global/pg_control 0/900")
+    assert done.stdout.strip() == "\\x" + b"\0control\xff".hex()
+
+
+def test_psql_statements_that_do_nothing(running: Running) -> None:
+    done = psql(running, "set search_path = x", "", ";")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "SET\n", "")
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("select 1", "show relations [LSN]"),
+        ("show", "get_page SPC DB REL FORK BLOCK LSN"),
+        ("show status 0/1", "unknown statement"),
+        ("get_page 1663 5 16384 main 0", "unknown statement"),
+        ("get_page 1663 5 16384 main 100 0/900", "block 100 is past the end, 100 blocks"),
+        ("get_page 1663 5 99 main 0 0/900", "no relation (1663, 5, 99, 0)"),
+        ("get_page 1663 5 16384 0 0 0/900", "expected one of main, fsm, vm, init"),
+        ("get_page 1663 5 16384 main 4294967296 0/900", "expected a number below 2^32"),
+        ("get_page 1663 5 16384 main 0 900", "expected two hexadecimal numbers"),
+        ("get_page 1663 5 16384 main 0 0/50", "0/50 is below the horizon 0/100"),
+        ("get_page 1663 5 16384 main 0 0/0", "request_lsn is 0/0"),
+        ("get_page 1663 5 16384 main 0 0/2000", "0/2000 was not ready within 0.5 s: ready is 0/10"),
+        ("show relations 0/2000", "ready is 0/1000"),
+        ("show file no/such", "no file 'no/such' at 0/1000"),
+        ("pagestream_v2 a b", "use pagestream_v3"),
+        ("pagestream_v3 a b", "this server has tenant 0123456789abcdef"),
+    ],
+)
+def test_psql_errors(running: Running, statement: str, said: str) -> None:
+    done = psql(running, statement)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert done.stderr.startswith("ERROR:")
+
+
+def test_psql_can_cancel_a_wait() -> None:
+    running = Running(small_store(), replace(SETTINGS, wait_lsn_timeout=60.0))
+    try:
+        host, port = running.address
+        command = ["psql", "-X", "-h", host, "-p", str(port), "-U", "me", "-d", "any", "-c"]
+        command.append("get_page 1663 5 16384 main 0 0/2000")
+        asking = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        running.wait_until(lambda: bool(running.service._admitted))
+        time.sleep(0.3)
+        asking.send_signal(signal.SIGINT)
+        _, said = asking.communicate(timeout=20)
+        assert "canceled" in said
+    finally:
+        running.service.stop()
+
+
+# Page streams -------------------------------------------------------------------------------------
+
+
+def test_the_client_s_methods(running: Running) -> None:
+    store = running.store
+    with PageClient(running.name) as client:
+        pages = client.get_pages(*TABLE, 0, 100, LSN)
+        assert pages == b"".join(page_of(TABLE, block, LSN) for block in range(100))
+        assert client.get_page(*TABLE, 99, LSN) == page_of(TABLE, 99, LSN)
+        assert client.get_pages(*TABLE, 0, 0, LSN) == b""
+        assert client.nblocks(1663, 5, 16384, 2, LSN) == 3
+        assert client.exists(*TABLE, LSN) and not client.exists(1, 2, 3, 0, LSN)
+        assert client.db_size(5, LSN) == 103 * 8192
+        assert client.slru_segment(0, 0, LSN) == store.slru[0, 0]
+        assert client.slru_segments() == [(0, 0), (3, 31)]
+        assert client.relations(LSN) == [(*TABLE, 100), (1663, 5, 16384, 2, 3)]
+        assert client.files() == ["PG_VERSION", "global/pg_control"]
+        assert client.file("PG_VERSION", LSN) == b"18\n"
+        assert client.file("nothing", LSN) is None
+        status = client.status()
+        assert status["remote_lsn"] is None and status["layer_count"] == 3
+        assert status["counters"] == {"records_skipped": 7}
+
+
+def test_the_client_s_errors(running: Running) -> None:
+    with PageClient(running.name) as client:
+        with pytest.raises(PageServerError, match="past the end"):
+            client.get_pages(*TABLE, 50, 100, LSN)
+        assert client.get_page(*TABLE, 0, LSN) == page_of(TABLE, 0, LSN)
+        with pytest.raises(PageServerError, match="no relation"):
+            client.nblocks(1, 2, 3, 0, LSN)
+        with pytest.raises(PageServerError, match="no segment 0009 of SLRU 1"):
+            client.slru_segment(1, 9, LSN)
+        with pytest.raises(PageServerError, match="kind 4: expected 0 to 3"):
+            client.slru_segment(4, 9, LSN)
+    with (
+        PageClient(running.name, "0" * 32, "0" * 32) as client,
+        pytest.raises(PageServerError, match="this server has tenant"),
+    ):
+        client.get_page(*TABLE, 0, LSN)
+    running.service.stop()
+    with pytest.raises(ConnectError):
+        PageClient(running.name).status()
+
+
+def test_replies_come_in_order_and_in_batches(running: Running) -> None:
+    running.store.unreadable = {3, 120}
+    requests = [page_request(i % 100 if i != 3 else 3) for i in range(500)]
+    requests[200] = ps.request(ps.NBLOCKS, 1, LSN, LSN, ps.relation_body(*TABLE))
+    with running.stream() as client:
+        client.send(frames(*requests))
+        for i, request in enumerate(requests):
+            value, error = client.value(request)
+            if i == 200:
+                assert value == ps.nblocks_value(100)
+            elif i % 100 == 3:
+                assert error == "block 3 cannot be read"
+            else:
+                assert value == page_of(TABLE, i % 100, LSN)
+    sizes = running.store.batch_sizes
+    assert sum(sizes) == 499
+    assert max(sizes) == SETTINGS.batch_pages_max
+
+
+def test_requests_cut_anywhere(running: Running) -> None:
+    requests = [page_request(block) for block in range(4)]
+    data = frames(*requests)
+    with running.stream() as client:
+        for cut in range(1, len(data), 17):
+            client.send(data[:cut])
+            time.sleep(0.001)
+            client.send(data[cut:])
+            for block, request in enumerate(requests):
+                assert client.value(request) == (page_of(TABLE, block, LSN), "")
+
+
+def test_waiting_for_an_lsn(running: Running) -> None:
+    early = page_request(0)
+    late = page_request(1, ps.LATEST_LSN, 0x1800)
+    with running.stream() as client:
+        client.send(frames(early, late))
+        assert client.value(early)[0] == page_of(TABLE, 0, LSN)
+        time.sleep(0.1)  # the first had not to wait, the other now does
+        running.store.advance(0x2000)
+        assert client.value(late)[0] == page_of(TABLE, 1, 0x1800)
+        latest = page_request(2, ps.LATEST_LSN, 0x1800)
+        client.send(frames(latest))
+        assert client.value(latest)[0] == page_of(TABLE, 2, 0x2000)
+
+
+def test_what_waits_together_gives_up_together(running: Running) -> None:
+    requests = [page_request(block, ps.LATEST_LSN, 0x5000 + block) for block in range(20)]
+    begin = time.monotonic()
+    with running.stream() as client:
+        client.send(frames(*requests, page_request(0)))
+        for block, request in enumerate(requests):
+            _, error = client.value(request)
+            assert lsn_text.show(0x5000 + block) in error and "ready is 0/1000" in error
+        assert client.value(page_request(0))[0] == page_of(TABLE, 0, LSN)
+    assert time.monotonic() - begin < 5 * SETTINGS.wait_lsn_timeout
+
+
+def test_before_the_base_backup_is_complete(running: Running) -> None:
+    running.store.horizon_lsn = 0x4000
+    with running.stream() as client:
+        request = page_request(0, ps.LATEST_LSN, 0)
+        client.send(frames(request))
+        assert client.value(request)[1] == "base backup not complete: ready at 0/4000, now 0/1000"
+
+
+def test_a_page_stream_ends_and_statements_go_on(running: Running) -> None:
+    with running.stream() as client:
+        client.send(frames(page_request(0)), pgwire.copy_done())
+        assert client.value(page_request(0))[1] == ""
+        assert [tag for tag, _ in client.until_ready()] == [b"c", b"C"]
+        client.send(pgwire.query("show files"))
+        assert len(client.until_ready()) == 4
+        ids = f"{running.store.ids.tenant} {running.store.ids.timeline}"
+        client.send(pgwire.query(f"pagestream_v3 {ids}"))
+        assert client.message()[0] == b"W"
+        client.send(pgwire.message(b"f", b"enough\0"))
+        assert client.error()["M"] == "the client gave up: enough"
+        assert client.message()[0] == b"Z"
+
+
+def test_an_engine_that_fails_ends_the_stream_but_not_the_connection(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(running.store, "get_pages", fail)
+    with running.stream() as client:
+        client.send(frames(page_request(0), page_request(1)), pgwire.copy_done())
+        error = client.error()
+        assert error["C"] == pgwire.INTERNAL_ERROR and "a defect" in error["M"]
+        assert client.message()[0] == b"Z"
+        client.send(pgwire.query("show files"))
+        assert client.until_ready()
+
+
+def test_a_request_error_of_a_statement(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> list[str]:
+        raise RequestError("not today")
+
+    monkeypatch.setattr(running.store, "files", refuse)
+    assert "not today" in psql(running, "show files").stderr
+
+
+# Clients that misbehave ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pgwire.copy_data(b"\x63" + bytes(24)),
+        pgwire.copy_data(bytes(10)),
+        b"d\xff\xff\xff\xff",
+        b"Q\xff\xff\xff\xff",
+        b"\0\0\0\0\0\0\0\0",
+        pgwire.message(b"P", bytes(10)),
+    ],
+)
+def test_a_malformed_frame_ends_the_connection(running: Running, bad: bytes) -> None:
+    with running.stream() as client:
+        client.send(frames(page_request(0), page_request(1)) + bad)
+        assert client.value(page_request(0))[1] == ""
+        assert client.value(page_request(1))[1] == ""
+        error = client.error()
+        assert (error["C"], error["S"]) == (pgwire.PROTOCOL_VIOLATION, "FATAL")
+        assert client.message() == (b"", b"")
+    running.wait_until(lambda: running.clients() == 0)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\0", b"\0\0\0\x08\0\x02\0\0", b"\x7f\xff\xff\xff\0\0\0\0"],
+)
+def test_no_startup_packet(running: Running, packet: bytes) -> None:
+    with running.raw() as client:
+        client.send(packet)
+        assert client.error()["S"] == "FATAL"
+        assert client.message() == (b"", b"")
+
+
+def test_startup_takes_too_long(running: Running) -> None:
+    with running.raw() as client:
+        begin = time.monotonic()
+        for byte in pgwire.startup_packet({"user": "me" * 100})[:40]:
+            client.send(bytes([byte]))
+            time.sleep(0.02)
+            if not running.clients() and time.monotonic() - begin > 0.1:
+                break
+        assert client.read(1) == b""
+    assert time.monotonic() - begin < 5
+
+
+def test_encryption_is_declined(running: Running) -> None:
+    with running.raw() as client:
+        client.send(bytes.fromhex("00000008 04d2162f"))
+        assert client.read(1) == b"N"
+        client.send(bytes.fromhex("00000008 04d21630"))
+        assert client.read(1) == b"N"
+        names = [body.split(b"\0")[0] for tag, body in client.startup() if tag == b"S"]
+        assert b"server_version" in names and b"standard_conforming_strings" in names
+
+
+def test_a_later_minor_version_is_negotiated(running: Running) -> None:
+    body = b"\x00\x03\x00\x02user\0me\0_pq_.new\0on\0\0"
+    with running.raw() as client:
+        client.send((len(body) + 4).to_bytes(4, "big") + body)
+        tag, answer = client.message()
+        assert (tag, answer) == (b"v", bytes(7) + b"\x01_pq_.new\0")
+        assert client.until_ready()[0][0] == b"R"
+
+
+def test_the_extended_protocol_is_refused_once(running: Running) -> None:
+    with running.raw() as client:
+        client.startup()
+        parse = pgwire.message(b"P", b"\0select 1\0\0\0")
+        bind = pgwire.message(b"B", bytes(8))
+        client.send(parse, bind, pgwire.message(b"E", bytes(5)), pgwire.message(b"S"))
+        messages = client.until_ready()
+        assert [tag for tag, _ in messages] == [b"E"]
+        assert b"extended query protocol is not supported" in messages[0][1]
+        client.send(pgwire.query("show files"))
+        assert len(client.until_ready()) == 4
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_client_that_leaves(running: Running, half: bool) -> None:
+    idle, asking, waiting = running.stream(), running.stream(), running.stream()
+    asking.send(frames(*(page_request(block) for block in range(90))))
+    waiting.send(frames(page_request(0, ps.LATEST_LSN, 0x5000)))
+    for client in (idle, asking, waiting):
+        if half:
+            client.sock.shutdown(socket.SHUT_WR)
+        else:
+            client.sock.close()
+    if half:
+        for block in range(90):
+            assert asking.value(page_request(block))[1] == ""
+        assert asking.message() == (b"", b"")
+    running.wait_until(lambda: running.clients() == 0)
+    for client in (idle, asking, waiting):
+        client.sock.close()
+
+
+def test_a_client_that_does_not_read(running: Running) -> None:
+    client = running.stream(receive_bytes=4096)
+    try:
+        client.sock.settimeout(5)
+        with pytest.raises(OSError):  # our buffers fill, then the server closes
+            for _ in range(2000):
+                client.send(frames(*(page_request(block) for block in range(90))))
+        running.wait_until(lambda: running.clients() == 0)
+    finally:
+        client.sock.close()
+
+
+def test_too_many_clients(running: Running) -> None:
+    clients = [running.raw() for _ in range(SETTINGS.connections_max)]
+    for client in clients:
+        client.startup()
+    with running.raw() as refused:
+        refused.send(pgwire.startup_packet({"user": "me"}))
+        error = refused.error()
+        assert error["C"] == pgwire.TOO_MANY_CONNECTIONS
+        assert "connections_max is 4" in error["M"]
+    clients.pop().sock.close()
+    running.wait_until(lambda: running.clients() == SETTINGS.connections_max - 1)
+    with running.raw() as admitted:
+        admitted.startup()
+    silent = [running.raw() for _ in range(SPARE_CONNECTIONS + 5)]
+    running.wait_until(lambda: running.clients() >= SETTINGS.connections_max)
+    assert running.clients() <= SETTINGS.connections_max + SPARE_CONNECTIONS
+    for client in clients + silent:
+        client.sock.close()
+    running.wait_until(lambda: running.clients() == 0)
+
+
+def test_a_cancel_request_needs_the_secret(running: Running) -> None:
+    with running.raw() as client:
+        key = next(body for tag, body in client.startup() if tag == b"K")
+        process_id, secret = int.from_bytes(key[:4], "big"), int.from_bytes(key[4:], "big")
+        client.send(pgwire.query("get_page 1663 5 16384 main 0 0/2000"))
+        with running.raw() as other:
+            other.send(pgwire.cancel_packet(process_id, secret ^ 1))
+            assert other.message() == (b"", b"")
+        assert "was not ready" in client.error()["M"]
+
+
+def test_stopping_tells_the_clients(running: Running) -> None:
+    asking, idle = running.stream(), running.raw()
+    idle.startup()
+    waiting = running.stream()
+    waiting.send(frames(page_request(0, ps.LATEST_LSN, 0x5000)))
+    begin = time.monotonic()
+    running.service.stop()
+    assert time.monotonic() - begin < 4
+    for client in (asking, idle, waiting):
+        assert client.error()["C"] == pgwire.ADMIN_SHUTDOWN
+        assert client.message() == (b"", b"")
+        client.sock.close()
+    with pytest.raises(OSError):
+        running.raw()
