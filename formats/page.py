@@ -38,7 +38,7 @@ _checksum_seeds = memoryview(
 
 
 def init(page, special_size):
-    """Make it an empty page with `special_size` bytes (rounded up to 8) for the index at its end."""
+    """Make it an empty page with `special_size` bytes, rounded up to 8, for the index."""
     special = 8192 - ((special_size + 7) & -8)
     if len(page) != 8192 or special < 24 or special > 8192:
         raise ValueError("page to initialise: wrong size of page or special space")
@@ -152,8 +152,8 @@ def _free_item(page, count):
 def add_item(page, source, source_pos, length, offset_number, overwrite, is_heap):
     """Add source[source_pos : source_pos + length] as a tuple; the number of its line pointer.
 
-    `offset_number` 0 takes the first free line pointer. Otherwise that one: with `overwrite` it must
-    be unused or the next new one, without it the later ones move up. 0 where there is no room.
+    `offset_number` 0 takes the first free line pointer. Otherwise that one: with `overwrite` it
+    must be unused or the next new one, without it the later ones move up. 0 where there is no room.
     """
     _check_bounds(page)
     count = max_offset(page)
@@ -233,7 +233,7 @@ def _reorder(page, count):
 def _compact(page, count, total, presorted):
     """Close the gaps between the tuples of `count` line pointers, `total` bytes when aligned.
 
-    PostgreSQL decides by the line pointers alone where each tuple ends up; `presorted` saves the copy.
+    Line pointers alone decide where each tuple ends up, as in PostgreSQL; `presorted` saves a copy.
     """
     if total > coding.u16(page, 16) - coding.u16(page, 12):
         raise ValueError("page whose tuples are larger than their space")
@@ -250,7 +250,7 @@ def _set_free_lines(page, has_free_lines):
 
 
 def repair_fragmentation(page):
-    """Close the gaps in a heap page's tuples, drop unused line pointers at the end, set the hint."""
+    """Close the gaps in a heap page, drop unused line pointers at the end, set the hint."""
     _check_compactable(page)
     count = max_offset(page)
     special = coding.u16(page, 16)

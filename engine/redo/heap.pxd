@@ -22,7 +22,8 @@ cdef int _delete(Part part) except -1 nogil
 @cython.locals(same_page=bint)
 cdef int _update(Part part, bint hot) except -1 nogil
 cdef uint32_t _old_block(Part part) except? 0xFFFFFFFF nogil
-@cython.locals(page=uint8_t[::1], flags=int, new_block=uint32_t, old_block=uint32_t, cleared=int)
+@cython.locals(page=uint8_t[::1], flags=int, new_block=uint32_t, old_block=uint32_t,
+               covers_old=bint, cleared=int)
 cdef int _clear_map_of_new_version(Part part) except -1 nogil
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", pos=int)
 cdef int _end_old_version(Part part, bint hot) except -1 nogil

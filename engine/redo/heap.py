@@ -9,12 +9,11 @@ such reference, the map changes without its LSN, and ingest makes an effect of i
 Which block of a record is which (`part.block_id`):
 
     insert, delete, lock, confirm, inplace    0 heap, 1 map
-    update, hot update                        0 new tuple's page, 1 old tuple's if it is another one,
+    update, hot update                        0 page of the new tuple, 1 that of the old if another,
                                               2 map for the new page, 3 map for the old page
 """
 
 from engine.redo import heap_tuple, visibility
-from engine.redo.part import Part
 from formats import coding
 from formats import page as layout
 
@@ -43,7 +42,7 @@ LOCK_ALL_FROZEN_CLEARED = 1
 def redo(part):
     """Apply the part to its page (heap_redo); 1 if the page gets the record's LSN."""
     opcode = part.info & 0x70
-    if opcode == UPDATE or opcode == HOT_UPDATE:
+    if opcode in (UPDATE, HOT_UPDATE):
         return _update(part, opcode == HOT_UPDATE)
     if part.block_id == 0:
         if opcode == INSERT:
@@ -148,10 +147,10 @@ def _clear_map_of_new_version(part):
     flags = coding.u8(part.bytes, part.main + 7)
     new_block = part.block(0)
     old_block = _old_block(part)
+    covers_old = old_block // visibility.HEAP_BLOCKS_PER_PAGE == part.block(2)
     cleared = 0
-    if flags & UPDATE_OLD_ALL_VISIBLE_CLEARED:
-        if old_block // visibility.HEAP_BLOCKS_PER_PAGE == part.block(2):
-            cleared |= visibility.clear_bits(page, old_block, visibility.VISIBLE_AND_FROZEN)
+    if flags & UPDATE_OLD_ALL_VISIBLE_CLEARED and covers_old:
+        cleared |= visibility.clear_bits(page, old_block, visibility.VISIBLE_AND_FROZEN)
     if flags & (UPDATE_OLD_ALL_VISIBLE_CLEARED | UPDATE_NEW_ALL_VISIBLE_CLEARED):
         cleared |= visibility.clear_bits(page, new_block, visibility.VISIBLE_AND_FROZEN)
     return cleared

@@ -24,7 +24,7 @@ cdef Py_ssize_t _redirect_items(uint8_t[::1] page, const uint8_t[::1] source, Py
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", flags=int, plan_count=int,
                pos=Py_ssize_t, end=Py_ssize_t)
 cdef int _prune_17(Part part) except -1 nogil
-@cython.locals(source="const uint8_t[::1]", tuples=int)
+@cython.locals(source="const uint8_t[::1]", tuples=int, n=int)
 cdef Py_ssize_t _freeze_by_plans(Part part, Py_ssize_t plan, int count,
                                  Py_ssize_t pos) except -1 nogil
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", pos=int)

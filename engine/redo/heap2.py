@@ -16,7 +16,6 @@ heap moves none.
 """
 
 from engine.redo import heap, heap_tuple, visibility
-from engine.redo.part import Part
 from formats import coding
 from formats import page as layout
 
@@ -51,7 +50,7 @@ def redo(part):
     if opcode == VISIBLE:
         return _visible(part)
     if part.block_id == 0:
-        if opcode == PRUNE or opcode == VACUUM or opcode == FREEZE_PAGE:
+        if opcode in (PRUNE, VACUUM, FREEZE_PAGE):
             return _prune_or_freeze(part, opcode)
         if opcode == MULTI_INSERT:
             return _multi_insert(part)
@@ -146,7 +145,8 @@ def _freeze_by_plans(part, plan, count, pos):
         if pos + 2 * tuples > part.data + part.data_length:
             raise ValueError("heap2 record whose list of frozen tuples is cut off")
         while tuples > 0:
-            _freeze_tuple(part, coding.u16(source, pos), plan, plan + 4, coding.u8(source, plan + 8))
+            n = coding.u16(source, pos)
+            _freeze_tuple(part, n, plan, plan + 4, coding.u8(source, plan + 8))
             pos += 2
             tuples -= 1
         plan += 12
@@ -232,8 +232,8 @@ def _visible(part):
 def _multi_insert(part):
     """heap_xlog_multi_insert. Main data: flags u8, padding, count u16, line pointers.
 
-    Line pointers are left out where the page is initialised: they are 1, 2, ... Data, for each tuple
-    and on an even offset: length u16, tuple header 5, tuple.
+    Line pointers are left out where the page is initialised: they are 1, 2, ... Data, for each
+    tuple and on an even offset: length u16, tuple header 5, tuple.
     """
     heap_tuple.check_lengths(part, 4, 0)
     source = part.bytes

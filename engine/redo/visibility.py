@@ -51,7 +51,7 @@ def clear_bits(page, heap_block, flags):
 
 
 def truncate(page, heap_blocks_kept):
-    """Clear the bits of all but the first heap blocks of this page, whose count is less than 32,672.
+    """Clear the bits of all but the first heap blocks of this page, fewer than 32,672.
 
     That is visibilitymap_prepare_truncate, which makes a page of zeros a page but does not set
     pd_lsn.

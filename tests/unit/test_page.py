@@ -66,7 +66,7 @@ def test_init_writes_the_header_and_zeroes_the_rest() -> None:
 
 @pytest.mark.parametrize("special_size", [-1000, 8170, 9000])
 def test_init_refuses_a_special_space_that_leaves_no_header(special_size: int) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="special space"):
         page.init(memoryview(bytearray(8192)), special_size)
 
 
@@ -267,22 +267,22 @@ def test_a_page_whose_regions_are_out_of_order_is_refused(pos: int, value: int) 
 def test_a_line_pointer_to_outside_the_tuples_is_refused(item: tuple[int, int, int]) -> None:
     view = filled([b"a", b"b", b"c"])
     page.set_item(view, 2, *item)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="outside the page's tuples"):
         page.repair_fragmentation(view)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="outside the page's tuples"):
         page.index_tuple_delete(view, 2)
 
 
 def test_tuples_that_overlap_are_refused_when_they_exceed_the_space() -> None:
     view = filled([b"a" * 4000, b"b" * 4000])
     page.set_item(view, 1, upper(view), NORMAL, 8000)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="larger than their space"):
         page.repair_fragmentation(view)
 
 
 def test_index_multi_delete_refuses_numbers_out_of_order() -> None:
     for wrong in (numbers(3, 2, 1), numbers(1, 2, 9), numbers(0, 1, 2)):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="not there or out of order"):
             page.index_multi_delete(filled([b"a", b"b", b"c", b"d"]), wrong, 3)
 
 
@@ -325,5 +325,5 @@ def test_checksum_of_all_ones() -> None:
 
 
 def test_checksum_needs_a_page() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="not a page"):
         page.checksum(memoryview(bytes(8191)), 0)
