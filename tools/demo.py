@@ -208,7 +208,7 @@ def show_outcomes(console: Console, outcomes: list[Outcome]) -> None:
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
-    """SIGTERM ends us as Ctrl-C does: through the clean-up."""
+    """Both signals end us through the clean-up, also where a shell has us ignore one."""
     raise KeyboardInterrupt
 
 
@@ -217,7 +217,8 @@ def main() -> int:
     parser.add_argument("--pg", type=int, choices=(15, 18), default=18, help="major version")
     major = parser.parse_args().pg
     console = Console()
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     begin = time.monotonic()
     resources = ExitStack()
     try:

@@ -66,7 +66,9 @@ class Rules:
     """Databases created with STRATEGY wal_log since our base backup began: their visibility maps
     and BRIN revmaps came through WAL as zeros."""
     backup_under_load: bool = False
-    """A base backup, ours or the standby's, was taken while the primary wrote."""
+    """A base backup, ours or the standby's, was taken while the primary wrote, or it wrote between
+    the two: what a primary keeps unlogged (a sequence's row, SP-GiST's cache) came with one of them
+    and not with the other."""
 
 
 def explain(pair: Pair, database: int, fork: Fork, rules: Rules) -> None:
@@ -132,12 +134,13 @@ def _explain_index_or_sequence(pair: Pair, database: int, rules: Rules) -> None:
     kind = kind_of(pair.theirs, pair.block)
     if kind == Kind.GIST and rules.backup_under_load:
         pair.adopt(Excuse.BACKUP_GIST, 0, 8)
+    if rules.against == "primary" or rules.backup_under_load:
+        if kind == Kind.SEQUENCE:
+            _explain_sequence(pair)
+        if kind == Kind.SPGIST and u16(pair.theirs, pd_special(pair.theirs)) & 0x0001:
+            pair.adopt(Excuse.SPGIST_CACHE, HEADER_BYTES + 4, HEADER_BYTES + 4 + 8 * 8)
     if rules.against != "primary":
         return
-    if kind == Kind.SEQUENCE:
-        _explain_sequence(pair)
-    if kind == Kind.SPGIST and u16(pair.theirs, pd_special(pair.theirs)) & 0x0001:
-        pair.adopt(Excuse.SPGIST_CACHE, HEADER_BYTES + 4, HEADER_BYTES + 4 + 8 * 8)
     if kind == Kind.BRIN and database in rules.copied_databases:
         _explain_revmap(pair)
     if kind in _BUILT_BEFORE_LOGGED and page_lsn(pair.theirs) <= _BUILD_LSN_MAX:

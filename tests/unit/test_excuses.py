@@ -9,6 +9,7 @@ from formats.chunk import BLOCK_BYTES, Fork
 from tools.excuses import Excuse, Rules, excuse_absent_block, explain
 from tools.masks import Mask, Pair
 
+LOADED = Rules("standby", backup_under_load=True)
 PRIMARY, STANDBY = Rules("primary"), Rules("standby")
 
 
@@ -186,9 +187,10 @@ def sequence_page(
     return page
 
 
-def test_sequence_runs_ahead_in_a_primary_only() -> None:
+def test_sequence_runs_ahead_in_a_primary_and_its_base_backups() -> None:
     ours, theirs = sequence_page(33), sequence_page(2, 31)
-    assert explained(ours, theirs, PRIMARY, block=0) == (None, {Excuse.SEQUENCE})
+    for rules in (PRIMARY, LOADED):
+        assert explained(ours, theirs, rules, block=0) == (None, {Excuse.SEQUENCE})
     assert explained(ours, theirs, STANDBY, block=0)[0] == 8160
     assert explained(ours, sequence_page(33, infomask=0x0900), PRIMARY, block=0)[0] is not None
 
@@ -198,6 +200,7 @@ def test_spgist_cache_of_the_meta_page_only() -> None:
     for special, rules, excused in (
         (meta, PRIMARY, True),
         (meta, STANDBY, False),
+        (meta, LOADED, True),
         (leaf, PRIMARY, False),
     ):
         ours = index_page(special)
@@ -229,7 +232,7 @@ def test_visibility_maps_may_lose_bits_for_named_reasons_only() -> None:
         assert differs(map_page(3), map_page(1), rules)
     assert not differs(map_page(1, 0x400), map_page(3, 0x500), copied)
     assert differs(map_page(1, 0x500), map_page(3, 0x400), copied)
-    assert not differs(map_page(3), map_page(1), Rules("standby", backup_under_load=True))
+    assert not differs(map_page(3), map_page(1), LOADED)
 
 
 def test_brin_revmap_of_a_copied_database() -> None:
