@@ -1,0 +1,77 @@
+"""The threads that keep the store going: ingest follows the journal, flush follows ingest.
+
+Each does one step after the other and sleeps when there is nothing to do. An error that a step
+raises stops that thread and is kept for `status`: what was read before stays readable, and the
+reason is shown instead of a lag that grows without a word.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from engine.page_store import PageStore
+
+IDLE_SECONDS = 0.05
+_log = logging.getLogger("pageserver.background")
+
+
+class Worker:
+    """One thread that repeats `step` until it is stopped; `step` says whether it did anything."""
+
+    def __init__(self, name: str, step: Callable[[], bool], wait: Callable[[], None]) -> None:
+        self.name = name
+        self.error: BaseException | None = None
+        self._step = step
+        self._wait = wait
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the step at hand finish; returns when the thread has ended."""
+        self._stopping = True
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                if not self._step():
+                    self._wait()
+        except Exception as error:
+            _log.exception("%s stopped", self.name)
+            self.error = error
+
+
+class Background:
+    """Ingest and flush of one store."""
+
+    def __init__(self, store: PageStore, flush_seconds_max: float) -> None:
+        """A version waits for its flush no longer than about `flush_seconds_max`."""
+        self._store = store
+        self._flush_seconds_max = flush_seconds_max
+        self._flushed_at = time.monotonic()
+        self.ingest = Worker("ingest", store.ingest_step, self._wait_for_wal)
+        self.flush = Worker("flush", self._flush_step, lambda: time.sleep(IDLE_SECONDS))
+
+    def start(self) -> None:
+        self.ingest.start()
+        self.flush.start()
+
+    def stop(self) -> None:
+        self.ingest.stop()
+        self.flush.stop()
+
+    def _wait_for_wal(self) -> None:
+        self._store.wal_arrived.wait(IDLE_SECONDS)
+        self._store.wal_arrived.clear()
+
+    def _flush_step(self) -> bool:
+        now = time.monotonic()
+        if now - self._flushed_at >= self._flush_seconds_max:
+            self._flushed_at = now
+            self._store.freeze_if_needed()
+        return self._store.flush_step()
