@@ -52,9 +52,9 @@ CONTROL = 1
 MALFORMED = 2
 
 # PageBatch.refusal: why a request does not get as far as the engine.
-ZERO_LSN = 1
-LSN_ORDER = 2
-NOT_COMPLETE = 3
+NOT_COMPLETE = 1
+ZERO_LSN = 2
+LSN_ORDER = 3
 BELOW_HORIZON = 4
 BAD_FORK = 5
 TIMED_OUT = 6
@@ -221,11 +221,11 @@ class PageBatch:
         return i
 
     def _refusal(self, i: int, request: int, since: int, reached_lsn: int, horizon_lsn: int) -> int:
-        if request == 0:
-            return 1
-        if request < since:
-            return 2
         if reached_lsn < horizon_lsn:
+            return 1
+        if request == 0:
+            return 2
+        if request < since:
             return 3
         if request < horizon_lsn:
             return 4

@@ -64,7 +64,10 @@ def _enter_page_stream(verb: str, ids: list[str], service: "PageService") -> Ent
     if verb != "pagestream_v3":
         message = f"{verb} is not supported: its replies cannot be told apart; use pagestream_v3"
         raise StatementError(message, pgwire.FEATURE_NOT_SUPPORTED)
-    wanted = [service.store.ids.tenant, service.store.ids.timeline]
+    held = service.store.ids
+    if held is None:
+        raise StatementError("base backup not complete", pgwire.DATA_UNAVAILABLE)
+    wanted = [held.tenant, held.timeline]
     if [word.lower() for word in ids] != wanted:
         raise StatementError(
             f"this server has tenant {wanted[0]}, timeline {wanted[1]}; "

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 from formats import lsn as lsn_text
 from formats import pagestream, pgwire
-from formats.pagestream import DB_SIZE, PageBatch
+from formats.pagestream import DB_SIZE, LATEST_LSN, PageBatch
 from server.config import Settings
 from server.connection import ClientGone, Connection, StatementError
 from server.session import Session
@@ -160,13 +160,15 @@ class PageService:
         """
         store = self.store
         ready_lsn = store.ready_lsn
-        return bool(batch.resolve(ready_lsn, ready_lsn, store.horizon_lsn))
+        # Without a horizon the base backup has not ended, and its end is the horizon.
+        return bool(batch.resolve(ready_lsn, ready_lsn, store.horizon_lsn or LATEST_LSN))
 
     def wait(self, batch: PageBatch, connection: Connection, deadline: float) -> None:
         """Let the first request of a batch wait for its LSN; then like `resolve`."""
         ready_lsn = self.store.ready_lsn
         self._wait_for(batch.not_modified_since[0], connection, deadline)
-        if not batch.resolve(ready_lsn, self.store.ready_lsn, self.store.horizon_lsn):
+        horizon_lsn = self.store.horizon_lsn or LATEST_LSN
+        if not batch.resolve(ready_lsn, self.store.ready_lsn, horizon_lsn):
             batch.refuse(pagestream.TIMED_OUT)
 
     def resolve_lsn(self, lsn: int, connection: Connection) -> int:
@@ -206,9 +208,10 @@ class PageService:
         return {
             pagestream.ZERO_LSN: "request_lsn is 0/0",
             pagestream.LSN_ORDER: f"request_lsn {request} is below not_modified_since {since}",
-            pagestream.NOT_COMPLETE: f"base backup not complete: ready at {horizon}, now {ready}",
+            pagestream.NOT_COMPLETE: "base backup not complete"
+            + (f": ready at {horizon}, now {ready}" if self.store.horizon_lsn else ""),
             pagestream.BELOW_HORIZON: f"request_lsn {request} is below the horizon {horizon}",
             pagestream.BAD_FORK: f"fork or SLRU kind {batch.fork[0]}: expected 0 to 3",
-            pagestream.TIMED_OUT: f"not_modified_since {since} was not ready within "
+            pagestream.TIMED_OUT: f"{since} was not ready within "
             f"{self.settings.wait_lsn_timeout:g} s: ready is {ready}",
         }[batch.refusal]

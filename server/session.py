@@ -81,8 +81,10 @@ class Session:
         return True
 
     def _parameters(self) -> dict[str, str]:
+        ids = self._service.store.ids
+        version = 0 if ids is None else ids.pg_version
         return {
-            "server_version": f"{self._service.store.ids.pg_version} (pageserver)",
+            "server_version": f"{version // 10_000}.{version % 10_000} (pageserver)",
             "server_encoding": "UTF8",
             "client_encoding": "UTF8",
             "DateStyle": "ISO, MDY",

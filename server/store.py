@@ -22,12 +22,14 @@ class Identity(Protocol):
     @property
     def system_identifier(self) -> int: ...
     @property
-    def pg_version(self) -> int: ...
+    def pg_version(self) -> int:
+        """As the server says it itself: 180006 is 18.6."""
 
 
 class Store(Protocol):
     @property
-    def ids(self) -> Identity: ...
+    def ids(self) -> Identity | None:
+        """None until the base backup has begun."""
 
     @property
     def ready_lsn(self) -> int:
@@ -35,7 +37,7 @@ class Store(Protocol):
 
     @property
     def horizon_lsn(self) -> int:
-        """The lowest; above the ready LSN while the base backup is not complete."""
+        """The lowest; 0 or above the ready LSN while the base backup is not complete."""
 
     def wait_for(self, lsn: int, timeout_seconds: float) -> bool:
         """Block until `lsn` is ready; False if the time is over before."""

@@ -17,10 +17,11 @@ from formats import pgwire
 from server.client import ConnectError, PageClient, PageServerError
 from server.config import Settings
 from server.page_service import SPARE_CONNECTIONS, PageService
-from tests.fixtures.fake_store import FakeStore, page_of, small_store
+from tests.fixtures.fake_store import FakeIdentity, FakeStore, page_of, small_store
 from tests.fixtures.raw_client import RawClient
 
 TABLE = (1663, 5, 16384, 0)
+IDS = FakeIdentity()
 LSN = 0x900
 SETTINGS = Settings(wait_lsn_timeout=0.5, send_timeout=0.5, startup_timeout=0.5, connections_max=4)
 PSQL = shutil.which("psql")
@@ -40,7 +41,7 @@ class Running:
 
     def stream(self, receive_bytes: int | None = None) -> RawClient:
         client = self.raw(receive_bytes)
-        client.enter_page_stream(self.store.ids.tenant, self.store.ids.timeline)
+        client.enter_page_stream(IDS.tenant, IDS.timeline)
         return client
 
     def clients(self) -> int:
@@ -84,7 +85,7 @@ def psql(running: Running, *statements: str) -> "subprocess.CompletedProcess[str
 def test_psql_shows(running: Running) -> None:
     shown = psql(running, "show status", "show relations", "show files", "show slru 0/900").stdout
     lines = shown.splitlines()
-    assert f"tenant|{running.store.ids.tenant}" in lines
+    assert f"tenant|{IDS.tenant}" in lines
     assert "ready_lsn|0/1000" in lines and "remote_lsn|" in lines
     assert "counter records_skipped|7" in lines
     assert "1663|5|16384|main|100" in lines and "1663|5|16384|vm|3" in lines
@@ -256,6 +257,17 @@ def test_before_the_base_backup_is_complete(running: Running) -> None:
         request = page_request(0, ps.LATEST_LSN, 0)
         client.send(frames(request))
         assert client.value(request)[1] == "base backup not complete: ready at 0/4000, now 0/1000"
+        running.store.horizon_lsn = 0
+        client.send(frames(request))
+        assert client.value(request)[1] == "base backup not complete"
+
+
+def test_before_the_base_backup_begins(running: Running) -> None:
+    running.store.ids = None
+    running.store.horizon_lsn = running.store.ready_lsn = 0
+    assert "base backup not complete" in psql(running, "show relations").stderr
+    assert "base backup not complete" in psql(running, "pagestream_v3 a b").stderr
+    assert psql(running, "show status").stdout.startswith("tenant|\ntimeline|\n")
 
 
 def test_a_page_stream_ends_and_statements_go_on(running: Running) -> None:
@@ -265,7 +277,7 @@ def test_a_page_stream_ends_and_statements_go_on(running: Running) -> None:
         assert [tag for tag, _ in client.until_ready()] == [b"c", b"C"]
         client.send(pgwire.query("show files"))
         assert len(client.until_ready()) == 4
-        ids = f"{running.store.ids.tenant} {running.store.ids.timeline}"
+        ids = f"{IDS.tenant} {IDS.timeline}"
         client.send(pgwire.query(f"pagestream_v3 {ids}"))
         assert client.message()[0] == b"W"
         client.send(pgwire.message(b"f", b"enough\0"))
