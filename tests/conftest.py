@@ -1,5 +1,6 @@
 """What all tests share: the fixtures, and a report header that says what this run runs on."""
 
+from tests.fixtures.page_servers import page_server
 from tests.fixtures.postgres_servers import (
     postgres,
     postgres_templates,
@@ -7,7 +8,7 @@ from tests.fixtures.postgres_servers import (
     workspace,
 )
 
-__all__ = ["postgres", "postgres_templates", "workspace"]
+__all__ = ["page_server", "postgres", "postgres_templates", "workspace"]
 
 
 def pytest_report_header() -> list[str]:
