@@ -15,7 +15,6 @@ import zstandard
 from engine.frame_cache import FrameCache
 from engine.layer_query import LayerQuery
 from engine.storage import File, Storage
-from engine.version_set import VersionSet
 from formats import layer_file
 from formats.errors import CorruptionError
 from formats.file_name import FileName
@@ -100,14 +99,14 @@ class BundleReader:
     @property
     def directory(self) -> LayerDirectory:
         if self._directory is None:
-            if self._directory_frame is None:
-                footer = self.footer
-                data = self._pread(footer.directory_offset, footer.directory_length)
-            else:
-                data = self._directory_frame
+            data = self._directory_frame or self.read_directory_frame()
             self._directory = self._parse(LayerDirectory, FrameKind.DIRECTORY, data)
             self._directory_frame = None
         return self._directory
+
+    def read_directory_frame(self) -> bytes:
+        """The layer directory as the file has it, unchecked."""
+        return self._pread(self.footer.directory_offset, self.footer.directory_length)
 
     @property
     def table(self) -> FrameTable:
@@ -148,7 +147,12 @@ class BundleReader:
 
     def collect(self, query: LayerQuery, cache: FrameCache) -> None:
         """Push what this bundle has for all open requests of a query."""
-        for number in range(query.locate(self.directory, self.table)):
+        try:
+            hits = query.locate(self.directory, self.table)
+        except (CorruptionError, OSError) as error:
+            query.fail_all(error)
+            return
+        for number in range(hits):
             self._push(query, query.hit(number), cache)
 
     def collect_layer(
@@ -156,21 +160,17 @@ class BundleReader:
         cache: FrameCache,
     ) -> None:  # fmt: skip
         """Push what one layer, whose place the index knows, has for request i."""
-        if query.locate_layer(i, self.table, layer, frame_start, frame_end):
+        try:
+            is_there = query.locate_layer(i, self.table, layer, frame_start, frame_end)
+        except (CorruptionError, OSError) as error:
+            query.fail(i, error)
+            return
+        if is_there:
             self._push(query, i, cache)
 
     def _push(self, query: LayerQuery, i: int, cache: FrameCache) -> None:
-        while query.push(i, self.frame(query.next_frame(i), cache)):
-            pass
-
-    def collect_block(
-        self, key: bytes, block: int, lsn_max: int, lsn_floor: int, into: VersionSet,
-        cache: FrameCache,
-    ) -> bool:  # fmt: skip
-        """One block's versions with lsn_floor < LSN <= lsn_max, newest first, into a VersionSet
-        that starts with them; True if nothing older is wanted."""
-        query = LayerQuery(1)
-        query.begin(into)
-        query.add(key, block, lsn_floor, lsn_max, 0)
-        self.collect(query, cache)
-        return bool(query.is_complete(0))
+        try:
+            while query.push(i, self.frame(query.next_frame(i), cache)):
+                pass
+        except (CorruptionError, OSError) as error:
+            query.fail(i, error)

@@ -13,12 +13,20 @@ cdef class LayerQuery:
     cdef public uint32_t[::1] block, oldest, layer, first, frame, hits
     cdef public uint64_t[::1] lsn_floor, lsn_max
     cdef public Py_ssize_t capacity, count, open
+    cdef public dict errors
 
     cpdef int begin(self, VersionSet versions) except -1
     @cython.locals(i=Py_ssize_t)
     cpdef Py_ssize_t add(self, const uint8_t[::1] key, uint32_t block, uint64_t lsn_floor,
                          uint64_t lsn_max, uint32_t oldest) except -1 nogil
-    @cython.locals(hits=Py_ssize_t)
+    cpdef int fail(self, Py_ssize_t i, object error) except -1
+    @cython.locals(i=Py_ssize_t)
+    cpdef int fail_all(self, object error) except -1
+    @cython.locals(i=Py_ssize_t)
+    cpdef bint wants(self, uint64_t lsn_start, uint64_t lsn_end) except -1 nogil
+    cpdef bint wants_of(self, Py_ssize_t i, uint64_t lsn_start, uint64_t lsn_end) except -1 nogil
+    cpdef uint32_t block_of(self, Py_ssize_t i) except? 0xFFFFFFFF nogil
+    cpdef uint32_t oldest_of(self, Py_ssize_t i) except? 0xFFFFFFFF nogil
     cpdef Py_ssize_t locate(self, LayerDirectory directory, FrameTable table) except -1
     @cython.locals(hits=Py_ssize_t, i=Py_ssize_t, row=Py_ssize_t)
     cdef Py_ssize_t _locate_all(self, LayerDirectory directory,

@@ -4,6 +4,7 @@
     add      one request: chunk key, block, the LSNs it wants, what memtables already gave
     locate   which layer and frame of a bundle each open request must see next (no GIL)
     push     versions of a decompressed frame into the batch's VersionSet, newest first
+    fail     a frame or file that one request needs is damaged: the others go on
 
 A request is complete with a self-contained version, or when a version at or below its floor shows
 that nothing older is wanted. Layers are visited newest first. What a request has seen is never
@@ -41,6 +42,7 @@ class LayerQuery:
     def begin(self, versions):
         """Forget all requests; versions are pushed into the VersionSet `versions` from now on."""
         self.versions = versions
+        self.errors = {}
         self.count = 0
         self.open = 0
         return 0
@@ -63,6 +65,43 @@ class LayerQuery:
         self.count = i + 1
         return i
 
+    def fail(self, i, error):
+        """Request i cannot be answered; `errors` says why."""
+        if not self.complete[i]:
+            self.errors[i] = error
+            self.complete[i] = 1
+            self.open -= 1
+        return 0
+
+    def fail_all(self, error):
+        """No open request can be answered."""
+        i = 0
+        while i < self.count:
+            self.fail(i, error)
+            i += 1
+        return 0
+
+    def wants(self, lsn_start, lsn_end):
+        """Whether any open request can want versions of an LSN range, half-open."""
+        i = 0
+        while i < self.count:
+            if self.wants_of(i, lsn_start, lsn_end):
+                return True
+            i += 1
+        return False
+
+    def wants_of(self, i, lsn_start, lsn_end):
+        """Whether request i is open and can want versions of an LSN range, half-open."""
+        return not self.complete[i] and lsn_start <= self.lsn_max[i] \
+            and lsn_end > self.lsn_floor[i] + 1
+
+    def block_of(self, i):
+        return self.block[i]
+
+    def oldest_of(self, i):
+        """The oldest version that request i has in the VersionSet, 0 for none."""
+        return self.oldest[i]
+
     def key(self, i):
         """The packed chunk key of a request."""
         return bytes(self.keys[18 * i : 18 * i + 18])
@@ -70,8 +109,7 @@ class LayerQuery:
     def locate(self, directory, table):
         """Find every open request in a bundle; returns how many hits there are."""
         with cython.nogil:
-            hits = self._locate_all(directory, table)
-        return hits
+            return self._locate_all(directory, table)
 
     def _locate_all(self, directory, table):
         hits = 0
@@ -79,8 +117,8 @@ class LayerQuery:
         while i < self.count:
             if not self.complete[i]:
                 row = directory.find(self.keys, 18 * i, self.block[i] >> 14)
-                if row >= 0 and directory.lsn_start(row) <= self.lsn_max[i] \
-                        and directory.lsn_end(row) > self.lsn_floor[i] + 1 \
+                if row >= 0 \
+                        and self.wants_of(i, directory.lsn_start(row), directory.lsn_end(row)) \
                         and directory.block_start(row) <= self.block[i] \
                         and directory.block_end(row) > self.block[i] \
                         and self.locate_layer(i, table, directory.number(row),

@@ -45,9 +45,7 @@ cdef class FrameEncoder:
     @cython.locals(lower=uint32_t, upper=uint32_t, i=uint32_t)
     cdef uint32_t _hole(self, const uint8_t[::1] data, Py_ssize_t pos) except? 0xFFFFFFFF nogil
     cdef int _begin(self) except -1 nogil
-    @cython.locals(length=Py_ssize_t)
     cpdef Py_ssize_t encode_run(self, uint32_t frame) except -1
-    @cython.locals(pages=Py_ssize_t)
     cpdef Py_ssize_t encode_pages(self, uint32_t frame, uint32_t chunk, uint32_t block,
                                   uint64_t lsn, uint32_t kind, const uint8_t[::1] data,
                                   Py_ssize_t pos) except -1
@@ -64,6 +62,7 @@ cpdef Py_ssize_t last_version(const uint8_t[::1] raw, uint32_t layer, uint32_t b
 @cython.locals(count=Py_ssize_t)
 cpdef bint is_of_block(const uint8_t[::1] raw, Py_ssize_t slot, uint32_t layer,
                        uint32_t block) except -1 nogil
+cpdef uint32_t version_block(const uint8_t[::1] raw, Py_ssize_t slot) except? 0xFFFFFFFF nogil
 cpdef uint64_t version_lsn(const uint8_t[::1] raw, Py_ssize_t slot) except? 0xFFFFFFFFFFFFFFFF nogil
 @cython.locals(count=Py_ssize_t)
 cpdef Py_ssize_t version_start(const uint8_t[::1] raw, Py_ssize_t slot) except -1 nogil
@@ -73,5 +72,4 @@ cpdef Py_ssize_t version_end(const uint8_t[::1] raw, Py_ssize_t slot) except -1 
                layer=uint32_t)
 cdef Py_ssize_t _check(const uint8_t[::1] raw, uint32_t frame,
                        LayerColumns layers) except -1 nogil
-@cython.locals(count=Py_ssize_t)
 cpdef Py_ssize_t check(const uint8_t[::1] raw, uint32_t frame, LayerColumns layers) except -1

@@ -19,7 +19,8 @@ from formats import coding
 
 STRIPE_SHIFT = 14
 PAGE_BYTES = 8192
-COLUMN_BYTES = 20  # of one version in the columns
+BLOCK_MAX = (1 << 32) - 1
+LSN_MAX = (1 << 64) - 1
 
 
 class LayerColumns:
@@ -132,8 +133,7 @@ class FrameEncoder:
         Returns the frame's length, 0 if no version was left.
         """
         with cython.nogil:
-            length = self._encode_run(frame)
-        return length
+            return self._encode_run(frame)
 
     def _encode_run(self, frame):
         end = self._choose()
@@ -167,8 +167,7 @@ class FrameEncoder:
         Returns how many pages the frame took.
         """
         with cython.nogil:
-            pages = self._encode_pages(frame, chunk, block, lsn, kind, data, pos)
-        return pages
+            return self._encode_pages(frame, chunk, block, lsn, kind, data, pos)
 
     def _encode_pages(self, frame, chunk, block, lsn, kind, data, pos):
         pages = (len(data) - pos) // 8192
@@ -279,6 +278,16 @@ def is_of_block(raw, slot, layer, block):
         coding.u32(raw, 4 + 4 * count + 4 * slot) == block
 
 
+def slots_of_layer(raw, layer):
+    """The slots of a layer's versions in a frame, as a range."""
+    first = last_version(raw, layer - 1, BLOCK_MAX, LSN_MAX) + 1 if layer else 0
+    return range(first, last_version(raw, layer, BLOCK_MAX, LSN_MAX) + 1)
+
+
+def version_block(raw, slot):
+    return coding.u32(raw, 4 + 4 * coding.u32(raw, 0) + 4 * slot)
+
+
 def version_lsn(raw, slot):
     return coding.u64(raw, 4 + 8 * coding.u32(raw, 0) + 8 * slot)
 
@@ -299,8 +308,7 @@ def version_end(raw, slot):
 def check(raw, frame, layers):
     """Note all versions of a frame in `layers` as writing them did; ValueError if one is wrong."""
     with cython.nogil:
-        count = _check(raw, frame, layers)
-    return count
+        return _check(raw, frame, layers)
 
 
 def _check(raw, frame, layers):

@@ -1,0 +1,123 @@
+"""Reads a whole LMDB index and says what is wrong: run by a child process, which may die of it.
+
+    python -m engine.index_check DIRECTORY        exit status 0 sound, 1 findings on stdout
+
+Run before a directory is opened, and by `layertool verify`.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+
+from engine.index import MAP_BYTES, lmdb_errors
+from formats import index_value as values
+from formats.errors import CorruptionError
+from formats.index_value import CHUNKS, DATABASES, FILES, L0, LAYERS, META, RELATIONS, STATE_KEY
+
+
+def problems(path: Path) -> Iterator[CorruptionError]:
+    """Every value against its seal, every database against its count and sum, and each other."""
+    with lmdb_errors(path):
+        environment = lmdb.open(str(path), map_size=MAP_BYTES, max_dbs=len(DATABASES),
+                                readonly=True, lock=False)  # fmt: skip
+        try:
+            found = {}
+            for name in DATABASES:
+                try:
+                    database = environment.open_db(name, create=False)
+                except lmdb.NotFoundError:
+                    continue
+                with environment.begin() as transaction:
+                    found[name] = dict(transaction.cursor(db=database))
+        finally:
+            environment.close()
+    if not any(found.values()):
+        return
+    yield from _value_problems(found)
+    yield from _sum_problems(found)
+    yield from _reference_problems(found)
+
+
+def _value_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError]:
+    checks = {
+        LAYERS: values.unpack_layers,
+        FILES: values.unpack_file,
+        CHUNKS: values.unpack_stripes,
+        RELATIONS: values.unpack_relation,
+    }
+    for database in (L0, *checks):
+        for key, value in found.get(database, {}).items():
+            try:
+                values.unseal(database, key, value)
+                if database in checks:
+                    checks[database](key, value)
+            except CorruptionError as error:
+                yield error
+
+
+def _sum_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError]:
+    meta = found.get(META, {})
+    if STATE_KEY not in meta:
+        yield CorruptionError("index key", "index, meta", "present", "no state")
+    else:
+        try:
+            values.unpack_state(meta[STATE_KEY])
+        except CorruptionError as error:
+            yield error
+    for database in DATABASES[:-1]:
+        where = f"index, {database.decode()}"
+        value = meta.get(values.sum_key(database))
+        if value is None:
+            yield CorruptionError("index key", where, "present", "no sum")
+            continue
+        entries = found.get(database, {}).values()
+        crcs = sum(values.seal_crc(entry) for entry in entries if len(entry) >= 8)
+        try:
+            expected = values.unpack_sum(database, value)
+        except CorruptionError as error:
+            yield error
+            continue
+        if expected != (len(entries), crcs % (1 << 64)):
+            yield CorruptionError("index entries (count, sum)", where, expected,
+                                  (len(entries), crcs % (1 << 64)))  # fmt: skip
+
+
+def _reference_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError]:
+    """`chunks` names exactly the stripes of `layers`; these and `l0` only files of `files`."""
+    try:
+        stripes = {
+            values.stripe_key(key, stripe)
+            for key, value in found.get(CHUNKS, {}).items()
+            for stripe in range(32)
+            if values.unpack_stripes(key, value) >> stripe & 1
+        }
+        named = {
+            layer.file.pack()
+            for key, value in found.get(LAYERS, {}).items()
+            for layer in values.unpack_layers(key, value)
+        }
+    except (CorruptionError, ValueError):
+        return  # reported with its value
+    for key in sorted(stripes ^ found.get(LAYERS, {}).keys()):
+        where = f"index, layers key {key.hex()}"
+        yield CorruptionError("index key", where, "in chunks and in layers", "in one of them")
+    for key in sorted((named | found.get(L0, {}).keys()) - found.get(FILES, {}).keys()):
+        yield CorruptionError("index file", f"index, files key {key.hex()}", "present", "absent")
+
+
+def main(path: str) -> int:
+    status = 0
+    try:
+        for problem in problems(Path(path)):
+            print(problem)
+            status = 1
+    except CorruptionError as error:
+        print(error)
+        status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
