@@ -27,14 +27,29 @@ Version = tuple[bytes, int, int, bytes]  # packed chunk key, block, LSN, payload
 class Run(Protocol):
     """A sorted set of versions, in columns; see VersionRun for what each is."""
 
-    chunk: memoryview
-    block: memoryview
-    lsn: memoryview
-    offset: memoryview
-    length: memoryview
-    data: Bytes
-    order: memoryview
-    keys: Sequence[bytes]
+    @property
+    def chunk(self) -> memoryview: ...
+
+    @property
+    def block(self) -> memoryview: ...
+
+    @property
+    def lsn(self) -> memoryview: ...
+
+    @property
+    def offset(self) -> memoryview: ...
+
+    @property
+    def length(self) -> memoryview: ...
+
+    @property
+    def data(self) -> Bytes: ...
+
+    @property
+    def order(self) -> memoryview: ...
+
+    @property
+    def keys(self) -> Sequence[bytes]: ...
 
 
 class VersionRun(NamedTuple):
@@ -196,7 +211,8 @@ class BundleWriter:
 
     def abort(self) -> None:
         """Leave nothing behind."""
-        self._storage.close(self._file)
+        if self._file.descriptor >= 0:
+            self._storage.close(self._file)
         self._storage.remove(self._directory / self.name.text)
 
     def _append_section(self, kind: FrameKind, raw: bytes) -> bytes:

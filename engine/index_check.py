@@ -66,6 +66,8 @@ def _sum_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[Corruption
             values.unpack_state(meta[STATE_KEY])
         except CorruptionError as error:
             yield error
+    for key in sorted(meta.keys() - {STATE_KEY, *map(values.sum_key, DATABASES[:-1])}):
+        yield CorruptionError("index key", "index, meta", "a known one", key)
     for database in DATABASES[:-1]:
         where = f"index, {database.decode()}"
         value = meta.get(values.sum_key(database))

@@ -98,8 +98,8 @@ def test_many_bundles(
     bounds = [0, *sorted(set(flushes)), LSN_MAX]
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        for part in ("index", "layers"):
-            (root / part).mkdir()
+        for directory in ("index", "layers"):
+            (root / directory).mkdir()
         index = Index(root / "index")
         layers = LayerMap(Storage(), root / "layers", index, FrameCache(1 << 12), 1, 2)
         for serial, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False), 1):
