@@ -11,7 +11,6 @@ status` shows, so that nothing is left out silently.
 
 import struct
 from collections import Counter
-from collections.abc import Callable
 
 from engine.chunk_table import ChunkTable
 from engine.ingest import Ingest
@@ -33,18 +32,12 @@ XACT, MEMBERS, OFFSETS = range(3)
 class ClusterRecords:
     """Applies one record at a time; the caller holds the store's lock."""
 
-    def __init__(
-        self,
-        table: ChunkTable,
-        ingest: Ingest,
-        major: int,
-        copy_database: Callable[[tuple[int, int], tuple[int, int], int], None],
-    ) -> None:
-        """`copy_database((spc, db), (new spc, new db), lsn)` does CREATE DATABASE by file copy."""
+    def __init__(self, table: ChunkTable, ingest: Ingest, major: int) -> None:
         self.table = table
         self.ingest = ingest
         self.major = major
-        self.copy_database = copy_database
+        # (spc, db) -> (new spc, new db) at an LSN: CREATE DATABASE by file copy, the caller's to do
+        self.pending_copy: tuple[tuple[int, int], tuple[int, int], int] | None = None
         self.ignored: Counter[str] = Counter()
         self._handlers = {
             0: self._xlog,
@@ -263,7 +256,7 @@ class ClusterRecords:
     def _database(self, info: int, xid: int, main: bytes, lsn: int) -> None:
         if info == 0x00:  # CREATE_FILE_COPY
             db, spc, source_db, source_spc = struct.unpack_from("<4I", main)
-            self.copy_database((source_spc, source_db), (spc, db), lsn)
+            self.pending_copy = ((source_spc, source_db), (spc, db), lsn)
         elif info == 0x10:  # CREATE_WAL_LOG: its pages and map come in records of their own
             db, spc = struct.unpack_from("<2I", main)
             self.put_file(

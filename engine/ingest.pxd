@@ -17,6 +17,7 @@ cdef class Ingest:
     cdef public uint8_t[::1] image
     cdef public uint64_t lsn_floor, records, references, images, unreadable
     cdef public int reason
+    cdef public bint hint_bits_logged
 
     @cython.locals(i=Py_ssize_t)
     cpdef Py_ssize_t run(self, RecordBatch batch, Py_ssize_t start, Py_ssize_t end) except -1
@@ -39,19 +40,19 @@ cdef class Ingest:
     cpdef int cut(self, uint32_t root, uint32_t exists, uint32_t blocks, uint32_t cut_blocks,
                   uint64_t lsn, uint64_t cut_lsn) except -1 nogil
     cdef int _note_cut(self, uint32_t root, uint32_t cut_blocks, uint64_t lsn) except -1 with gil
-    @cython.locals(memtable=Memtable, hole_offset=Py_ssize_t, hole_length=Py_ssize_t,
+    @cython.locals(target=uint8_t[::1], hole_offset=Py_ssize_t, hole_length=Py_ssize_t,
                    length=Py_ssize_t, pos=Py_ssize_t, source_pos=Py_ssize_t,
                    source_length=Py_ssize_t, codec=int)
-    cdef int _image(self, RecordBatch batch, Py_ssize_t r, uint32_t chunk, uint32_t block,
-                    uint64_t lsn) except -1 nogil
+    cdef int _image(self, Memtable memtable, RecordBatch batch, Py_ssize_t r, uint32_t chunk,
+                    uint32_t block, uint64_t lsn) except -1 nogil
     cdef int _decompress(self, int codec, RecordBatch batch, Py_ssize_t source_pos,
                          Py_ssize_t source_length, Py_ssize_t length,
                          Py_ssize_t pos) except -1 with gil
-    @cython.locals(memtable=Memtable, first=Py_ssize_t, count=Py_ssize_t, main_length=Py_ssize_t,
-                   data_length=Py_ssize_t, length=Py_ssize_t, pos=Py_ssize_t, init=uint32_t,
-                   at=Py_ssize_t)
-    cdef int _part(self, RecordBatch batch, Py_ssize_t i, Py_ssize_t r, uint32_t chunk,
-                   uint32_t block, uint64_t lsn) except -1 nogil
+    @cython.locals(target=uint8_t[::1], first=Py_ssize_t, count=Py_ssize_t,
+                   main_length=Py_ssize_t, data_length=Py_ssize_t, length=Py_ssize_t, pos=Py_ssize_t, init=uint32_t,
+                   flags=uint32_t, at=Py_ssize_t)
+    cdef int _part(self, Memtable memtable, RecordBatch batch, Py_ssize_t i, Py_ssize_t r,
+                   uint32_t chunk, uint32_t block, uint64_t lsn) except -1 nogil
     @cython.locals(rmgr=int, info=int)
     cdef int _effects(self, RecordBatch batch, Py_ssize_t i, uint64_t lsn) except -1 nogil
     @cython.locals(main=Py_ssize_t)

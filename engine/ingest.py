@@ -36,6 +36,7 @@ class Ingest:
         self.cuts = {}
         self.memtable = None
         self.image = memoryview(bytearray(8192))
+        self.hint_bits_logged = True
         self.lsn_floor = 0
         self.records = 0
         self.references = 0
@@ -96,7 +97,7 @@ class Ingest:
         block = batch.ref_block[r] & 131071
         if batch.ref_flags[r] & 16 and batch.ref_image_info[r] & 2:
             self.images += 1
-            return self._image(batch, r, chunk, block, lsn)
+            return self._image(self.memtable, batch, r, chunk, block, lsn)
         rmgr = batch.rmgr[i]
         if rmgr == 0:
             return 0
@@ -108,7 +109,7 @@ class Ingest:
             coding.put_u8(self.memtable.data, pos + 2, batch.info[i])
             coding.put_u8(self.memtable.data, pos + 3, 0)
             return self.memtable.link(chunk, block, lsn, pos, 4, 1)
-        return self._part(batch, i, r, chunk, block, lsn)
+        return self._part(self.memtable, batch, i, r, chunk, block, lsn)
 
     def touch(self, spc, db, rel, fork, block, lsn):
         """The chunk of a relation's block, after the relation was made to reach that far."""
@@ -155,8 +156,7 @@ class Ingest:
         self.cuts.setdefault(root, []).append((lsn, cut_blocks))
         return 0
 
-    def _image(self, batch, r, chunk, block, lsn):
-        memtable = self.memtable
+    def _image(self, memtable, batch, r, chunk, block, lsn):
         hole_offset = batch.ref_hole_offset[r]
         hole_length = batch.ref_hole_length[r]
         length = 8192 - hole_length
@@ -184,8 +184,7 @@ class Ingest:
         coding.copy(self.memtable.data, pos, memoryview(raw), 0, length)
         return 0
 
-    def _part(self, batch, i, r, chunk, block, lsn):
-        memtable = self.memtable
+    def _part(self, memtable, batch, i, r, chunk, block, lsn):
         first = batch.first_reference[i]
         count = batch.first_reference[i + 1] - first
         main_length = batch.main_length[i]
@@ -194,12 +193,13 @@ class Ingest:
         pos = memtable.reserve(length)
         target = memtable.data
         init = (batch.ref_flags[r] >> 6) & 1
+        flags = init | (self.hint_bits_logged << 1)
         coding.put_u8(target, pos, 8)
         coding.put_u8(target, pos + 1, batch.rmgr[i])
         coding.put_u8(target, pos + 2, batch.info[i])
         coding.put_u8(target, pos + 3, batch.ref_id[r])
         coding.put_u8(target, pos + 4, count)
-        coding.put_u8(target, pos + 5, init)
+        coding.put_u8(target, pos + 5, flags)
         coding.put_u16(target, pos + 6, data_length)
         coding.put_u32(target, pos + 8, batch.xid[i])
         coding.put_u32(target, pos + 12, main_length)

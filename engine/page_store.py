@@ -1,57 +1,53 @@
 """The storage engine's one object: a data directory, opened. WAL goes in, pages come out.
 
     journal ──> WalIngest ──> VersionStore ──flush──> bundle ──> manifest ──> index
-                                   │                                           │
-    get_pages, nblocks, ... <──────┴───────────────────────────────────────────┘
+                                   │                                            │
+    get_pages, nblocks, ... <──────┴────────────── layer map <──────────────────┘
 
 Wiring only: each part has its module. Threads are the caller's (server/background.py): one that
-calls `ingest_step`, one that calls `flush_step`, any number that read.
+calls `ingest_step`, one that calls `flush_step`, one that feeds the journal, any that read.
+
+Until a base backup is complete the store answers nothing: its horizon is above every LSN.
 """
 
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine import recovery
 from engine.backup_identity import BackupIdentity
 from engine.base_images import BaseImages
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo, BundleWriter
 from engine.chunk_table import ChunkTable
 from engine.cluster_records import ClusterRecords
+from engine.database_copy import DatabaseCopy
 from engine.flush import sorted_run, write_bundle
 from engine.frame_cache import FrameCache
+from engine.index import Index
+from engine.index_rebuild import commit_flush
 from engine.ingest import Ingest
-from engine.journal import Journal
-from engine.layer_query import LayerQuery
+from engine.journal import Journal, JournalRewoundError
+from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
-from engine.memtable import Memtable
-from engine.storage import Storage
+from engine.recovery import Paths
+from engine.storage import File, Storage
 from engine.version_store import VersionStore
 from engine.wal_ingest import WalIngest, decompress_image
 from engine.wal_reader import WalReader
+from formats import version
 from formats.chunk import ChunkKey
+from formats.control_file import parse_control_file
+from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
-from formats.manifest import FileAdded, Identity, Opened, Progress
+from formats.lsn import show as show_lsn
+from formats.manifest import FileAdded, Identity, Opened, Progress, Record, SlotNamed
 
-FRAME_CACHE_SHARE = 8
+FRAME_CACHE_SHARE = 8  # of the memory budget
 READ_BYTES = 1 << 20
-
-
-class Layers:
-    def __init__(self, bundles: tuple[BundleReader, ...], cache: FrameCache) -> None:
-        self.bundles = bundles
-        self.cache = cache
-
-    def collect(self, query: LayerQuery) -> None:
-        for bundle in self.bundles:
-            if not query.open:
-                return
-            bundle.collect(query, self.cache)
-
-    def with_bundle(self, reader: BundleReader) -> "Layers":
-        return Layers((reader, *self.bundles), self.cache)
+NEVER = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,8 @@ class Ids:
 
 
 def derive_ids(identity: BackupIdentity) -> Ids:
+    """The ids of a cluster that is being backed up."""
+
     def digest(text: str) -> str:
         return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
@@ -78,33 +76,49 @@ def derive_ids(identity: BackupIdentity) -> Ids:
 
 
 class PageStore:
+    """One data directory, held by this process alone (DirectoryInUseError otherwise)."""
+
     def __init__(
         self,
         directory: Path,
         memory_bytes_max: int,
-        is_held: Callable[..., bool] | None = None,
+        is_held: Callable[[int, int, int, int, int, int], bool] | None = None,
         storage: Storage | None = None,
     ) -> None:
-        self.directory = directory
+        """Open or begin a directory; `is_held` is the chunk filter, None for everything."""
         self.storage = storage or Storage()
-        self._lock_file = self.storage.lock(directory / "lock")
-        self.layers_directory = directory / "layers"
-        self.storage.make_directory(self.layers_directory)
+        self.paths = Paths(directory)
+        self._lock: File = self.storage.lock(self.paths.lock)
         self.table = ChunkTable(is_held)
         self.ingest = Ingest(self.table, decompress_image)
         self.frames = FrameCache(memory_bytes_max // FRAME_CACHE_SHARE)
-        self.versions = VersionStore(
-            self.table, self.ingest, Layers((), self.frames), memory_bytes_max
-        )
-        self.manifest: ManifestLog | None = None
-        self.ids: Ids | None = None
-        self.journal: Journal | None = None
-        self.wal: WalIngest | None = None
-        self.run = 1
-        self._sequence = 0
-        self._base: BaseImages | None = None
-        self._identity: BackupIdentity | None = None
+        self.versions = VersionStore(self.table, self.ingest, memory_bytes_max)
+        self.versions.horizon_lsn = NEVER
         self.wal_arrived = threading.Event()
+        self._ids: Ids | None = None
+        self._manifest: ManifestLog | None = None
+        self._index: Index | None = None
+        self._layers: LayerMap | None = None
+        self._journal: Journal | None = None
+        self._wal: WalIngest | None = None
+        self._cluster: ClusterRecords | None = None
+        self._base: BaseImages | None = None
+        self._backup: BackupIdentity | None = None
+        self._sequence = 0
+        self._committing = threading.Lock()  # flush and database copies
+        self._bind_reads()
+        for path in (self.paths.layers, self.paths.index):
+            self.storage.make_directory(path)
+        if recovery.is_complete(self.storage, self.paths):
+            self._manifest = ManifestLog.open(self.storage, self.paths.manifest)
+            self._manifest.append(Opened(self._manifest.state.run + 1))
+            recovery.remove_leftovers(self.storage, self.paths, self._manifest.state)
+            self._start()
+        else:
+            recovery.remove_everything(self.storage, self.paths)
+
+    def _bind_reads(self) -> None:
+        """Reading is the version store's."""
         versions = self.versions
         self.get_pages = versions.get_pages
         self.wait_for = versions.wait_for
@@ -116,6 +130,31 @@ class PageStore:
         self.slru_segment = versions.slru_segment
         self.files = versions.files
         self.file = versions.file
+
+    # --- what it is -----------------------------------------------------------------------------
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a base backup, so that the directory can be served."""
+        return self._manifest is not None
+
+    @property
+    def ids(self) -> Ids:
+        if self._ids is None:
+            raise LookupError("the base backup has not begun: the cluster is not known yet")
+        return self._ids
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            raise LookupError("the base backup has not begun: there is no journal yet")
+        return self._journal
+
+    @property
+    def manifest(self) -> ManifestLog:
+        if self._manifest is None:
+            raise LookupError("the base backup is not complete: there is no manifest yet")
+        return self._manifest
 
     @property
     def ready_lsn(self) -> int:
@@ -129,168 +168,278 @@ class PageStore:
     def horizon_lsn(self) -> int:
         return self.versions.horizon_lsn
 
-    def notify_wal(self) -> None:
-        """The journal has more bytes."""
-        self.wal_arrived.set()
+    @property
+    def slot(self) -> str:
+        """The replication slot as it was persisted, "" if none."""
+        return self.manifest.state.slot if self.is_complete else ""
 
-    def open_journal(self, segment_bytes: int) -> Journal:
-        self.journal = Journal(self.storage, self.directory / "journal", segment_bytes)
-        return self.journal
+    def name_slot(self, slot: str) -> None:
+        """Persist which replication slot is ours."""
+        if slot != self.manifest.state.slot:
+            self.manifest.append(SlotNamed(slot))
 
-    def create_bundle(self, kind: FileKind) -> BundleWriter:
-        self._sequence += 1
-        name = FileName(kind, 0, self.run, self._sequence)
-        assert self.ids is not None
-        return BundleWriter(
-            self.storage,
-            self.layers_directory,
-            name,
-            self.ids.tenant,
-            self.ids.timeline,
-            self.ids.pg_version,
-        )
-
-    # --- base backup
+    # --- base backup ----------------------------------------------------------------------------
 
     def begin_base_backup(self, identity: BackupIdentity) -> None:
-        self._identity = identity
-        self.ids = derive_ids(identity)
+        """Drop what an earlier attempt left and take a new one."""
+        if self._base is not None:
+            self._base.abort()
+            for name in self.storage.list(self.paths.layers):
+                self.storage.remove(self.paths.layers / name)
+        self._backup = identity
+        self._ids = derive_ids(identity)
         self.versions.major = identity.pg_version_num // 10000
-        self._base = BaseImages(self.create_bundle, identity.start_lsn, self._holds)
-        self.add_pages = self._base.add_pages
-        self.add_file = self._base.add_file
-        self.chunk_size = self._base.chunk_size
+        if self._journal is None:
+            self._journal = Journal(self.storage, self.paths.journal, identity.wal_segment_size)
+        self._base = BaseImages(self._create_bundle, identity.start_lsn, self._holds)
+
+    def add_pages(self, key: ChunkKey, first_block: int, data: bytes | bytearray) -> None:
+        self._taking().add_pages(key, first_block, data)
+
+    def chunk_size(self, key: ChunkKey, n_blocks: int) -> None:
+        self._taking().chunk_size(key, n_blocks)
+
+    def add_file(self, name: str, data: bytes) -> None:
+        self._taking().add_file(name, data)
+
+    def finish_base_backup(self, end_lsn: int) -> None:
+        """All of it came: name it in the manifest and start to ingest from the redo LSN."""
+        bundles = self._taking().finish()
+        backup, ids = self._backup, self.ids
+        assert backup is not None, "a backup that ends has begun"
+        self._manifest = ManifestLog.create(
+            self.storage,
+            self.paths.manifest,
+            Identity(
+                ids.tenant,
+                ids.timeline,
+                ids.system_identifier,
+                ids.pg_version,
+                backup.wal_segment_size,
+            ),
+            Opened(1),
+            *(file_added(info) for info in bundles),
+            Progress(backup.start_lsn, end_lsn, backup.start_lsn, end_lsn),
+        )
+        self._base = None
+        self._start()
+
+    def _taking(self) -> BaseImages:
+        if self._base is None:
+            raise LookupError("no base backup has begun")
+        return self._base
 
     def _holds(self, key: ChunkKey) -> bool:
         with self.versions.lock:
             number = self.table.intern(*key)  # first: it may replace the columns
             return bool(self.table.held[number])
 
-    def finish_base_backup(self, end_lsn: int) -> None:
-        base, identity, ids = self._base, self._identity, self.ids
-        assert base is not None
-        assert identity is not None
-        assert ids is not None
-        bundles = base.finish()
-        self.manifest = ManifestLog.create(
-            self.storage,
-            self.directory / "manifest",
-            Identity(
-                ids.tenant,
-                ids.timeline,
-                ids.system_identifier,
-                ids.pg_version,
-                identity.wal_segment_size,
-            ),
-            Opened(self.run),
-            *(file_added(info) for info in bundles),
-            Progress(identity.start_lsn, end_lsn, identity.start_lsn, end_lsn),
+    def _create_bundle(self, kind: FileKind) -> BundleWriter:
+        with self._committing:
+            self._sequence += 1
+            sequence = self._sequence
+        run = self._manifest.state.run if self._manifest is not None else 1
+        name = FileName(kind, 0, run, sequence)
+        ids = self.ids
+        return BundleWriter(
+            self.storage, self.paths.layers, name, ids.tenant, ids.timeline, ids.pg_version
         )
-        with self.versions.lock:
-            for key, blocks in base.blocks.items():
-                root = self.table.intern(*key)
-                self.table.exists[root] = 1
-                self.table.blocks[root] = blocks
-                self.table.change_lsn[root] = identity.start_lsn
-            layers = self.versions.layers
-            for info in bundles:
-                layers = layers.with_bundle(
-                    BundleReader(self.storage, self.layers_directory / info.name.text)
-                )
-            self.versions.layers = layers
-            self.versions.layers_lsn = identity.start_lsn
-        self.start_ingest(identity.start_lsn, end_lsn, identity.checksums)
 
-    def start_ingest(self, start_lsn: int, horizon_lsn: int, hint_bits_logged: bool) -> None:
-        assert self.journal is not None
-        major = self.versions.major
-        cluster = ClusterRecords(self.table, self.ingest, major, self._copy_database)
-        self.cluster = cluster
-        reader = WalReader(
-            start_lsn, self.journal.segment_bytes, self.ids.system_identifier, version=major
+    # --- from the manifest to a store that reads and ingests ------------------------------------
+
+    def _start(self) -> None:
+        state = self.manifest.state
+        identity = state.identity
+        assert identity is not None, "a manifest begins with its identity"
+        self._ids = Ids(
+            identity.tenant,
+            identity.timeline,
+            identity.system_identifier,
+            identity.postgres_version,
         )
-        self.wal = WalIngest(self.versions, self.ingest, cluster, reader)
-        self.wal.images_from_lsn = horizon_lsn
-        self.versions.horizon_lsn = horizon_lsn
-        self.versions.ready_lsn = start_lsn
-        self.versions.durable_lsn = start_lsn
+        opened = recovery.open_layers(self.storage, self.paths, self.manifest, self.frames)
+        self._index, self._layers = opened
+        if self._journal is None:
+            self._journal = Journal(
+                self.storage, self.paths.journal, identity.wal_segment_bytes
+            )
+        versions = self.versions
+        versions.major = identity.postgres_version // 10000
+        with versions.lock:
+            recovery.load_relations(self._index, self.table, self.ingest)
+            versions.layers = self._layers
+            newest = max((file.lsn_end for file in state.files.values()), default=0)
+            versions.layers_lsn = max(newest, state.durable_lsn)
+            versions.durable_lsn = versions.ready_lsn = state.durable_lsn
+            versions.horizon_lsn = state.horizon_lsn
+            versions.backup_end_lsn = state.backup_end_lsn
+        control = parse_control_file(self.file("global/pg_control", state.durable_lsn))
+        self.ingest.hint_bits_logged = control.checksums or control.wal_log_hints
+        self._cluster = ClusterRecords(self.table, self.ingest, versions.major)
+        self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), self._copy)
+        self._wal.images_from_lsn = state.backup_end_lsn
 
-    def _copy_database(self, source, target, lsn):
-        raise ValueError("CREATE DATABASE ... STRATEGY file_copy is not supported yet")
+    def _reader(self) -> WalReader:
+        return WalReader(
+            self.ready_lsn,
+            self.journal.segment_bytes,
+            self.ids.system_identifier,
+            version=self.versions.major,
+        )
 
-    # --- background
+    # --- WAL in ---------------------------------------------------------------------------------
+
+    def notify_wal(self) -> None:
+        """The journal has more bytes."""
+        self.wal_arrived.set()
 
     def ingest_step(self) -> bool:
-        """Take what the journal has next; returns whether there was anything."""
-        if self.wal is None:
+        """Take what the journal has next; returns whether there was anything.
+
+        CorruptionError: the WAL is damaged or cannot be understood; nothing after it is taken.
+        """
+        wal = self._wal
+        if wal is None:
             return False
-        lsn = self.wal.reader.lsn
-        data = self.journal.read(lsn, READ_BYTES)
+        lsn = wal.reader.lsn
+        try:
+            data = self.journal.read(lsn, READ_BYTES)
+        except JournalRewoundError as rewound:
+            if rewound.lsn < self.ready_lsn:
+                raise CorruptionError(
+                    "timeline switch", show_lsn(rewound.lsn), "nothing ingested above it",
+                    f"ready LSN {show_lsn(self.ready_lsn)}",
+                ) from rewound  # fmt: skip
+            wal.reader = self._reader()
+            return True
         if not data:
             return False
-        self.wal.consume(lsn, memoryview(data))
+        wal.consume(lsn, memoryview(data))
         return True
 
-    def freeze_if_needed(self) -> None:
-        """Freeze the open memtable if it holds anything, so that the next flush takes it."""
+    def _copy(self, source: tuple[int, int], target: tuple[int, int], lsn: int) -> None:
+        """CREATE DATABASE by file copy, by the ingest thread and without the lock."""
+        copy = DatabaseCopy(self.versions, lsn)
+        info = copy.write(source, target, self._create_bundle(FileKind.IMAGE))
+        if info is not None:
+            self._commit(info)
+            self.versions.layers_lsn = max(self.versions.layers_lsn, lsn)
+        files = copy.files(source)
+        with self.versions.lock:
+            for key, blocks in copy.sizes:
+                root = self.table.intern(*key)
+                self.ingest.cut(root, 1, blocks, 0, lsn, lsn - 1)
+            for key, blocks in copy.unreadable:
+                number = self.table.intern(*key)
+                poison = memoryview(bytes([version.UNREADABLE, 4, 0, 0]))
+                for block in range(blocks):
+                    self.ingest.memtable.put(number, block, lsn, poison, True)
+            cluster = self._cluster
+            assert cluster is not None, "records are ingested by way of it"
+            for code, content in files:
+                cluster.put_file(*target, code, content, lsn)
+
+    # --- flush ----------------------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Freeze the open memtable if anything came since the last time, for the next flush."""
         with self.versions.lock:
             if self.ready_lsn > self.durable_lsn and not self.versions.frozen:
                 self.versions.freeze()
 
     def flush_step(self) -> bool:
+        """Flush the oldest frozen memtable; False if there is none, or its WAL is not on disk."""
         with self.versions.lock:
-            if not self.versions.frozen:
-                return False
-            memtable = self.versions.frozen[-1]
-        layers = self.versions.layers
-        records = [Progress(durable_lsn=memtable.lsn_end)]
+            frozen = self.versions.frozen
+        if not frozen or self.journal.flushed_lsn < frozen[-1].lsn_end:
+            return False
+        memtable = frozen[-1]
+        progress = Progress(durable_lsn=memtable.lsn_end)
         if memtable.entry_count:
             run = sorted_run(memtable, self.versions.key, self.table.count)
-            info = write_bundle(self.create_bundle(FileKind.L0), run)
-            records.insert(0, file_added(info))
-            layers = layers.with_bundle(
-                BundleReader(self.storage, self.layers_directory / info.name.text)
-            )
-        self.manifest.append(*records)
-        self.versions.publish(memtable, layers)
+            info = write_bundle(self._create_bundle(FileKind.L0), run)
+            self._commit(info, progress)
+        else:
+            with self._committing:
+                self.manifest.append(progress)
+        self.versions.publish(memtable)
+        self.journal.trim(self.durable_lsn)
+        self.manifest.compact_if_worthwhile()
         return True
 
-    def status(self):
-        from formats.lsn import show
-
-        def text(lsn):
-            return show(lsn) if lsn else None
-
-        journal = self.journal
-        return {
-            "tenant": self.ids and self.ids.tenant,
-            "timeline": self.ids and self.ids.timeline,
-            "received_lsn": text(journal and journal.received_lsn),
-            "flushed_lsn": text(journal and journal.flushed_lsn),
-            "ready_lsn": text(self.ready_lsn),
-            "durable_lsn": text(self.durable_lsn),
-            "remote_lsn": None,
-            "horizon_lsn": text(self.horizon_lsn),
-            "lag_bytes": (journal.received_lsn - self.ready_lsn) if journal else None,
-            "layer_count": len(self.versions.layers.bundles),
-            "layer_bytes": 0,
-            "journal_bytes": 0,
-            "debt_bytes": 0,
-            "counters": dict(self.versions.counters),
-        }
+    def _commit(self, info: BundleInfo, *more: Record) -> None:
+        """Manifest, then index, then layer map: from here on a bundle counts."""
+        assert self._index is not None
+        assert self._layers is not None
+        path = self.paths.layers / info.name.text
+        reader = BundleReader(self.storage, path, info.directory_frame)
+        with self._committing:
+            self.manifest.append(file_added(info), *more)
+            state = self.manifest.state
+            commit_flush(self._index, reader, info, state.durable_lsn, state.serial)
+            self._layers.add_bundle(info)
 
     def close(self) -> None:
-        with self.versions.lock:
-            self.versions.freeze()
-        while self.flush_step():
-            pass
+        """Flush everything and let go of the directory; the threads must have stopped."""
+        if self.is_complete:
+            self.journal.sync()
+            while self.flush_step():
+                pass
+            self.freeze()
+            while self.flush_step():
+                pass
+            self.manifest.close()
+        if self._journal is not None:
+            self._journal.close()
+        if self._index is not None:
+            self._index.close()
+        self.storage.close(self._lock)
+
+    # --- status ---------------------------------------------------------------------------------
+
+    def status(self) -> Mapping[str, object]:
+        """The engine's part of `pageserver status`; LSNs as text, None where there is none."""
+        files = self._manifest.state.files.values() if self._manifest is not None else ()
+        journal = self._journal
+        received = journal.received_lsn if journal is not None else 0
+        flushed = journal.flushed_lsn if journal is not None else 0
+        ignored = self._cluster.ignored if self._cluster is not None else {}
+        l0_bytes = sum(file.bytes_total for file in files if file.name.startswith("l0"))
+        return {
+            "tenant": self._ids.tenant if self._ids is not None else None,
+            "timeline": self._ids.timeline if self._ids is not None else None,
+            "received_lsn": _lsn_text(received),
+            "flushed_lsn": _lsn_text(flushed),
+            "ready_lsn": _lsn_text(self.ready_lsn),
+            "durable_lsn": _lsn_text(self.durable_lsn),
+            "remote_lsn": None,
+            "horizon_lsn": _lsn_text(self.horizon_lsn),
+            "slot": self.slot or None,
+            "lag_bytes": max(0, received - self.ready_lsn) if self.ready_lsn else 0,
+            "layer_count": len(files),
+            "layer_bytes": sum(file.bytes_total for file in files),
+            "journal_bytes": received - journal.start_lsn if journal is not None else 0,
+            "debt_bytes": l0_bytes,
+            "counters": {
+                **self.versions.counters,
+                "cache_hits": self.versions.cache.hits,
+                "cache_bases": self.versions.cache.bases,
+                "cache_misses": self.versions.cache.misses,
+                "records": self.ingest.records,
+                "page_images": self.ingest.images,
+                "unreadable_versions": self.ingest.unreadable,
+                **{f"ignored: {name}": count for name, count in sorted(ignored.items())},
+            },
+        }
+
+
+def _lsn_text(lsn: int) -> str | None:
+    return show_lsn(lsn) if 0 < lsn < NEVER else None
 
 
 def file_added(info: BundleInfo) -> FileAdded:
+    """The manifest's record of a finished bundle."""
+    footer = info.footer
     return FileAdded(
-        info.name.text,
-        info.bytes_total,
-        info.footer.lsn_start,
-        info.footer.lsn_end,
-        info.footer_crc,
+        info.name.text, info.bytes_total, footer.lsn_start, footer.lsn_end, info.footer_crc
     )

@@ -13,14 +13,13 @@ cdef class Reconstruct:
     cdef public Part part
     cdef public uint64_t new_page_lsn_max, applied
 
-    @cython.locals(start=Py_ssize_t, length=Py_ssize_t, lsn=uint64_t, kind=uint32_t, fuzzy=int,
-                   number=uint32_t)
+    @cython.locals(target=uint8_t[::1], source=uint8_t[::1], start=Py_ssize_t, length=Py_ssize_t,
+                   lsn=uint64_t, kind=uint32_t, fuzzy=int, number=uint32_t)
     cpdef int page(self, VersionSet versions, uint32_t oldest, uint8_t[::1] out, Py_ssize_t pos,
                    bint has_base) except -1 nogil
     @cython.locals(hole_offset=Py_ssize_t, hole_length=Py_ssize_t, tail=Py_ssize_t)
     cdef int _image(self, uint8_t[::1] target, const uint8_t[::1] source, Py_ssize_t start,
                     Py_ssize_t length) except -1 nogil
-    @cython.locals(part=Part)
-    cdef int _record(self, uint8_t[::1] target, const uint8_t[::1] source, Py_ssize_t start,
-                     Py_ssize_t length, uint64_t lsn, int fuzzy) except -1 nogil
+    cdef int _record(self, Part part, uint8_t[::1] target, const uint8_t[::1] source,
+                     Py_ssize_t start, Py_ssize_t length, uint64_t lsn, int fuzzy) except -1 nogil
     cdef bint _may_be_new(self, Part part) except -1 nogil

@@ -22,7 +22,6 @@ class Reconstruct:
         """`version` is PostgreSQL's major version."""
         self.part = Part()
         self.part.version = version
-        self.part.hint_bits_logged = True
         self.new_page_lsn_max = 0
         self.applied = 0
 
@@ -50,7 +49,7 @@ class Reconstruct:
                     pages.set_lsn(target, lsn)
                 fuzzy = kind == 3
             elif kind == 8:
-                fuzzy = self._record(target, source, start, length, lsn, fuzzy)
+                fuzzy = self._record(self.part, target, source, start, length, lsn, fuzzy)
             elif kind == 16:
                 effect.apply(target, source, start, length)
             elif kind == 32:
@@ -73,11 +72,11 @@ class Reconstruct:
         coding.copy(target, tail, source, start + 6 + hole_offset, 8192 - tail)
         return 0
 
-    def _record(self, target, source, start, length, lsn, fuzzy):
+    def _record(self, part, target, source, start, length, lsn, fuzzy):
         """Redo one record's part; returns whether the page is still fuzzy."""
-        part = self.part
         part.load(source, start, length)
         part.lsn = lsn
+        part.hint_bits_logged = part.flags & 2
         if part.flags & 1:
             coding.fill(target, 0, 8192, 0)
             fuzzy = 0

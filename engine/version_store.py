@@ -5,13 +5,14 @@
     get_pages <───────┴───────────────────────────┴─────────────────────────┘
 
 One lock, held for microseconds: ingest holds it for a step, a reader while it looks up and copies
-what the memtables have. What a reader needs of the layers it reads without the lock, from the
-layer map that it saw under it: `publish` puts a bundle in the map and drops its memtable at once.
+what the memtables have. What a reader needs of the layers it reads without the lock, from the layer
+map, which has a memtable's bundle before `publish` drops the memtable: what is being flushed
+is seen at least once.
 """
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from engine.chunk_table import ChunkTable
 from engine.errors import RequestError
@@ -33,12 +34,8 @@ from engine.relation_history import RelationHistory
 from engine.version_set import VersionSet
 from formats.chunk import ChunkKey, ChunkKind, Fork
 from formats.cluster_path import small_file_key, small_file_path
-from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from formats.pagestream import PageBatch
-
-if TYPE_CHECKING:
-    from engine.layer_map import LayerMap
 
 PAGE_BYTES = 8192
 READER_CAPACITY = 1024
@@ -52,16 +49,36 @@ HOT_BYTES = 64 << 10
 FAILED = 255  # a PageBatch status: the reason is in batch.errors
 
 
+class LayerMap(Protocol):
+    """Where versions lie that are in no memtable (engine/layer_map.py)."""
+
+    def collect(
+        self, key: bytes, block: int, lsn_max: int, lsn_floor: int, into: VersionSet
+    ) -> bool: ...
+
+    def collect_batch(self, query: LayerQuery) -> None: ...
+
+
+class NoLayers:
+    """The layers of a store that has none: before the base backup is complete."""
+
+    def collect(
+        self, key: bytes, block: int, lsn_max: int, lsn_floor: int, into: VersionSet
+    ) -> bool:
+        return False
+
+    def collect_batch(self, query: LayerQuery) -> None:
+        return
+
+
 class VersionStore:
     """Pages of one cluster by LSN. Reading methods may be called by many threads at once."""
 
-    def __init__(
-        self, table: ChunkTable, ingest: Ingest, layers: "LayerMap", memory_bytes_max: int
-    ) -> None:
-        """`major` is PostgreSQL's version, known once a base backup was begun."""
+    def __init__(self, table: ChunkTable, ingest: Ingest, memory_bytes_max: int) -> None:
+        """`major`, PostgreSQL's version, and `layers` are set when they are known."""
         self.table = table
         self.ingest = ingest
-        self.layers = layers
+        self.layers: LayerMap = NoLayers()
         self.major = 0
         self.memtable_bytes = memory_bytes_max // MEMTABLE_SHARE
         self.cache = PageCache(memory_bytes_max // CACHE_SHARE)
@@ -73,6 +90,7 @@ class VersionStore:
         self.durable_lsn = 0
         self.layers_lsn = 0  # nothing in the layers is newer
         self.horizon_lsn = 0
+        self.backup_end_lsn = 0
         self.history = RelationHistory(table, ingest.cuts, self._collect, self.lock)
         self._keys: dict[int, bytes] = {}
         self._readers = threading.local()
@@ -113,13 +131,12 @@ class VersionStore:
         entries = self.memtable_bytes // 96
         return Memtable(self.memtable_bytes, entries, entries // 2, HOT_RECORDS, HOT_BYTES)
 
-    def publish(self, memtable: Memtable, layers: "LayerMap") -> None:
-        """The oldest frozen memtable is in the layers now: drop it and read from them."""
+    def publish(self, memtable: Memtable) -> None:
+        """The oldest frozen memtable is in the layers now: drop it."""
         with self.lock:
             if self.frozen[-1] is not memtable:
                 raise RuntimeError("memtables are flushed in the order in which they were frozen")
             self.frozen = self.frozen[:-1]
-            self.layers = layers
             self.durable_lsn = memtable.lsn_end
             self.layers_lsn = max(self.layers_lsn, memtable.lsn_end)
             self.changed.notify_all()
@@ -149,15 +166,15 @@ class VersionStore:
                 if reader.recall(self.cache, count, out) == 0 and not reader.refused:
                     self.counters["pages"] += count
                     return
-                layers, still_open = self._gather(reader, count)
+                still_open = self._gather(reader, count)
         if asking:
             for i in range(count):
                 if reader.state[i] == ASK_HISTORY:
                     self._locate_in_history(reader, batch, i)
             with self.lock:
                 reader.recall(self.cache, count, out)
-                layers, still_open = self._gather(reader, count)
-        failures = self._finish(reader, count, layers, still_open, out)
+                still_open = self._gather(reader, count)
+        failures = self._finish(reader, count, still_open, out)
         with self.lock:
             reader.remember(self.cache, count, out)
         self.counters["pages"] += count
@@ -169,10 +186,10 @@ class VersionStore:
         if reader is None:
             reader = self._readers.reader = PageReader(self.table, self.major, READER_CAPACITY)
             self._readers.query = LayerQuery(READER_CAPACITY)
-        reader.reconstruct.new_page_lsn_max = self.horizon_lsn
+        reader.reconstruct.new_page_lsn_max = self.backup_end_lsn
         return reader
 
-    def _gather(self, reader: PageReader, count: int) -> "tuple[LayerMap, int]":
+    def _gather(self, reader: PageReader, count: int) -> int:
         """Collect from the memtables, newest first; called with the lock."""
         still_open = reader.gather(self.ingest.memtable, count)
         for memtable in self.frozen:
@@ -181,15 +198,15 @@ class VersionStore:
             still_open = reader.gather(memtable, count)
         if still_open:
             still_open = reader.settle(count, self.layers_lsn)
-        return self.layers, still_open
+        return still_open
 
     def _finish(
-        self, reader: PageReader, count: int, layers: "LayerMap", still_open: int, out: memoryview
+        self, reader: PageReader, count: int, still_open: int, out: memoryview
     ) -> dict[int, str]:
         """Collect the rest from the layers and rebuild the pages; returns what went wrong where."""
         failures: dict[int, str] = {}
         if still_open:
-            self._collect_from_layers(reader, count, layers, failures)
+            self._collect_from_layers(reader, count, failures)
         done = reader.rebuild(0, count, out)
         while done < count:
             failures[done] = str(reader.problem)
@@ -197,34 +214,23 @@ class VersionStore:
         return failures
 
     def _collect_from_layers(
-        self, reader: PageReader, count: int, layers: "LayerMap", failures: dict[int, str]
+        self, reader: PageReader, count: int, failures: dict[int, str]
     ) -> None:
-        """All open requests in one query; if a layer is damaged, one by one, to find out whose."""
-        asked = [i for i in range(count) if reader.state[i] == OPEN]
-        try:
-            self._query(reader, asked, layers)
-        except (CorruptionError, OSError):
-            for i in asked:
-                self._collect_alone(reader, i, layers, failures)
-
-    def _collect_alone(
-        self, reader: PageReader, i: int, layers: "LayerMap", failures: dict[int, str]
-    ) -> None:
-        try:
-            self._query(reader, [i], layers)
-        except (CorruptionError, OSError) as error:
-            failures[i] = str(error)
-            reader.state[i] = REFUSED
-
-    def _query(self, reader: PageReader, asked: list[int], layers: "LayerMap") -> None:
+        """Ask the layers for all requests that are still open."""
         query: LayerQuery = self._readers.query
         query.begin(reader.versions)
+        asked = [i for i in range(count) if reader.state[i] == OPEN]
         for i in asked:
-            key = self.key(reader.chunk[i])
-            query.add(key, reader.block[i], reader.floor[i], reader.lsn[i], reader.oldest[i])
-        layers.collect(query)
+            lsn, oldest = reader.lsn[i], reader.oldest[i]
+            if oldest:  # what came from a memtable may be in a bundle by now
+                lsn = reader.versions.lsn[oldest] - 1
+            query.add(self.key(reader.chunk[i]), reader.block[i], reader.floor[i], lsn, oldest)
+        self.layers.collect_batch(query)
         for place, i in enumerate(asked):
             reader.oldest[i] = query.oldest[place]
+            if place in query.errors:
+                failures[i] = str(query.errors[place])
+                reader.state[i] = REFUSED
         self.counters["layer_reads"] += len(asked)
 
     def _locate_in_history(self, reader: PageReader, batch: PageBatch, i: int) -> None:
@@ -253,14 +259,12 @@ class VersionStore:
         """A block's versions from the memtables and the layers."""
         versions.begin()
         with self.lock:
-            layers = self.layers
             for memtable in (self.ingest.memtable, *self.frozen):
                 if memtable.collect(chunk, block, lsn_floor, lsn_max, versions):
                     return
-        query = LayerQuery(1)
-        query.begin(versions)
-        query.add(self.key(chunk), block, lsn_floor, lsn_max, versions.oldest)
-        layers.collect(query)
+        if versions.oldest:
+            lsn_max = versions.lsn[versions.oldest] - 1
+        self.layers.collect(self.key(chunk), block, lsn_max, lsn_floor, versions)
 
     def _report(
         self, reader: PageReader, batch: PageBatch, count: int, failures: dict[int, str]
@@ -293,18 +297,28 @@ class VersionStore:
         """One page of any chunk that exists at `lsn`; raises RequestError."""
         root = self.table.root[chunk]
         relation_block = block + (self.table.seg[chunk] << 17 if self.table.kind[chunk] == 1 else 0)
-        return self._read_run(chunk, block, 1, self.history.floor(root, relation_block, lsn), lsn)
+        return self._read_run(chunk, block, [self.history.floor(root, relation_block, lsn)], lsn)
 
-    def _read_run(self, chunk: int, block: int, count: int, floor: int, lsn: int) -> bytes:
-        """`count` pages of a chunk, with one floor for all; raises RequestError."""
+    def read_relation(
+        self, spc: int, db: int, rel: int, fork: int, block: int, count: int, lsn: int
+    ) -> bytes:
+        """`count` blocks of one segment of a relation; raises RequestError."""
+        root = self.history.find(ChunkKind.REL, spc, db, rel, fork, 0)
+        chunk = self._chunk_of(root, block)
+        floors = [self.history.floor(root, block + i, lsn) for i in range(count)]
+        return self._read_run(chunk, block & 0x1FFFF, floors, lsn)
+
+    def _read_run(self, chunk: int, block: int, floors: list[int], lsn: int) -> bytes:
+        """Pages of a chunk that follow each other, each with its floor; raises RequestError."""
         reader = self._reader()
         reader.versions.reset()
-        for i in range(count):
+        count = len(floors)
+        for i, floor in enumerate(floors):
             reader.ask(i, chunk, block + i, floor, lsn, i * PAGE_BYTES)
         out = memoryview(bytearray(count * PAGE_BYTES))
         with self.lock:
-            layers, still_open = self._gather(reader, count)
-        failures = self._finish(reader, count, layers, still_open, out)
+            still_open = self._gather(reader, count)
+        failures = self._finish(reader, count, still_open, out)
         if failures:
             i, problem = next(iter(failures.items()))
             key = ChunkKey(*self.table.key(chunk))
@@ -346,7 +360,8 @@ class VersionStore:
             raise RequestError(f"SLRU {kind} has no segment {segment:04X} at {show_lsn(lsn)}")
         if not self.table.held[root]:
             raise RequestError(f"SLRU {kind} segment {segment:04X} is not held here (see --chunks)")
-        return self._read_run(root, 0, blocks, self.history.floor(root, 0, lsn), lsn)
+        floors = [self.history.floor(root, block, lsn) for block in range(blocks)]
+        return self._read_run(root, 0, floors, lsn)
 
     def files(self, lsn: int) -> Sequence[str]:
         """Names of the small files that exist at `lsn`."""
@@ -356,10 +371,16 @@ class VersionStore:
     def file(self, name: str, lsn: int) -> bytes:
         """A small file's content; raises RequestError if it does not exist at `lsn`."""
         key = small_file_key(name)
-        root = self.history.find(*key) if key is not None else -1
+        if key is None:
+            raise RequestError(f"{name} is not a file that is kept")
+        return self.read_file(key, lsn)
+
+    def read_file(self, key: ChunkKey, lsn: int) -> bytes:
+        """The same by chunk key."""
+        root = self.history.find(*key)
         exists, blocks = self.history.state(root, lsn) if root >= 0 else (False, 0)
         if not exists:
-            raise RequestError(f"there is no file {name} at {show_lsn(lsn)}")
+            raise RequestError(f"there is no file {small_file_path(key)} at {show_lsn(lsn)}")
         content = b""
         for block in range(blocks):
             versions = VersionSet(2 * PAGE_BYTES, 8)

@@ -8,6 +8,7 @@ microseconds only. After it come images of the pages whose chains have grown lon
 seconds of pgbench wrote 49,050 records to one block, and no read may apply that many).
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import lz4.block
@@ -43,6 +44,9 @@ def decompress_image(codec: int, data: memoryview, pos: int, length: int, raw: i
     return page
 
 
+CopyDatabase = Callable[[tuple[int, int], tuple[int, int], int], None]
+
+
 class IngestHost(Protocol):
     """What ingest needs of the store around it."""
 
@@ -66,12 +70,19 @@ class WalIngest:
     """The one writer of the memtable; used by one thread."""
 
     def __init__(
-        self, host: IngestHost, ingest: Ingest, cluster: ClusterRecords, reader: WalReader
+        self,
+        host: IngestHost,
+        ingest: Ingest,
+        cluster: ClusterRecords,
+        reader: WalReader,
+        copy_database: CopyDatabase,
     ) -> None:
+        """`copy_database` is called without the lock, for CREATE DATABASE by file copy."""
         self.host = host
         self.ingest = ingest
         self.cluster = cluster
         self.reader = reader
+        self.copy_database = copy_database
         self.batch = RecordBatch(RECORDS_PER_BATCH, REFERENCES_PER_BATCH)
         self.images_from_lsn = 0  # no page is materialised below the base backup's end
         self.hot_images = 0
@@ -94,7 +105,7 @@ class WalIngest:
             self.host.enter()
             try:
                 done, full = self._step(done, min(done + RECORDS_PER_STEP, count))
-                if done:
+                if done and self.cluster.pending_copy is None:
                     self.host.advance_ready(self.batch.lsn_end[done - 1])
                 hot = self._hot_pages()
             except (ValueError, IndexError, MemoryError) as error:
@@ -103,6 +114,9 @@ class WalIngest:
                 self.host.leave()
             for chunk, block, lsn in hot:
                 self._materialise(chunk, block, lsn)
+            if self.cluster.pending_copy is not None:
+                self.copy_database(*self.cluster.pending_copy)
+                self.cluster.pending_copy = None
             if full:
                 self.ingest.memtable = self.host.replace_memtable()
 
@@ -124,6 +138,8 @@ class WalIngest:
                 ingest.memtable.lsn_end = lsn
                 ingest.records += 1
                 start += 1
+                if self.cluster.pending_copy is not None:
+                    break
         return start, False
 
     def _bad_record(self, error: Exception) -> CorruptionError:

@@ -5,8 +5,6 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
-ctypedef uint8_t[::1] bytes_view
-ctypedef const uint8_t[::1] const_view
 
 
 cdef inline uint32_t u8(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFF nogil:

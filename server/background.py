@@ -73,5 +73,5 @@ class Background:
         now = time.monotonic()
         if now - self._flushed_at >= self._flush_seconds_max:
             self._flushed_at = now
-            self._store.freeze_if_needed()
+            self._store.freeze()
         return self._store.flush_step()

@@ -18,7 +18,6 @@ from engine.chunk_table import ChunkTable
 from engine.cluster_records import ClusterRecords
 from engine.errors import RequestError
 from engine.ingest import Ingest
-from engine.layer_query import LayerQuery
 from engine.record_batch import RecordBatch
 from engine.version_store import VersionStore
 from engine.wal_ingest import WalIngest, decompress_image
@@ -31,13 +30,6 @@ from tools.masks import Pair, apply_masks
 
 SEGMENT_BYTES = 16 << 20
 APPLY, PGLZ, LZ4_OR_ZSTD = 2, 4, 24
-
-
-class NoLayers:
-    """Stands in for the layer map: everything is in memory."""
-
-    def collect(self, query: LayerQuery) -> None:
-        return
 
 
 @dataclass
@@ -60,11 +52,11 @@ class Checker:
     def __init__(self, start_lsn: int, major: int, memory_bytes_max: int = 4 << 30) -> None:
         table = ChunkTable()
         self.ingest = Ingest(table, decompress_image)
-        self.store = VersionStore(table, self.ingest, NoLayers(), memory_bytes_max)
+        self.store = VersionStore(table, self.ingest, memory_bytes_max)
         self.store.major = major
-        cluster = ClusterRecords(table, self.ingest, major, self._no_copy)
+        cluster = ClusterRecords(table, self.ingest, major)
         reader = WalReader(start_lsn, SEGMENT_BYTES, version=major, zeros_end=True)
-        self.wal = WalIngest(self.store, self.ingest, cluster, reader)
+        self.wal = WalIngest(self.store, self.ingest, cluster, reader, self._no_copy)
         self.report = Report()
         self.major = major
 

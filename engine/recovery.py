@@ -1,0 +1,99 @@
+"""Opening a data directory: from what is on disk to a store that goes on where it was.
+
+    lock -> manifest (torn tail cut) -> leftovers removed -> index, checked and caught up
+         -> layer map -> relations into the chunk table -> journal; ingest replays it from the
+            durable LSN
+
+A directory without a manifest has nothing worth keeping: its base backup was never completed.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.chunk_table import ChunkTable
+from engine.frame_cache import FrameCache
+from engine.index import Index
+from engine.index_rebuild import open_index
+from engine.ingest import Ingest
+from engine.layer_map import LayerMap
+from engine.manifest_log import ManifestLog
+from engine.storage import Storage
+from formats.file_name import FileName
+from formats.manifest import Manifest
+
+
+class Paths(NamedTuple):
+    """Where things lie in a data directory; docs/format.md has the picture."""
+
+    directory: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.directory / "lock"
+
+    @property
+    def manifest(self) -> Path:
+        return self.directory / "manifest"
+
+    @property
+    def layers(self) -> Path:
+        return self.directory / "layers"
+
+    @property
+    def index(self) -> Path:
+        return self.directory / "index"
+
+    @property
+    def journal(self) -> Path:
+        return self.directory / "journal"
+
+
+class OpenLayers(NamedTuple):
+    index: Index
+    layers: LayerMap
+
+
+def is_complete(storage: Storage, paths: Paths) -> bool:
+    """Whether the directory has a base backup."""
+    return storage.exists(paths.manifest)
+
+
+def remove_everything(storage: Storage, paths: Paths) -> None:
+    """Empty a directory whose base backup was cut off."""
+    for directory in (paths.layers, paths.index, paths.journal):
+        if storage.exists(directory):
+            for name in storage.list(directory):
+                storage.remove(directory / name)
+
+
+def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list[str]:
+    """Remove bundles that the manifest does not name: what a crash left; returns their names."""
+    named = {name.text for name in manifest.files}
+    leftovers = [name for name in storage.list(paths.layers) if name not in named]
+    for name in leftovers:
+        FileName.parse(name)  # anything else is not ours to remove
+        storage.remove(paths.layers / name)
+    if leftovers:
+        storage.sync_directory(paths.layers)
+    return leftovers
+
+
+def open_layers(
+    storage: Storage, paths: Paths, manifest: ManifestLog, frames: FrameCache
+) -> OpenLayers:
+    """The index and the layer map; CorruptionError says what is damaged and what to do."""
+    index = open_index(storage, paths.index, manifest.state, paths.layers)
+    return OpenLayers(index, LayerMap(storage, paths.layers, index, frames))
+
+
+def load_relations(index: Index, table: ChunkTable, ingest: Ingest) -> None:
+    """Present sizes and cuts of all relations, SLRU segments and files, as of the durable LSN."""
+    for key, state in index.relations():
+        root = table.intern(*key)
+        table.exists[root] = state.exists
+        table.blocks[root] = state.n_blocks
+        table.change_lsn[root] = state.lsn
+        if state.cuts:
+            ingest.cuts[root] = [(cut.lsn, cut.n_blocks) for cut in state.cuts]
+            table.cut_lsn[root] = state.cuts[-1].lsn
+            table.cut_blocks[root] = state.cuts[-1].n_blocks
