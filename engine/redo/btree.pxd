@@ -12,43 +12,43 @@ cdef int DELETE, UNLINK_PAGE, UNLINK_PAGE_META, NEW_ROOT, MARK_PAGE_HALF_DEAD, V
 
 @cython.locals(info=int)
 cpdef int redo(Part part) except -1 nogil
-cdef Py_ssize_t main_data(Part part, int length) except -1 nogil
-cdef int unexpected_block() except -1 nogil
+cdef Py_ssize_t _main_data(Part part, int length) except -1 nogil
+cdef int _unexpected_block() except -1 nogil
 
 @cython.locals(number=int)
-cdef int insert_leaf(Part part) except -1 nogil
-cdef int insert_upper(Part part) except -1 nogil
-cdef int insert_meta(Part part) except -1 nogil
+cdef int _insert_leaf(Part part) except -1 nogil
+cdef int _insert_upper(Part part) except -1 nogil
+cdef int _insert_meta(Part part) except -1 nogil
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", number=int, index=int)
-cdef int insert_posting(Part part) except -1 nogil
+cdef int _insert_posting(Part part) except -1 nogil
 
-cdef int split(Part part, bint new_on_left) except -1 nogil
+cdef int _split(Part part, bint new_on_left) except -1 nogil
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", old=uint8_t[::1],
                main=Py_ssize_t, split_at=int, number=int, index=int, end=Py_ssize_t, length=int,
                high_key=Py_ssize_t, high_key_length=int, first=int, n=int, flags=int)
-cdef int split_left(Part part, bint new_on_left) except -1 nogil
+cdef int _split_left(Part part, bint new_on_left) except -1 nogil
 @cython.locals(level=uint32_t, following=int64_t)
-cdef int split_right(Part part) except -1 nogil
+cdef int _split_right(Part part) except -1 nogil
 
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", old=uint8_t[::1],
                run=Py_ssize_t, end=Py_ssize_t, n=int, count=int, merged=int)
-cdef int dedup(Part part) except -1 nogil
+cdef int _dedup(Part part) except -1 nogil
 
-cdef int delete(Part part) except -1 nogil
-cdef int vacuum(Part part) except -1 nogil
+cdef int _delete(Part part) except -1 nogil
+cdef int _vacuum(Part part) except -1 nogil
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", numbers=uint16_t[::1],
                deleted=int, shrunk=int, shrunk_numbers=Py_ssize_t, pos=Py_ssize_t,
                end=Py_ssize_t, i=int, tids=int)
-cdef int delete_tuples(Part part, Py_ssize_t counts) except -1 nogil
+cdef int _delete_tuples(Part part, Py_ssize_t counts) except -1 nogil
 
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", main=Py_ssize_t, left=uint32_t,
                right=uint32_t, number=int)
-cdef int mark_page_half_dead(Part part) except -1 nogil
+cdef int _mark_page_half_dead(Part part) except -1 nogil
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", main=Py_ssize_t, left=uint32_t,
                right=uint32_t)
-cdef int unlink_page(Part part) except -1 nogil
-cdef int unlink_page_meta(Part part) except -1 nogil
+cdef int _unlink_page(Part part) except -1 nogil
+cdef int _unlink_page_meta(Part part) except -1 nogil
 @cython.locals(level=uint32_t)
-cdef int new_root(Part part) except -1 nogil
-cdef int meta_cleanup(Part part) except -1 nogil
-cdef int restore_meta(Part part) except -1 nogil
+cdef int _new_root(Part part) except -1 nogil
+cdef int _meta_cleanup(Part part) except -1 nogil
+cdef int _restore_meta(Part part) except -1 nogil

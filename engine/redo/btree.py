@@ -1,17 +1,16 @@
 # cython: annotation_typing=False, wraparound=False, initializedcheck=False
 """Redo of btree records, resource manager 11: one function for each opcode.
 
-They do what the functions named in parentheses do in access/nbtree/nbtxlog.c of PostgreSQL 15.18 and
-18.6; records are laid out as access/nbtxlog.h says (the same in 14 to 18 for what redo reads).
+They do what the functions named in parentheses do in access/nbtree/nbtxlog.c of PostgreSQL 15.18
+and 18.6; records are laid out as access/nbtxlog.h says (the same in both for what redo reads).
 
 Line pointers, tuples and padding end up where PostgreSQL's redo puts them: later records name
-tuples by number, and what fits depends on the order in which they lie. Free space may hold other
-leftovers. Not redo: REUSE_PAGE (0xD0), which names no block and is for standbys with queries.
+tuples by number, and images of the page follow. Not here: REUSE_PAGE (0xD0), which references no
+block and concerns standbys that run queries.
 """
 
 from engine.redo import btree_page as pages
 from engine.redo import btree_posting as postings
-from engine.redo.part import Part
 from formats import coding
 from formats import page as layout
 
@@ -35,81 +34,81 @@ def redo(part):
     """Bring part.page to its state after the record; 1: its pd_lsn is to be set (btree_redo)."""
     info = part.info & 0xF0
     if info == INSERT_LEAF:
-        insert_leaf(part)
+        _insert_leaf(part)
     elif info == INSERT_POSTING:
-        insert_posting(part)
+        _insert_posting(part)
     elif info == INSERT_UPPER:
-        insert_upper(part)
+        _insert_upper(part)
     elif info == INSERT_META:
-        insert_meta(part)
+        _insert_meta(part)
     elif info == SPLIT_LEFT:
-        split(part, True)
+        _split(part, True)
     elif info == SPLIT_RIGHT:
-        split(part, False)
+        _split(part, False)
     elif info == DEDUP:
-        dedup(part)
+        _dedup(part)
     elif info == DELETE:
-        delete(part)
+        _delete(part)
     elif info == VACUUM:
-        vacuum(part)
+        _vacuum(part)
     elif info == MARK_PAGE_HALF_DEAD:
-        mark_page_half_dead(part)
+        _mark_page_half_dead(part)
     elif info == UNLINK_PAGE:
-        unlink_page(part)
+        _unlink_page(part)
     elif info == UNLINK_PAGE_META:
-        unlink_page_meta(part)
+        _unlink_page_meta(part)
     elif info == NEW_ROOT:
-        new_root(part)
+        _new_root(part)
     elif info == META_CLEANUP:
-        meta_cleanup(part)
+        _meta_cleanup(part)
     else:
         raise ValueError("btree record of an unknown opcode")
     return 1
 
 
-def main_data(part, length):
+def _main_data(part, length):
     """Where the main data starts, which must have `length` bytes."""
     if part.main_length < length:
         raise ValueError("btree record whose main data is too short")
     return part.main
 
 
-def unexpected_block():
+def _unexpected_block():
     raise ValueError("btree record with a block that its opcode does not have")
 
 
-def insert_leaf(part):
+def _insert_leaf(part):
     """A tuple more on a leaf page (btree_xlog_insert)."""
     if part.block_id != 0:
-        return unexpected_block()
-    number = coding.u16(part.bytes, main_data(part, 2))
+        return _unexpected_block()
+    number = coding.u16(part.bytes, _main_data(part, 2))
     return pages.add(part.page, part.bytes, part.data, part.data_length, number)
 
 
-def insert_upper(part):
-    """A downlink more on an inner page; its left neighbour's split is complete (btree_xlog_insert)."""
+def _insert_upper(part):
+    """A downlink more on an inner page, which completes a split below (btree_xlog_insert)."""
     if part.block_id == 1:
         return pages.clear_flag(part.page, pages.INCOMPLETE_SPLIT)
-    return insert_leaf(part)
+    return _insert_leaf(part)
 
 
-def insert_meta(part):
-    """The same on a page that was alone on its level: it was where searches start, no longer."""
+def _insert_meta(part):
+    """The same above a level that had a single page so far: searches start here from now on."""
     if part.block_id == 2:
-        return restore_meta(part)
-    return insert_upper(part)
+        return _restore_meta(part)
+    return _insert_upper(part)
 
 
-def insert_posting(part):
+def _insert_posting(part):
     """A tuple more whose TID lies within the posting list before it (btree_xlog_insert).
 
     It enters that list, whose last TID makes the new tuple. Data: u16 index in the list, tuple.
     """
     if part.block_id != 0:
-        return unexpected_block()
+        return _unexpected_block()
     page = part.page
     source = part.bytes
-    number = coding.u16(source, main_data(part, 2))
+    number = coding.u16(source, _main_data(part, 2))
     if part.data_length < 10:
         raise ValueError("btree insertion without a tuple")
     index = coding.u16(source, part.data)
@@ -117,30 +116,30 @@ def insert_posting(part):
     return postings.insert_tid(page, number - 1, index, source, part.data + 2, number)
 
 
-def split(part, new_on_left):
+def _split(part, new_on_left):
     """Half of a page's tuples go to a new page on its right (btree_xlog_split)."""
     if part.block_id == 0:
-        return split_left(part, new_on_left)
+        return _split_left(part, new_on_left)
     if part.block_id == 1:
-        return split_right(part)
+        return _split_right(part)
     if part.block_id == 2:
         return pages.set_previous(part.page, part.block(1))
     if part.block_id == 3:
         return pages.clear_flag(part.page, pages.INCOMPLETE_SPLIT)
-    return unexpected_block()
+    return _unexpected_block()
 
 
-def split_left(part, new_on_left):
+def _split_left(part, new_on_left):
     """The page itself gets a high key and keeps the tuples before the split point.
 
-    Main data: u32 level, u16 first number that goes right, u16 number of the new tuple, u16 index in
-    the posting list that it splits, 0 if none. Data: the new tuple, if it stays here or splits a
+    Main data: u32 level, u16 first number that goes right, u16 number of the new tuple, u16 index
+    in the posting list that it splits, 0 if none. Data: the new tuple, if it stays here or splits a
     posting list (which stays here even where the new tuple goes right); the high key.
     """
     page = part.page
     source = part.bytes
     old = part.scratch
-    main = main_data(part, 10)
+    main = _main_data(part, 10)
     split_at = coding.u16(source, main + 4)
     number = coding.u16(source, main + 6)
     index = coding.u16(source, main + 8)
@@ -176,29 +175,29 @@ def split_left(part, new_on_left):
     return pages.set_next(page, part.block(1))
 
 
-def split_right(part):
+def _split_right(part):
     """The new page holds nothing but what its data says."""
-    level = coding.u32(part.bytes, main_data(part, 10))
+    level = coding.u32(part.bytes, _main_data(part, 10))
     following = part.block(2)
     if following < 0:
-        following = 0
+        following = 0  # the last page of its level
     pages.start(part.page, part.block(0), following, level, 0)
     return pages.restore(part.page, part.bytes, part.data, part.data_length)
 
 
-def dedup(part):
+def _dedup(part):
     """Runs of tuples with equal keys become posting lists (btree_xlog_dedup).
 
     Main data: u16 number of runs. Data: for each, rising, u16 its first number and u16 its length.
     """
     if part.block_id != 0:
-        return unexpected_block()
+        return _unexpected_block()
     page = part.page
     source = part.bytes
     old = part.scratch
     run = part.data
     end = run + part.data_length
-    if part.data_length != 4 * coding.u16(source, main_data(part, 2)):
+    if part.data_length != 4 * coding.u16(source, _main_data(part, 2)):
         raise ValueError("btree deduplication whose data does not hold its runs")
     n = pages.start_anew(page, old)
     count = layout.max_offset(old)
@@ -220,27 +219,27 @@ def dedup(part):
     return pages.clear_flag(page, pages.HAS_GARBAGE)
 
 
-def delete(part):
+def _delete(part):
     """An insertion removed dead tuples to make room (btree_xlog_delete)."""
-    return delete_tuples(part, main_data(part, 8) + 4)
+    return _delete_tuples(part, _main_data(part, 8) + 4)
 
 
-def vacuum(part):
+def _vacuum(part):
     """VACUUM removed dead tuples; from 18 on redo resets the cycle as well (btree_xlog_vacuum)."""
-    delete_tuples(part, main_data(part, 4))
+    _delete_tuples(part, _main_data(part, 4))
     if part.version >= 18:
         coding.put_u16(part.page, pages.CYCLE, 0)
     return 0
 
 
-def delete_tuples(part, counts):
+def _delete_tuples(part, counts):
     """Take TIDs out of some posting lists, then delete some tuples.
 
     At `counts` stand two u16: tuples to delete, posting lists to shrink. Data: the numbers of the
     ones, of the others, and for each of these u16 how many TIDs and u16 indexes of them.
     """
     if part.block_id != 0:
-        return unexpected_block()
+        return _unexpected_block()
     page = part.page
     source = part.bytes
     numbers = part.numbers
@@ -266,7 +265,7 @@ def delete_tuples(part, counts):
     return pages.clear_flag(page, pages.HAS_GARBAGE)
 
 
-def mark_page_half_dead(part):
+def _mark_page_half_dead(part):
     """First step of deleting an empty leaf: its downlink goes (btree_xlog_mark_page_halfdead).
 
     Main data: u16 number of the downlink, u16 0, u32 leaf, left sibling, right sibling, top parent.
@@ -274,13 +273,13 @@ def mark_page_half_dead(part):
     """
     page = part.page
     source = part.bytes
-    main = main_data(part, 20)
+    main = _main_data(part, 20)
     if part.block_id == 0:
         left = coding.u32(source, main + 8)
         right = coding.u32(source, main + 12)
         return pages.half_dead(page, left, right, coding.u32(source, main + 16))
     if part.block_id != 1:
-        return unexpected_block()
+        return _unexpected_block()
     pages.check(page)
     number = coding.u16(source, main)
     right = pages.block_number(page, layout.item_offset(page, number + 1))
@@ -288,15 +287,15 @@ def mark_page_half_dead(part):
     return layout.index_tuple_delete(page, number + 1)
 
 
-def unlink_page(part):
+def _unlink_page(part):
     """Second step: out of its level's chain (btree_xlog_unlink_page).
 
-    Main data: u32 left sibling, right sibling, level, 0, u64 transaction; where the page is not the
-    half-dead leaf itself but above it, then u32 left sibling, right sibling, top parent of the leaf.
+    Main data: u32 left sibling, right sibling, level, 0, u64 transaction, u32 left sibling, right
+    sibling, top parent of the half-dead leaf: block 3, where block 0 is a page above it.
     """
     page = part.page
     source = part.bytes
-    main = main_data(part, 36)
+    main = _main_data(part, 36)
     left = coding.u32(source, main)
     right = coding.u32(source, main + 4)
     if part.block_id == 0:
@@ -309,39 +308,39 @@ def unlink_page(part):
         left = coding.u32(source, main + 24)
         right = coding.u32(source, main + 28)
         return pages.half_dead(page, left, right, coding.u32(source, main + 32))
-    return unexpected_block()
+    return _unexpected_block()
 
 
-def unlink_page_meta(part):
+def _unlink_page_meta(part):
     """The same where one page remains on its level: searches start there from now on."""
     if part.block_id == 4:
-        return restore_meta(part)
-    return unlink_page(part)
+        return _restore_meta(part)
+    return _unlink_page(part)
 
 
-def new_root(part):
+def _new_root(part):
     """An index's first page, or one level more (btree_xlog_newroot). Main: u32 block, u32 level."""
     if part.block_id == 1:
         return pages.clear_flag(part.page, pages.INCOMPLETE_SPLIT)
     if part.block_id == 2:
-        return restore_meta(part)
+        return _restore_meta(part)
     if part.block_id != 0:
-        return unexpected_block()
-    level = coding.u32(part.bytes, main_data(part, 8) + 4)
+        return _unexpected_block()
+    level = coding.u32(part.bytes, _main_data(part, 8) + 4)
     pages.start(part.page, 0, 0, level, pages.IS_ROOT)
     if level == 0:
         return 0
     return pages.restore(part.page, part.bytes, part.data, part.data_length)
 
 
-def meta_cleanup(part):
+def _meta_cleanup(part):
     """VACUUM noted on the meta page how many deleted pages it could not recycle."""
     if part.block_id != 0:
-        return unexpected_block()
-    return restore_meta(part)
+        return _unexpected_block()
+    return _restore_meta(part)
 
 
-def restore_meta(part):
+def _restore_meta(part):
     """The meta page is always made anew (_bt_restore_meta)."""
     if part.data_length != 28:
         raise ValueError("btree meta page whose data is of a wrong length")

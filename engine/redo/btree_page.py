@@ -108,9 +108,10 @@ def start(page, previous, following, level, flags):
 
 
 def start_anew(page, old):
-    """Move the page's content to `old` and empty it; the number of its first tuple but the high key.
+    """Move the page's content to `old` and empty it; the number of its first tuple.
 
-    Line pointers, tuples, hints and free space start anew, as in PageGetTempPageCopySpecial.
+    Line pointers, tuples, hints and free space start anew, as in PageGetTempPageCopySpecial. The
+    high key is not counted as a tuple here: where there is one, the first tuple is number 2.
     """
     check(page)
     coding.copy(old, 0, page, 0, 8192)

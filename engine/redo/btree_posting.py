@@ -9,7 +9,6 @@ The rules are those of access/nbtree/nbtdedup.c of PostgreSQL 15.18 and 18.6.
 """
 
 from engine.redo import btree_page as pages
-from engine.redo.part import Part
 from formats import coding
 from formats import page as layout
 
