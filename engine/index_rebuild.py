@@ -19,6 +19,7 @@ from engine.index import (
 )
 from engine.storage import Storage
 from formats import frame as frames
+from formats import manifest as layout
 from formats import version
 from formats.chunk import HISTORY
 from formats.errors import CorruptionError
@@ -148,3 +149,35 @@ def commit_flush(
 ) -> None:
     """One transaction for a new bundle, after its file and the manifest's entry `serial`."""
     index.commit(serial, durable_lsn, added=[bundle_for_index(reader, info)])
+
+
+def reindex(storage: Storage, root: Path) -> int:
+    """Replace the index of a data directory by one made anew; returns the number of bundles.
+
+    The new one is built beside the old one and takes its place when it is complete.
+    """
+    state, _ = layout.replay(storage.read_all(root / "manifest"), str(root / "manifest"))
+    path, beside, old = (root / name for name in ("index", "index.new", "index.old"))
+    for leftover in (beside, old):
+        _remove_directory(storage, leftover)
+    storage.make_directory(beside)
+    index = Index(beside)
+    try:
+        catch_up(index, storage, state, root / "layers")
+    finally:
+        index.close()
+    check_in_child(beside)
+    if storage.exists(path):
+        storage.rename(path, old)
+    storage.rename(beside, path)
+    storage.sync_directory(root)
+    _remove_directory(storage, old)
+    return len(state.files)
+
+
+def _remove_directory(storage: Storage, path: Path) -> None:
+    """A directory of plain files."""
+    if storage.exists(path):
+        for name in storage.list(path):
+            storage.remove(path / name)
+        storage.remove_directory(path)

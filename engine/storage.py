@@ -148,6 +148,10 @@ class Storage:
     def remove(self, path: Path) -> None:
         os.unlink(path)
 
+    def remove_directory(self, path: Path) -> None:
+        """An empty directory."""
+        path.rmdir()
+
     def make_directory(self, path: Path) -> None:
         """A directory, if it is not there yet; its parent must be."""
         path.mkdir(mode=0o700, exist_ok=True)

@@ -284,6 +284,14 @@ def slots_of_layer(raw, layer):
     return range(first, last_version(raw, layer, BLOCK_MAX, LSN_MAX) + 1)
 
 
+def version_count(raw):
+    return coding.u32(raw, 0)
+
+
+def version_layer(raw, slot):
+    return coding.u32(raw, 4 + 4 * slot)
+
+
 def version_block(raw, slot):
     return coding.u32(raw, 4 + 4 * coding.u32(raw, 0) + 4 * slot)
 

@@ -1,0 +1,151 @@
+"""What `layertool dump` shows of a file: plain values, ready for a table or for JSON."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from engine.bundle_reader import BundleReader
+from engine.storage import Storage
+from formats import frame as frames
+from formats import manifest as manifest_format
+from formats import rmgr, version
+from formats.chunk import ChunkKey
+from formats.layer_file import LayerKind
+from formats.lsn import show as show_lsn
+from formats.manifest import Record
+
+_IMAGES = {
+    version.IMAGE_WAL: "image of WAL",
+    version.IMAGE_EXACT: "exact image",
+    version.IMAGE_FUZZY: "fuzzy image",
+}
+_EFFECTS = {
+    version.VM_CLEAR: "clear of map bits",
+    version.VM_TRUNCATE: "truncation of a map",
+    version.CLOG_SET: "transaction status",
+    version.MULTIXACT_OFFSET: "multixact offsets",
+    version.MULTIXACT_MEMBER: "multixact members",
+}
+
+
+class BundleDump:
+    """A bundle, part by part; every part is checked as it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.reader = BundleReader(Storage(), path)
+
+    def header(self) -> dict[str, Any]:
+        reader, footer = self.reader, self.reader.footer
+        return {
+            "file": reader.name.text,
+            "bytes": reader.bytes_total,
+            "kind": footer.kind,
+            "epoch": reader.name.epoch,
+            "run": reader.name.run,
+            "sequence": reader.name.sequence,
+            "tenant": footer.tenant,
+            "timeline": footer.timeline,
+            "postgres_version": footer.postgres_version,
+            "lsn_start": show_lsn(footer.lsn_start),
+            "lsn_end": show_lsn(footer.lsn_end),
+            "layers": footer.layers,
+            "frames": footer.frames,
+            "versions": footer.versions,
+            "directory_offset": footer.directory_offset,
+            "table_offset": footer.table_offset,
+            "footer_crc": f"{reader.footer_crc:08x}",
+        }
+
+    def directory(self) -> Iterator[dict[str, Any]]:
+        """One row per layer, in order of chunk keys."""
+        directory = self.reader.directory
+        for row in range(directory.count):
+            yield {
+                "chunk": ChunkKey.unpack(directory.key(row)).name,
+                "stripe": directory.stripe(row),
+                "kind": LayerKind(directory.kind(row)).name.lower(),
+                "lsn_start": show_lsn(directory.lsn_start(row)),
+                "lsn_end": show_lsn(directory.lsn_end(row)),
+                "blocks": f"{directory.block_start(row)}..{directory.block_end(row)}",
+                "frames": f"{directory.frame_start(row)}..{directory.frame_end(row)}",
+                "versions": directory.versions(row),
+                "number": directory.number(row),
+            }
+
+    def frames(self) -> Iterator[dict[str, Any]]:
+        """One row per frame, in order of place."""
+        table = self.reader.table
+        for number in range(table.count):
+            yield {
+                "frame": number,
+                "offset": table.offset(number),
+                "stored": table.stored_length(number),
+                "raw": table.raw_length(number),
+                "layer": table.layer(number),
+                "block": table.block(number),
+                "lsn": show_lsn(table.lsn(number)),
+            }
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """One row per version, in order of place."""
+        directory = self.reader.directory
+        names = {
+            directory.number(row): ChunkKey.unpack(directory.key(row)).name
+            for row in range(directory.count)
+        }
+        postgres = self.reader.footer.postgres_version // 10000
+        for number in range(self.reader.table.count):
+            raw = self.reader.read_frame(number)
+            for slot in range(frames.version_count(raw)):
+                payload = raw[frames.version_start(raw, slot) : frames.version_end(raw, slot)]
+                yield {
+                    "frame": number,
+                    "chunk": names[frames.version_layer(raw, slot)],
+                    "block": frames.version_block(raw, slot),
+                    "lsn": show_lsn(frames.version_lsn(raw, slot)),
+                    "bytes": len(payload),
+                    "version": describe_version(payload, postgres),
+                }
+
+
+def describe_version(payload: bytes, postgres: int) -> str:
+    """A version's payload in a few words."""
+    kind = payload[0]
+    if kind in _IMAGES:
+        hole, length = (int.from_bytes(payload[at : at + 2], "little") for at in (2, 4))
+        return f"{_IMAGES[kind]}, hole {hole}..{hole + length}"
+    if kind == version.FILE:
+        return f"block of a file of {int.from_bytes(payload[4:8], 'little')} bytes"
+    if kind == version.RECORD:
+        init = ", initialises the page" if payload[5] & version.FLAG_INIT else ""
+        return f"{rmgr.show(postgres, payload[1], payload[2])}, block {payload[3]}{init}"
+    if kind == version.EFFECT:
+        count = int.from_bytes(payload[2:4], "little")
+        return f"effect: {_EFFECTS.get(payload[1], payload[1])} × {count}"
+    if kind == version.UNREADABLE:
+        return f"unreadable from here on: {rmgr.show(postgres, payload[1], payload[2])}"
+    if kind == version.HISTORY:
+        n_blocks = int.from_bytes(payload[4:8], "little")
+        return f"exists, {n_blocks} blocks" if payload[1] else "dropped"
+    return f"unknown kind {kind}"
+
+
+def dump_manifest(path: Path) -> list[dict[str, Any]]:
+    """One row per record of a manifest file."""
+    data = Storage().read_all(path)
+    rows = []
+    for entry in manifest_format.entries(data, str(path)):
+        for record in entry.records:
+            rows.append(
+                {"serial": entry.serial, "record": record.tag, "fields": record_fields(record)}
+            )
+    return rows
+
+
+def record_fields(record: Record) -> dict[str, Any]:
+    """The fields that say something, LSNs as PostgreSQL writes them."""
+    return {
+        name: show_lsn(value) if name.startswith("lsn") or name.endswith("lsn") else value
+        for name, value in vars(record).items()
+        if value is not None
+    }
