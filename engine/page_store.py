@@ -43,7 +43,7 @@ from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.lsn import show as show_lsn
-from formats.manifest import FileAdded, Identity, Opened, Progress, Record, SlotNamed
+from formats.manifest import FileAdded, Identity, Opened, Progress, Record
 
 FRAME_CACHE_SHARE = 8  # of the memory budget
 READ_BYTES = 1 << 20
@@ -139,7 +139,12 @@ class PageStore:
         return self._manifest is not None
 
     @property
-    def ids(self) -> Ids:
+    def ids(self) -> Ids | None:
+        """Whose pages these are; None until a base backup has begun."""
+        return self._ids
+
+    @property
+    def known_ids(self) -> Ids:
         if self._ids is None:
             raise LookupError("the base backup has not begun: the cluster is not known yet")
         return self._ids
@@ -168,16 +173,6 @@ class PageStore:
     def horizon_lsn(self) -> int:
         return self.versions.horizon_lsn
 
-    @property
-    def slot(self) -> str:
-        """The replication slot as it was persisted, "" if none."""
-        return self.manifest.state.slot if self.is_complete else ""
-
-    def name_slot(self, slot: str) -> None:
-        """Persist which replication slot is ours."""
-        if slot != self.manifest.state.slot:
-            self.manifest.append(SlotNamed(slot))
-
     # --- base backup ----------------------------------------------------------------------------
 
     def begin_base_backup(self, identity: BackupIdentity) -> None:
@@ -205,7 +200,7 @@ class PageStore:
     def finish_base_backup(self, end_lsn: int) -> None:
         """All of it came: name it in the manifest and start to ingest from the redo LSN."""
         bundles = self._taking().finish()
-        backup, ids = self._backup, self.ids
+        backup, ids = self._backup, self.known_ids
         assert backup is not None, "a backup that ends has begun"
         self._manifest = ManifestLog.create(
             self.storage,
@@ -240,7 +235,7 @@ class PageStore:
             sequence = self._sequence
         run = self._manifest.state.run if self._manifest is not None else 1
         name = FileName(kind, 0, run, sequence)
-        ids = self.ids
+        ids = self.known_ids
         return BundleWriter(
             self.storage, self.paths.layers, name, ids.tenant, ids.timeline, ids.pg_version
         )
@@ -283,7 +278,7 @@ class PageStore:
         return WalReader(
             self.ready_lsn,
             self.journal.segment_bytes,
-            self.ids.system_identifier,
+            self.known_ids.system_identifier,
             version=self.versions.major,
         )
 
@@ -414,7 +409,6 @@ class PageStore:
             "durable_lsn": _lsn_text(self.durable_lsn),
             "remote_lsn": None,
             "horizon_lsn": _lsn_text(self.horizon_lsn),
-            "slot": self.slot or None,
             "lag_bytes": max(0, received - self.ready_lsn) if self.ready_lsn else 0,
             "layer_count": len(files),
             "layer_bytes": sum(file.bytes_total for file in files),
