@@ -1,51 +1,87 @@
 cimport cython
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from formats cimport coding
-
-# One CRC instruction each. Inline assembler and not the compiler's intrinsics: those are only to
-# be had in functions compiled for a CPU that has them (a target attribute), and such a function is
-# not expanded into one compiled for any CPU; a call per 8 bytes is three times slower.
+# One instruction each. Inline assembler and not the compiler's intrinsics: those are only to be
+# had in functions compiled for a CPU that has them (a target attribute), and such a function is
+# not expanded into one compiled for any CPU; a call per 8 bytes was three times slower.
 cdef extern from *:
     """
-    #include <stdint.h>
     #if defined(__x86_64__)
-    static int has_instruction(void) { return __builtin_cpu_supports("sse4.2") != 0; }
-    static inline uint64_t step_u64(uint64_t crc, uint64_t value)
-    { __asm__("crc32q %1, %0" : "+r"(crc) : "rm"(value)); return crc; }
-    static inline uint64_t step_u8(uint64_t crc, uint8_t value)
-    { uint32_t c = (uint32_t) crc; __asm__("crc32b %1, %0" : "+r"(c) : "rm"(value)); return c; }
+    static int has_instructions(void)
+    { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
+    static inline uint64_t step_u8(uint64_t crc, const char *data, long i)
+    { uint32_t c = (uint32_t) crc; __asm__("crc32b %1, %0" : "+r"(c) : "m"(data[i])); return c; }
+    static inline uint64_t step_u32(uint64_t crc, const char *data, long i)
+    { uint32_t c = (uint32_t) crc;
+      __asm__("crc32l %1, %0" : "+r"(c) : "m"(*(const char (*)[4]) (data + i))); return c; }
+    static inline uint64_t step_u64(uint64_t crc, const char *data, long i)
+    { __asm__("crc32q %1, %0" : "+r"(crc) : "m"(*(const char (*)[8]) (data + i))); return crc; }
+    static inline uint64_t reduce(uint64_t product)
+    { uint64_t crc = 0; __asm__("crc32q %1, %0" : "+r"(crc) : "r"(product)); return crc; }
+    static inline uint64_t multiply(uint64_t a, uint64_t b)
+    { __asm__("movq %0, %%xmm0; movq %1, %%xmm1; pclmulqdq $0, %%xmm1, %%xmm0; movq %%xmm0, %0"
+              : "+r"(a) : "r"(b) : "xmm0", "xmm1"); return a; }
     #elif defined(__aarch64__) && defined(__linux__)
+    #include <string.h>
     #include <sys/auxv.h>
-    static int has_instruction(void) { return (getauxval(AT_HWCAP) >> 7) & 1; }
-    static inline uint64_t step_u64(uint64_t crc, uint64_t value)
-    { uint32_t c = (uint32_t) crc; __asm__(".arch_extension crc\\n\\tcrc32cx %w0, %w0, %x1"
-                                           : "+r"(c) : "r"(value)); return c; }
-    static inline uint64_t step_u8(uint64_t crc, uint8_t value)
-    { uint32_t c = (uint32_t) crc; __asm__(".arch_extension crc\\n\\tcrc32cb %w0, %w0, %w1"
-                                           : "+r"(c) : "r"(value)); return c; }
+    static int has_instructions(void)
+    { unsigned long have = getauxval(AT_HWCAP); return (have >> 7 & 1) && (have >> 4 & 1); }
+    static inline uint64_t step_u8(uint64_t crc, const char *data, long i)
+    { uint32_t c = (uint32_t) crc, v = (unsigned char) data[i];
+      __asm__(".arch_extension crc\\n crc32cb %w0, %w0, %w1" : "+r"(c) : "r"(v)); return c; }
+    static inline uint64_t step_u32(uint64_t crc, const char *data, long i)
+    { uint32_t c = (uint32_t) crc, v; memcpy(&v, data + i, 4);
+      __asm__(".arch_extension crc\\n crc32cw %w0, %w0, %w1" : "+r"(c) : "r"(v)); return c; }
+    static inline uint64_t reduce_onto(uint64_t crc, uint64_t v)
+    { uint32_t c = (uint32_t) crc;
+      __asm__(".arch_extension crc\\n crc32cx %w0, %w0, %x1" : "+r"(c) : "r"(v)); return c; }
+    static inline uint64_t step_u64(uint64_t crc, const char *data, long i)
+    { uint64_t v; memcpy(&v, data + i, 8); return reduce_onto(crc, v); }
+    static inline uint64_t reduce(uint64_t product) { return reduce_onto(0, product); }
+    static inline uint64_t multiply(uint64_t a, uint64_t b)
+    { __asm__(".arch_extension crypto\\n fmov d0, %x0\\n fmov d1, %x1\\n pmull v0.1q, v0.1d, v1.1d\\n"
+              " fmov %x0, d0" : "+r"(a) : "r"(b) : "v0", "v1"); return a; }
     #else
-    static int has_instruction(void) { return 0; }
-    static inline uint64_t step_u64(uint64_t crc, uint64_t value) { (void) value; return crc; }
-    static inline uint64_t step_u8(uint64_t crc, uint8_t value) { (void) value; return crc; }
+    static int has_instructions(void) { return 0; }
+    static inline uint64_t step_u8(uint64_t crc, const char *data, long i)
+    { (void) data; (void) i; return crc; }
+    #define step_u32 step_u8
+    #define step_u64 step_u8
+    static inline uint64_t reduce(uint64_t product) { return product; }
+    static inline uint64_t multiply(uint64_t a, uint64_t b) { (void) b; return a; }
     #endif
     """
-    bint has_instruction()
-    uint64_t step_u64(uint64_t crc, uint64_t value) noexcept nogil
-    uint64_t step_u8(uint64_t crc, uint8_t value) noexcept nogil
+    bint has_instructions()
+    uint64_t step_u8(uint64_t crc, const char *data, Py_ssize_t i) noexcept nogil
+    uint64_t step_u32(uint64_t crc, const char *data, Py_ssize_t i) noexcept nogil
+    uint64_t step_u64(uint64_t crc, const char *data, Py_ssize_t i) noexcept nogil
+    uint64_t reduce(uint64_t product) noexcept nogil
+    uint64_t multiply(uint64_t a, uint64_t b) noexcept nogil
 
-cdef bint HAS_INSTRUCTION
-cdef Py_ssize_t LONG_RUN, SHORT_RUN
+
+cdef inline const char *first(const uint8_t[::1] data) except NULL nogil:
+    return <const char *>&data[0]
+
+
+cdef bint HAS_INSTRUCTIONS
+cdef Py_ssize_t STEPS_MAX, CUT_MIN
 cdef uint32_t INVERT
 cdef uint32_t[256] TABLE
-cdef uint32_t[1024] LONG_SHIFT, SHORT_SHIFT
+cdef uint32_t[1025] ZEROS
 
-@cython.locals(i=Py_ssize_t)
-cpdef uint32_t by_table(uint32_t crc, const uint8_t[::1] data, Py_ssize_t pos,
-                        Py_ssize_t length) except? 0xFFFFFFFF nogil
 cpdef uint32_t update(uint32_t crc, const uint8_t[::1] data, Py_ssize_t pos,
                       Py_ssize_t length) except? 0xFFFFFFFF nogil
-@cython.locals(a=uint64_t, b=uint64_t, c=uint64_t, i=Py_ssize_t, end=Py_ssize_t)
-cdef uint32_t by_instruction(uint32_t crc, const uint8_t[::1] data, Py_ssize_t pos,
-                             Py_ssize_t length) except? 0xFFFFFFFF nogil
-cdef uint64_t shift(const uint32_t *table, uint64_t crc) noexcept nogil
+cpdef uint32_t by_table(uint32_t crc, const uint8_t[::1] data, Py_ssize_t pos,
+                        Py_ssize_t length) except? 0xFFFFFFFF nogil
+@cython.locals(crc=uint64_t)
+cpdef uint32_t of_two(const uint8_t[::1] data, Py_ssize_t pos, Py_ssize_t length,
+                      Py_ssize_t then_pos, Py_ssize_t then_length) except? 0xFFFFFFFF nogil
+cdef int _check(Py_ssize_t size, Py_ssize_t pos, Py_ssize_t length) except -1 nogil
+cdef uint64_t _advance(uint64_t crc, const char *start, Py_ssize_t pos,
+                       Py_ssize_t end) noexcept nogil
+@cython.locals(i=Py_ssize_t)
+cdef uint64_t _by_table(uint64_t crc, const char *start, Py_ssize_t pos,
+                        Py_ssize_t end) noexcept nogil
+@cython.locals(second=uint64_t, third=uint64_t, i=Py_ssize_t, run=Py_ssize_t, steps=Py_ssize_t)
+cdef uint64_t _by_instructions(uint64_t crc, const char *start, Py_ssize_t pos,
+                               Py_ssize_t end) noexcept nogil

@@ -1,4 +1,4 @@
-# cython: annotation_typing=False, wraparound=False, initializedcheck=False
+# cython: annotation_typing=False, wraparound=False, initializedcheck=False, cdivision=True
 """CRC-32C of WAL records, inside kernels.
 
 `update(crc, data, pos, length)` continues a CRC; `crc` is the value of what went before, 0 at the
@@ -6,20 +6,20 @@ start, so `update(update(0, a), b)` is the CRC of a + b. It is the value that Po
 xl_crc and that the crc32c package returns; our own files use the package (one long run a call),
 which costs more than the CRC itself for the 60 bytes of a typical record.
 
-Compiled, the CPU's CRC instruction is used where there is one. It takes three cycles before its
-result can be used but starts one a cycle, so runs are cut in three that advance side by side. The
-three values are then joined: `shift` advances a value over n zero bytes with four table look-ups,
-and CRC(a + b) = shift(CRC(a), len(b)) xor CRC(b) as long as nothing is inverted on the way.
-Without the instruction, and interpreted, a table of 256 entries does it byte by byte.
+Compiled, the CPU's CRC instruction is used where there is one. It starts once a cycle but takes
+three until its result can be used, so a run of bytes is cut in three that advance side by side.
+Their values are joined with CRC(a + b) = zeros(CRC(a), length of b) xor CRC(b), where zeros() is
+what a number of zero bytes makes of a CRC. (That holds without the inversions at a CRC's ends; they
+are made outside.) zeros() is a multiplication of polynomials by x ** (8 * n), modulo the CRC's own:
+one carry-less multiplication by a constant from a table, and the CRC instruction, which reduces.
+Without the instructions, and interpreted, a table of 256 entries does it byte by byte.
 """
 
 import cython
 
-from formats import coding
-
-LONG_RUN = 1024  # bytes of each of the three runs: page images
-SHORT_RUN = 128  # and what is left of them, and middling records
 INVERT = 0xFFFFFFFF  # a CRC begins and ends inverted
+STEPS_MAX = 512  # of 8 bytes each, in each of the three runs
+CUT_MIN = 72  # what is shorter is not worth cutting in three
 
 
 def _byte_table():
@@ -32,103 +32,125 @@ def _byte_table():
     return table
 
 
-def _shift_table(length):
-    """For each byte of a CRC and each of its values: that alone, advanced over `length` zeros."""
+def _zeros_table():
+    """Entry n is the multiplier for 8 * n zero bytes: x ** (64 * n - 33), lowest power highest bit.
+
+    33 less because the CRC instruction multiplies by x ** 32, and because the product of two
+    32-bit polynomials in this order of bits comes out shifted by one. Entry 0 is not used.
+    """
     byte_table = _byte_table()
-    # Advancing is linear over xor: do it to the 32 single bits, combine the rest.
-    bits = []
-    for bit in range(32):
-        value = 1 << bit
-        for _ in range(length):
+    table = [0]
+    value = 1
+    for _ in range(2 * STEPS_MAX):
+        table.append(value)
+        for _ in range(8):
             value = value >> 8 ^ byte_table[value & 0xFF]
-        bits.append(value)
-    table = []
-    for byte in range(4):
-        for value in range(256):
-            total = 0
-            for bit in range(8):
-                if value >> bit & 1:
-                    total ^= bits[8 * byte + bit]
-            table.append(total)
     return table
 
 
 TABLE = _byte_table()
-LONG_SHIFT = _shift_table(LONG_RUN)
-SHORT_SHIFT = _shift_table(SHORT_RUN)
-
-
-def by_table(crc, data, pos, length):
-    """As `update`, byte by byte; what `update` does where there is no instruction."""
-    if pos < 0 or length < 0 or pos + length > data.shape[0]:
-        raise IndexError("CRC out of bounds")
-    crc ^= INVERT
-    for i in range(pos, pos + length):
-        crc = (crc >> 8) ^ TABLE[(crc ^ data[i]) & 0xFF]
-    return crc ^ INVERT
+ZEROS = _zeros_table()
 
 
 def update(crc, data, pos, length):
     """The CRC-32C of everything up to here, given that of all before data[pos : pos + length]."""
-    if HAS_INSTRUCTION:
-        return by_instruction(crc, data, pos, length)
-    return by_table(crc, data, pos, length)
+    _check(data.shape[0], pos, length)
+    if length == 0:
+        return crc
+    return _advance(crc ^ INVERT, first(data), pos, pos + length) ^ INVERT
 
 
-def by_instruction(crc, data, pos, length):
-    """As `update`, with the CPU's CRC instruction."""
-    if pos < 0 or length < 0 or pos + length > data.shape[0]:
+def by_table(crc, data, pos, length):
+    """As `update`, the way that it goes where there are no instructions."""
+    _check(data.shape[0], pos, length)
+    if length == 0:
+        return crc
+    return _by_table(crc ^ INVERT, first(data), pos, pos + length) ^ INVERT
+
+
+def of_two(data, pos, length, then_pos, then_length):
+    """The CRC-32C of two runs of bytes, one after the other."""
+    _check(data.shape[0], pos, length)
+    _check(data.shape[0], then_pos, then_length)
+    if length + then_length == 0:
+        return 0
+    crc = _advance(INVERT, first(data), pos, pos + length)
+    return _advance(crc, first(data), then_pos, then_pos + then_length) ^ INVERT
+
+
+def _check(size, pos, length):
+    # The only check of bounds: nothing below checks any, which is half the time.
+    if pos < 0 or length < 0 or length > size or pos > size - length:
         raise IndexError("CRC out of bounds")
-    end = pos + length
-    a = crc ^ INVERT
-    while pos + 3 * LONG_RUN <= end:
-        b = 0
-        c = 0
-        for i in range(pos, pos + LONG_RUN, 8):
-            a = step_u64(a, coding.u64(data, i))
-            b = step_u64(b, coding.u64(data, i + LONG_RUN))
-            c = step_u64(c, coding.u64(data, i + 2 * LONG_RUN))
-        a = shift(LONG_SHIFT, shift(LONG_SHIFT, a) ^ b) ^ c
-        pos += 3 * LONG_RUN
-    while pos + 3 * SHORT_RUN <= end:
-        b = 0
-        c = 0
-        for i in range(pos, pos + SHORT_RUN, 8):
-            a = step_u64(a, coding.u64(data, i))
-            b = step_u64(b, coding.u64(data, i + SHORT_RUN))
-            c = step_u64(c, coding.u64(data, i + 2 * SHORT_RUN))
-        a = shift(SHORT_SHIFT, shift(SHORT_SHIFT, a) ^ b) ^ c
-        pos += 3 * SHORT_RUN
-    while pos + 8 <= end:
-        a = step_u64(a, coding.u64(data, pos))
+    return 0
+
+
+def _advance(crc, start, pos, end):
+    if HAS_INSTRUCTIONS:
+        return _by_instructions(crc, start, pos, end)
+    return _by_table(crc, start, pos, end)
+
+
+def _by_table(crc, start, pos, end):
+    for i in range(pos, end):
+        crc = (crc >> 8) ^ TABLE[(crc ^ start[i]) & 0xFF]
+    return crc
+
+
+def _by_instructions(crc, start, pos, end):
+    while end - pos >= CUT_MIN:
+        steps = (end - pos) // 24
+        if steps > STEPS_MAX:
+            steps = STEPS_MAX
+        run = 8 * steps
+        second = 0
+        third = 0
+        for i in range(pos, pos + run, 8):
+            crc = step_u64(crc, start, i)
+            second = step_u64(second, start, i + run)
+            third = step_u64(third, start, i + 2 * run)
+        crc = (
+            reduce(multiply(crc, ZEROS[2 * steps])) ^ reduce(multiply(second, ZEROS[steps])) ^ third
+        )
+        pos += 3 * run
+    while end - pos >= 8:
+        crc = step_u64(crc, start, pos)
         pos += 8
+    if end - pos >= 4:
+        crc = step_u32(crc, start, pos)
+        pos += 4
     while pos < end:
-        a = step_u8(a, data[pos])
+        crc = step_u8(crc, start, pos)
         pos += 1
-    return a ^ INVERT
-
-
-def shift(table, crc):
-    return (
-        table[crc & 0xFF]
-        ^ table[256 + ((crc >> 8) & 0xFF)]
-        ^ table[512 + ((crc >> 16) & 0xFF)]
-        ^ table[768 + (crc >> 24)]
-    )
+    return crc
 
 
 if not cython.compiled:
-    # Compiled, crc.pxd declares these three in C.
-    def has_instruction():
+    # Compiled, crc.pxd has these; all but the first two are one instruction each.
+    def has_instructions():
         return False
 
-    def step_u8(crc, value):
-        return crc >> 8 ^ TABLE[(crc ^ value) & 0xFF]
+    def first(data):
+        return data
 
-    def step_u64(crc, value):
-        for byte in range(8):
-            crc = step_u8(crc, value >> 8 * byte & 0xFF)
-        return crc
+    def step_u8(crc, start, pos):
+        return crc >> 8 ^ TABLE[(crc ^ start[pos]) & 0xFF]
+
+    def step_u32(crc, start, pos):
+        return _by_table(crc, start, pos, pos + 4)
+
+    def step_u64(crc, start, pos):
+        return _by_table(crc, start, pos, pos + 8)
+
+    def reduce(product):
+        return _by_table(0, product.to_bytes(8, "little"), 0, 8)
+
+    def multiply(a, b):
+        product = 0
+        for bit in range(32):
+            if b >> bit & 1:
+                product ^= a << bit
+        return product
 
 
-HAS_INSTRUCTION = has_instruction()
+HAS_INSTRUCTIONS = has_instructions()

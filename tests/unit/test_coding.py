@@ -70,8 +70,15 @@ def way(request):
 
 def integers(width: int) -> list[int]:
     bits = 8 * width
-    return [0, 1, 0x7F, (1 << bits) - 1, 1 << (bits - 1), (1 << (bits - 1)) - 1,
-            int.from_bytes(bytes(range(0x81, 0x81 + width)), "big")]
+    return [
+        0,
+        1,
+        0x7F,
+        (1 << bits) - 1,
+        1 << (bits - 1),
+        (1 << (bits - 1)) - 1,
+        int.from_bytes(bytes(range(0x81, 0x81 + width)), "big"),
+    ]
 
 
 @pytest.mark.parametrize("name", WIDTHS)
@@ -123,8 +130,12 @@ def test_copy(way):
 
 @pytest.mark.parametrize(
     ("start", "target", "source", "length", "result"),
-    [(b"abcdefgh", 2, 0, 6, b"ababcdef"), (b"abcdefgh", 0, 2, 6, b"cdefghgh"),
-     (b"abcdefgh", 8, 8, 0, b"abcdefgh"), (b"abcdefgh", 3, 3, 5, b"abcdefgh")],
+    [
+        (b"abcdefgh", 2, 0, 6, b"ababcdef"),
+        (b"abcdefgh", 0, 2, 6, b"cdefghgh"),
+        (b"abcdefgh", 8, 8, 0, b"abcdefgh"),
+        (b"abcdefgh", 3, 3, 5, b"abcdefgh"),
+    ],
 )
 def test_move_of_ranges_that_overlap(way, start, target, source, length, result):
     buffer = bytearray(start)

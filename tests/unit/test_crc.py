@@ -16,13 +16,17 @@ KNOWN = [
     (bytes(range(32)), 0x46DD794E),
     (bytes(range(31, -1, -1)), 0x113FDB5C),
 ]
-# Compiled, `update` takes the way over the CPU's instruction where there is one; interpreted, that
-# way is to be had by name, with a Python function in the instruction's place.
 WAYS = [crc.update, crc.by_table]
 if crc.__file__.endswith(".py"):
-    WAYS.append(crc.by_instruction)
-# Around the lengths at which `update` goes over from one run to three, and one to three long ones.
-LENGTHS = sorted({n + d for n in (0, 8, 384, 768, 3072, 6144, 8192) for d in (-9, -1, 0, 1, 7, 60)})
+    # Compiled, this is what `update` does where the CPU has the instructions; interpreted, Python
+    # functions stand in for them.
+    def by_instructions(value, data, pos, length):
+        crc._check(len(data), pos, length)
+        return crc._by_instructions(value ^ crc.INVERT, data, pos, pos + length) ^ crc.INVERT
+
+    WAYS.append(by_instructions)
+# Around the length from which a run is cut in three, and the longest that is cut at once.
+LENGTHS = sorted({n + d for n in (0, 8, 24, 72, 96, 8192, 12288) for d in (-9, -1, 0, 1, 7, 30)})
 
 
 @pytest.mark.parametrize("function", WAYS)
@@ -45,13 +49,29 @@ def test_continues_where_it_was_cut(function):
     data = random.Random(1).randbytes(9000)
     view = memoryview(data)
     whole = crc32c.crc32c(data)
-    for cut in (0, 1, 20, 384, 3072, 8999, 9000):
+    for cut in (0, 1, 20, 71, 384, 8999, 9000):
         first = function(0, view, 0, cut)
         assert function(first, view, cut, 9000 - cut) == whole
 
 
 @pytest.mark.parametrize("function", WAYS)
-@pytest.mark.parametrize(("pos", "length"), [(-1, 4), (0, 9), (8, 1), (0, -1), (9, 0), (1 << 60, 8)])
+@pytest.mark.parametrize(
+    ("pos", "length"), [(-1, 4), (0, 9), (8, 1), (0, -1), (9, 0), (1 << 60, 8)]
+)
 def test_bounds(function, pos, length):
     with pytest.raises(IndexError):
         function(0, memoryview(bytes(8)), pos, length)
+
+
+def test_two_runs_after_each_other():
+    data = random.Random(2).randbytes(300)
+    for length in (0, 1, 20, 276):
+        value = crc.of_two(memoryview(data), 24, length, 0, 20)
+        assert value == crc32c.crc32c(data[:20], crc32c.crc32c(data[24 : 24 + length]))
+    assert crc.of_two(memoryview(b""), 0, 0, 0, 0) == 0
+
+
+@pytest.mark.parametrize("runs", [(-1, 4, 0, 4), (0, 9, 0, 4), (0, 4, -1, 4), (0, 4, 5, 4)])
+def test_bounds_of_two_runs(runs):
+    with pytest.raises(IndexError):
+        crc.of_two(memoryview(bytes(8)), *runs)

@@ -28,8 +28,23 @@ def test_lower_case_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "/", "0/", "/0", "0/0/0", "123456789/0", "0/123456789", "g/0", "-1/0",
-             " 0/0", "0/0 ", "0x1/0", "1_0/0"],
+    "text",
+    [
+        "",
+        "0",
+        "/",
+        "0/",
+        "/0",
+        "0/0/0",
+        "123456789/0",
+        "0/123456789",
+        "g/0",
+        "-1/0",
+        " 0/0",
+        "0/0 ",
+        "0x1/0",
+        "1_0/0",
+    ],
 )
 def test_what_is_no_lsn(text: str) -> None:
     with pytest.raises(ValueError, match="not an LSN"):
@@ -54,8 +69,14 @@ def test_segment_sizes_that_do_not_exist(size: int) -> None:
 
 
 def test_align() -> None:
-    assert [lsn.align(n) for n in (0, 1, 7, 8, 9, lsn.LSN_MAX - 8)] == [0, 8, 8, 8, 16,
-                                                                         lsn.LSN_MAX - 7]
+    assert [lsn.align(n) for n in (0, 1, 7, 8, 9, lsn.LSN_MAX - 8)] == [
+        0,
+        8,
+        8,
+        8,
+        16,
+        lsn.LSN_MAX - 7,
+    ]
 
 
 def test_a_record_starts_behind_the_header() -> None:

@@ -23,8 +23,11 @@ def compress(data: bytes) -> bytes:
             best, best_offset = 0, 0
             for offset in range(1, min(pos, 4095) + 1):
                 length = 0
-                while (length < 273 and pos + length < len(data)
-                       and data[pos + length - offset] == data[pos + length]):
+                while (
+                    length < 273
+                    and pos + length < len(data)
+                    and data[pos + length - offset] == data[pos + length]
+                ):
                     length += 1
                 if length > best:
                     best, best_offset = length, offset
@@ -103,13 +106,16 @@ def test_nothing_from_nothing():
     assert decompress(b"", 0) == b""
 
 
-@pytest.mark.parametrize("args", [(-1, 2, 0, 2), (0, 5, 0, 2), (0, 2, -1, 2), (0, 2, 0, 5),
-                                  (5, 0, 0, 0), (0, 2, 1 << 60, 2)])
+@pytest.mark.parametrize(
+    "args",
+    [(-1, 2, 0, 2), (0, 5, 0, 2), (0, 2, -1, 2), (0, 2, 0, 5), (5, 0, 0, 0), (0, 2, 1 << 60, 2)],
+)
 def test_ranges_outside_of_the_buffers(args):
     pos, length, target_pos, target_length = args
     with pytest.raises(IndexError):
-        pglz.decompress(memoryview(bytes(4)), pos, length, memoryview(bytearray(4)), target_pos,
-                        target_length)
+        pglz.decompress(
+            memoryview(bytes(4)), pos, length, memoryview(bytearray(4)), target_pos, target_length
+        )
 
 
 def test_any_bytes_give_an_error_or_the_length_asked_for():

@@ -43,6 +43,6 @@ def test_which_managers_exist() -> None:
 
 
 def test_every_manager_has_a_name_and_opcodes() -> None:
-    assert rmgr.LOGICAL_MESSAGE == len(rmgr.NAMES) - 1
+    assert len(rmgr.NAMES) - 1 == rmgr.LOGICAL_MESSAGE
     for version in rmgr.VERSIONS:
         assert {manager for manager, _ in rmgr.OPCODES[version]} == set(range(22))
