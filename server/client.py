@@ -25,6 +25,25 @@ GROUP_PAGES = 32
 
 _FORKS = {name: int(fork) for fork, name in FORK_NAMES.items()}
 _SLRUS = {name: int(slru) for slru, name in SLRU_NAMES.items()}
+# What `pageserver status --json` has, in this order.
+STATUS_KEYS = (
+    "tenant",
+    "timeline",
+    "received_lsn",
+    "flushed_lsn",
+    "ready_lsn",
+    "durable_lsn",
+    "remote_lsn",
+    "horizon_lsn",
+    "slot",
+    "source",
+    "state",
+    "lag_bytes",
+    "layer_count",
+    "layer_bytes",
+    "journal_bytes",
+    "debt_bytes",
+)
 _COUNTS = frozenset(("lag_bytes", "layer_count", "layer_bytes", "journal_bytes", "debt_bytes"))
 # Longer than a relation list of a million rows, short of what a wrong length field could ask for.
 _MESSAGE_BYTES_MAX = 1 << 26

@@ -42,6 +42,9 @@ class Settings:
     batch_pages_max: int = _setting(
         64, "pages", 1, 1024, "pages of one client answered together; 8 KiB of memory each"
     )
+    flush_seconds_max: float = _setting(
+        60.0, "s", 0.1, 86_400.0, "how long a page version waits in memory before it is flushed"
+    )
     wait_lsn_timeout: float = _setting(
         30.0, "s", 0.0, 3600.0, "how long a request waits for an LSN that is not ready yet"
     )

@@ -1,0 +1,304 @@
+"""The command `pageserver`: serve, detach, status, page.
+
+Thin: options to values, errors to exit statuses. What `serve` does is in server/serve.py, which is
+imported only then, so that asking a server takes no longer than it must.
+"""
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from formats import chunk_filter
+from formats import lsn as lsn_text
+from formats.chunk import FORK_NAMES
+from server import config, page_description
+from server.client import STATUS_KEYS, ConnectError, PageClient, PageServerError
+from server.config import Settings
+from server.exit_code import ExitCode
+
+DEFAULT_ADDRESS = "127.0.0.1:64000"
+_FORKS = {name: int(fork) for fork, name in FORK_NAMES.items()}
+_EXIT_STATUS = (
+    "Exit status: 0 all is well; 1 something is wrong, for example a page that cannot be read; "
+    "2 wrong usage; 3 no connection to the server or the source; 4 the data directory is in use "
+    "or refused."
+)
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EXIT_STATUS,
+    help="A page server for PostgreSQL: every version of every page, at any LSN.",
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option("--data-dir", metavar="D", help="The directory that holds everything it keeps."),
+]
+WalSources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--wal-source",
+        metavar="CONNINFO",
+        help="Where WAL comes from, as a libpq connection string: a primary, a standby or a WAL "
+        "safekeeper. Given more than once, they are tried in that order.",
+    ),
+]
+SlotName = Annotated[
+    str | None,
+    typer.Option(
+        "--slot",
+        metavar="NAME",
+        help="The replication slot; pageserver_ and eight digits of its own unless given.",
+    ),
+]
+Connect = Annotated[
+    str, typer.Option("--connect", metavar="HOST:PORT", help="The page server to ask.")
+]
+
+
+@app.command(epilog=_EXIT_STATUS, short_help="Take WAL in, hand out pages.")
+def serve(
+    data_dir: DataDir = None,
+    wal_source: WalSources = None,
+    base_source: Annotated[
+        str | None,
+        typer.Option(
+            "--base-source",
+            metavar="CONNINFO",
+            help="Where the base backup comes from, if not from the WAL source: a safekeeper has "
+            "none.",
+        ),
+    ] = None,
+    chunks: Annotated[
+        str,
+        typer.Option(
+            metavar="SPEC",
+            help="Which chunks to hold: all, or any of slru:KIND[/SEGMENT], "
+            "rel:SPC/DB/REL[/FORK[/SEGMENT]] and hash:I/N, separated by commas; fields may be *. "
+            "Pages of other chunks are refused.",
+        ),
+    ] = "all",
+    slot: SlotName = None,
+    tenant: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="32 hex digits that clients call this cluster."),
+    ] = None,
+    timeline: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="32 hex digits that clients call this timeline."),
+    ] = None,
+    listen: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where clients find it. There is no authentication yet: anyone who reaches this "
+            "address can read every page.",
+        ),
+    ] = DEFAULT_ADDRESS,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting; wins over the file."),
+    ] = None,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="List all settings and end.")
+    ] = False,
+) -> None:
+    """Take WAL in, keep every version of every page, hand out pages.
+
+    On an empty directory it takes a base backup from the source first, over the replication
+    protocol, while WAL already streams beside it through a physical replication slot. On any other
+    it goes on where it was; without --wal-source it then serves what it has, read-only.
+
+    Settings stand in D/pageserver.toml, one "name = value" each; --set overrides one of them and
+    --show-settings lists them all.
+
+    SIGTERM makes it flush and end; a second one ends it at once. Killed in any other way, it loses
+    nothing that it had reported to the source as flushed.
+    """
+    with _usage_errors():
+        settings = config.load(data_dir, assignments or [])
+        if show_settings:
+            _show_settings(settings)
+            return
+        if data_dir is None:
+            raise ValueError("--data-dir is missing")
+    from server.serve import ServeOptions, run
+
+    with _usage_errors():
+        options = ServeOptions(
+            data_dir=data_dir,
+            wal_sources=tuple(wal_source or ()),
+            base_source=base_source,
+            chunks=chunk_filter.parse(chunks),
+            slot=slot,
+            tenant=_hex_id("--tenant", tenant),
+            timeline=_hex_id("--timeline", timeline),
+            listen=config.parse_address(listen),
+        )
+    raise typer.Exit(run(options, settings))
+
+
+@app.command(epilog=_EXIT_STATUS, short_help="Drop the replication slot at the source.")
+def detach(data_dir: DataDir = None, wal_source: WalSources = None, slot: SlotName = None) -> None:
+    """Drop the replication slot, so that the source no longer keeps WAL for this server.
+
+    For good: a server that is started again from this directory finds a gap in the WAL as soon as
+    the source has removed what it lacks. The server must not be running.
+    """
+    with _usage_errors():
+        if data_dir is None or not wal_source:
+            raise ValueError("--data-dir and --wal-source are needed")
+    from server.serve import detach as drop
+
+    raise typer.Exit(drop(data_dir, wal_source, slot))
+
+
+@app.command(epilog=_EXIT_STATUS, short_help="Show where a page server is.")
+def status(
+    connect: Connect = DEFAULT_ADDRESS,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object, null where there is no value.")
+    ] = False,
+) -> None:
+    """Show where a page server is: its LSNs, its source, what it stores.
+
+    \b
+    received_lsn   end of the WAL taken from the source
+    flushed_lsn    end of the WAL that the journal has on disk
+    ready_lsn      the newest LSN that can be read
+    durable_lsn    end of the WAL whose page versions are in layer files
+    remote_lsn     what object storage alone restores to
+    horizon_lsn    the oldest LSN that can be read
+    lag_bytes      how far ready_lsn is behind the source
+    debt_bytes     records that no page image has absorbed yet
+    """
+    with _server_errors(), PageClient(connect) as client:
+        values = client.status()
+    if as_json:
+        print(json.dumps({key: values.get(key) for key in STATUS_KEYS}, indent=2))
+        return
+    counters = values.pop("counters")
+    rows = list(values.items())
+    if isinstance(counters, dict):
+        rows += sorted(counters.items())
+    table = Table(show_header=False, box=None)
+    for name, value in rows:
+        table.add_row(name, "-" if value is None else str(value))
+    Console().print(table)
+
+
+@app.command(epilog=_EXIT_STATUS, short_help="Fetch one page as of an LSN.")
+def page(
+    relation: Annotated[
+        str,
+        typer.Argument(
+            metavar="SPC/DB/REL", help="Tablespace, database and relfilenumber, as numbers."
+        ),
+    ],
+    fork: Annotated[str, typer.Argument(metavar="FORK", help="main, fsm, vm or init.")],
+    block: Annotated[int, typer.Argument(metavar="BLOCK", min=0, max=0xFFFFFFFE)],
+    lsn: Annotated[str, typer.Option(metavar="X/Y", help="As of which LSN.")],
+    connect: Connect = DEFAULT_ADDRESS,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the 8192 bytes there; - is standard output."),
+    ] = None,
+) -> None:
+    """Fetch one page as of an LSN, and describe it or write it to a file.
+
+    Where the numbers come from: pg_relation_filepath('t') is base/DB/REL in tablespace 1663,
+    global/REL in tablespace 1664 with database 0.
+    """
+    with _usage_errors():
+        spc, db, rel = _relation(relation)
+        if fork not in _FORKS:
+            raise ValueError(f"FORK {fork!r}: expected one of {', '.join(_FORKS)}")
+        position = lsn_text.parse(lsn)
+    with _server_errors(), PageClient(connect) as client:
+        data = client.get_page(spc, db, rel, _FORKS[fork], block, position)
+    if out is None:
+        table = Table(show_header=False, box=None)
+        for name, value in page_description.describe(data, block):
+            table.add_row(name, value)
+        Console().print(table)
+    elif str(out) == "-":
+        sys.stdout.buffer.write(data)
+    else:
+        try:
+            out.write_bytes(data)
+        except OSError as error:
+            _fail(ExitCode.WRONG, str(error))
+
+
+@contextlib.contextmanager
+def _usage_errors() -> Iterator[None]:
+    """What a person wrote wrongly ends with 2."""
+    try:
+        yield
+    except ValueError as error:
+        _fail(ExitCode.USAGE, str(error))
+
+
+@contextlib.contextmanager
+def _server_errors() -> Iterator[None]:
+    try:
+        yield
+    except ConnectError as error:
+        _fail(ExitCode.CANNOT_CONNECT, str(error))
+    except PageServerError as error:
+        _fail(ExitCode.WRONG, str(error))
+    except ValueError as error:
+        _fail(ExitCode.USAGE, str(error))
+
+
+def _fail(code: ExitCode, text: str) -> NoReturn:
+    print(f"pageserver: {text}", file=sys.stderr)
+    raise typer.Exit(code)
+
+
+def _relation(text: str) -> tuple[int, int, int]:
+    parts = text.split("/")
+    if len(parts) != 3 or not all(p.isascii() and p.isdigit() and len(p) <= 10 for p in parts):
+        raise ValueError(f"{text!r}: expected SPC/DB/REL, three numbers")
+    spc, db, rel = (int(part) for part in parts)
+    if max(spc, db, rel) >= 1 << 32:
+        raise ValueError(f"{text!r}: a number beyond 32 bits")
+    return spc, db, rel
+
+
+def _hex_id(option: str, text: str | None) -> str | None:
+    if text is None:
+        return None
+    lowered = text.lower()
+    if len(text) != 32 or not set(lowered) <= set("0123456789abcdef"):
+        raise ValueError(f"{option} {text}: expected 32 hex digits")
+    return lowered
+
+
+def _show_settings(settings: Settings) -> None:
+    table = Table(box=None)
+    for heading in ("name", "unit", "default", "value", ""):
+        table.add_column(heading, no_wrap=heading != "")
+    for setting in config.descriptions():
+        value = getattr(settings, setting.name)
+        table.add_row(setting.name, setting.unit, str(setting.default), str(value), setting.doc)
+    Console().print(table)
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+"""A running page server: its parts, the order in which they start and stop, its signals.
+
+    start  lock and open the directory → page service → ingest and flush
+           → empty directory: base backup, and WAL beside it; any other: receive WAL
+    stop   base backup → receiver → ingest and flush → page service → the last flush, close
+
+Clients are answered from the start, even if the answer is that the base backup is not complete. The
+receiver stops before ingest, so that everything it reported as flushed is in the journal; nothing
+has to be ingested before the end, since the next start replays the journal.
+
+The main thread waits for signals and does nothing else.
+"""
+
+import logging
+import secrets
+import signal
+import threading
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from engine.page_store import PageStore
+from engine.storage import DirectoryInUseError, Storage
+from formats.chunk_filter import ChunkFilter
+from formats.errors import CorruptionError
+from server.attach import attach, default_slot_name
+from server.attach import detach as drop_slot
+from server.background import Background
+from server.backup_progress import BackupProgress
+from server.client import STATUS_KEYS
+from server.config import Settings
+from server.exit_code import ExitCode
+from server.page_service import PageService
+from server.replication import Stopped, StopSignal, checked_slot
+from server.source_errors import SourceError
+from server.wal_receiver import WalReceiver
+
+log = logging.getLogger("pageserver")
+
+SERVER_ID_FILE = "server_id"
+LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """The command line of `pageserver serve`."""
+
+    data_dir: Path
+    wal_sources: tuple[str, ...]
+    base_source: str | None
+    chunks: ChunkFilter
+    slot: str | None
+    tenant: str | None
+    timeline: str | None
+    listen: tuple[str, int]
+
+
+class Refused(Exception):
+    """The server cannot start; `code` is the exit status."""
+
+    def __init__(self, message: str, code: ExitCode = ExitCode.REFUSED) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Server:
+    """Everything that runs between `start` and `stop`."""
+
+    def __init__(self, options: ServeOptions, settings: Settings) -> None:
+        self._options = options
+        self._settings = settings
+        self._stop_signal = StopSignal()
+        self._receiver: WalReceiver | None = None
+        self._attaching: threading.Thread | None = None
+        self._failure: Exception | None = None
+        storage = Storage()
+        storage.make_directory(options.data_dir)
+        self._store = PageStore(
+            options.data_dir, settings.memory_bytes_max, options.chunks.matches, storage
+        )
+        self._slot = options.slot or default_slot_name(server_id(storage, options.data_dir))
+        self._background = Background(self._store, settings.flush_seconds_max)
+        self._service = PageService(self._store, settings, self.status)
+
+    def start(self) -> None:
+        options, store = self._options, self._store
+        if store.ids is None and not options.wal_sources:
+            raise Refused(
+                f"{options.data_dir} is empty: --wal-source must say of what to take a base backup",
+                ExitCode.USAGE,
+            )
+        host, port = self._service.start(*options.listen)
+        log.info("listening on %s:%d", host, port)
+        if not is_loopback(host):
+            log.warning("no authentication yet: all who reach %s:%d read every page", host, port)
+        self._background.start()
+        if store.ids is None:
+            self._attaching = threading.Thread(target=self._attach, name="attach", daemon=True)
+            self._attaching.start()
+        elif options.wal_sources:
+            self._receiver = WalReceiver(
+                store, options.wal_sources, self._slot, store.ids.system_identifier
+            )
+            self._receiver.start()
+
+    def _attach(self) -> None:
+        """The base backup; its failure ends the server."""
+        options = self._options
+        try:
+            with BackupProgress() as progress:
+                self._receiver = attach(
+                    self._store,
+                    options.wal_sources,
+                    options.base_source,
+                    self._slot,
+                    self._stop_signal,
+                    progress,
+                ).receiver
+            log.info("base backup complete")
+        except Stopped:
+            log.info("base backup given up: it starts anew with the next start")
+        except Exception as error:
+            if not isinstance(error, SourceError):
+                log.exception("base backup failed")
+            self._failure = error
+            self._stop_signal.set()
+
+    def catch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def wait(self) -> None:
+        """Until a signal comes, or the base backup has failed."""
+        while not self._stop_signal.wait(3600):
+            continue
+
+    def _on_signal(self, number: int, _: object) -> None:
+        # The second signal finds the default action: it ends the process.
+        signal.signal(number, signal.SIG_DFL)
+        self._stop_signal.set()
+
+    def stop(self) -> None:
+        """Flush and close; raises what made the server end by itself."""
+        self._stop_signal.set()
+        if self._attaching is not None:
+            self._attaching.join()
+        if self._receiver is not None:
+            self._receiver.stop()
+        self._background.stop()
+        self._service.stop()
+        self._store.close()
+        if self._failure is not None:
+            raise self._failure
+
+    def status(self) -> dict[str, object]:
+        """What `show status` answers; an `error` where there is one."""
+        values = dict(self._store.status())
+        state, source, error = self._describe_source()
+        values |= {"slot": self._slot, "source": source, "state": state}
+        if error:
+            values["error"] = error
+        first = {key: values.get(key) for key in STATUS_KEYS}
+        return first | values
+
+    def _describe_source(self) -> tuple[str, str | None, str]:
+        """(state, source, error); a step of ours that failed counts most: WAL piles up then."""
+        receiver = self._receiver
+        source = None if receiver is None else receiver.source
+        for worker in (self._background.ingest, self._background.flush):
+            if worker.error is not None:
+                return "failed", source, f"{worker.name}: {worker.error}"
+        if receiver is not None:
+            return receiver.state, source, receiver.error
+        return ("read-only" if self._attaching is None else "base backup"), None, ""
+
+
+def run(options: ServeOptions, settings: Settings) -> ExitCode:
+    """`pageserver serve`, from the first line to the exit status."""
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        server = Server(options, settings)
+        server.catch_signals()
+        try:
+            server.start()
+            server.wait()
+        finally:
+            server.stop()
+    except Refused as error:
+        return _report(error, error.code)
+    except SourceError as error:
+        code = ExitCode.REFUSED if error.permanent else ExitCode.CANNOT_CONNECT
+        return _report(error, code)
+    except (DirectoryInUseError, CorruptionError, OSError) as error:
+        return _report(error, ExitCode.REFUSED)
+    log.info("stopped")
+    return ExitCode.OK
+
+
+def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode:
+    """`pageserver detach`: drop the slot of a server that does not run."""
+    storage = Storage()
+    try:
+        storage.lock(data_dir / LOCK_FILE)
+        if slot is None and not storage.exists(data_dir / SERVER_ID_FILE):
+            raise Refused(f"{data_dir} was never served: --slot must say which slot to drop")
+        slot = slot or default_slot_name(server_id(storage, data_dir))
+        if drop_slot(wal_sources, checked_slot(slot)):
+            print(f"dropped slot {slot}")
+        else:
+            print(f"there was no slot {slot}")
+    except SourceError as error:
+        code = ExitCode.REFUSED if error.permanent else ExitCode.CANNOT_CONNECT
+        return _report(error, code)
+    except (Refused, DirectoryInUseError, CorruptionError, OSError) as error:
+        return _report(error, ExitCode.REFUSED)
+    return ExitCode.OK
+
+
+def server_id(storage: Storage, directory: Path) -> int:
+    """The 32-bit number that names this directory's slot, drawn at its first start.
+
+    It is on disk before the slot is made: a start that was cut off finds its slot again.
+    """
+    path = directory / SERVER_ID_FILE
+    if not storage.exists(path):
+        draft = directory / (SERVER_ID_FILE + ".new")
+        if storage.exists(draft):
+            storage.remove(draft)
+        file = storage.create(draft)
+        storage.append(file, [f"{secrets.randbits(32):08x}\n".encode()])
+        storage.sync(file)
+        storage.close(file)
+        storage.rename(draft, path)
+        storage.sync_directory(directory)
+    text = storage.read_all(path)
+    if len(text) != 9 or not set(text[:8]) <= set(b"0123456789abcdef") or text[8:] != b"\n":
+        raise CorruptionError("server id", str(path), "8 hex digits and a line end", text)
+    return int(text, 16)
+
+
+def is_loopback(host: str) -> bool:
+    return ip_address(host).is_loopback
+
+
+def _report(error: Exception, code: ExitCode) -> ExitCode:
+    log.error("%s", error)
+    return code
