@@ -83,12 +83,20 @@ def _is_data_directory(path: Path) -> bool:
     return path.is_dir() and any((path / name).exists() for name in names)
 
 
-def _lock(storage: Storage, path: Path, held: dict[Path, File]) -> None:
-    """Keep servers out of the data directory that `path` is, or is a part of."""
-    for root in (path, *path.resolve().parents[:2]):
-        lock = root / directory_check.LOCK_NAME
-        if _is_data_directory(root) and lock.exists() and root.resolve() not in held:
-            held[root.resolve()] = storage.lock(lock)
+@contextmanager
+def _locked(storage: Storage, *paths: Path) -> Iterator[None]:
+    """Keep servers out of the data directories that `paths` are, or are parts of."""
+    held: dict[Path, File] = {}
+    try:
+        for path in paths:
+            for root in (path.resolve(), *path.resolve().parents[:2]):
+                lock = root / directory_check.LOCK_NAME
+                if _is_data_directory(root) and lock.exists() and root not in held:
+                    held[root] = storage.lock(lock)
+        yield
+    finally:
+        for file in held.values():
+            storage.close(file)
 
 
 @app.command(epilog=_EXIT_STATUS, short_help="Show what is in a bundle or manifest.")
@@ -100,13 +108,13 @@ def dump(
     with _exit_codes():
         if not file.is_file():
             raise UsageError(f"not a file: {file}")
-        _lock(Storage(), file, {})
-        if file.name.endswith(SUFFIX):
-            _dump_bundle(file, as_json)
-        elif file.name == directory_check.MANIFEST_NAME:
-            _dump_records(dump_manifest(file), as_json)
-        else:
-            raise UsageError(f"neither a bundle (*{SUFFIX}) nor a manifest: {file}")
+        with _locked(Storage(), file):
+            if file.name.endswith(SUFFIX):
+                _dump_bundle(file, as_json)
+            elif file.name == directory_check.MANIFEST_NAME:
+                _dump_records(dump_manifest(file), as_json)
+            else:
+                raise UsageError(f"neither a bundle (*{SUFFIX}) nor a manifest: {file}")
 
 
 def _dump_bundle(file: Path, as_json: bool) -> None:
@@ -155,11 +163,11 @@ def verify(
     """
     findings: list[Finding] = []
     with _exit_codes(), ExitStack() as stack:
-        storage, held = Storage(), dict[Path, File]()
+        storage = Storage()
         for path in paths:
             if not path.exists():
                 raise UsageError(f"no such file or directory: {path}")
-            _lock(storage, path, held)
+        stack.enter_context(_locked(storage, *paths))
         for path in paths:
             work = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             findings += _verify(storage, path, work)
@@ -199,13 +207,13 @@ def reindex(
     with _exit_codes():
         if not _is_data_directory(path):
             raise UsageError(f"not a data directory: {path}")
-        storage, held = Storage(), dict[Path, File]()
-        _lock(storage, path, held)
-        layers = rebuild(storage, path)
+        storage = Storage()
+        with _locked(storage, path):
+            bundles = rebuild(storage, path)
     if as_json:
-        print(json.dumps({"bundles": layers}))
+        print(json.dumps({"bundles": bundles}))
     else:
-        print(f"index made anew from {layers} bundles")
+        print(f"index made anew from {bundles} bundles")
 
 
 def _console() -> Console:

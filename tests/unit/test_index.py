@@ -8,90 +8,33 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from engine.bundle_reader import BundleReader
-from engine.bundle_writer import BundleInfo, Version
 from engine.index import Index, check_in_child
 from engine.index_check import problems
-from engine.index_rebuild import catch_up, commit_flush, open_index
+from engine.index_rebuild import catch_up
 from engine.manifest_log import ManifestLog
-from engine.storage import Storage
 from formats import chunk, index_value
 from formats.chunk import ChunkKey
 from formats.errors import CorruptionError
-from formats.file_name import FileName
 from formats.index_value import Cut, RelationState
-from formats.manifest import FileAdded, FileRemoved, Identity, Opened, Progress
+from formats.manifest import FileRemoved
 from tests.fixtures import bundles
-
-REL = chunk.relation(1663, 5, 16384, 0)
-GONE = chunk.relation(1663, 5, 16385, 0)
-STRIPE = 1 << 14
-
-
-class Directory:
-    """A data directory with a manifest, bundles and an index, without a server."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.layers = root / "layers"
-        self.layers.mkdir()
-        self.storage = Storage()
-        identity = Identity(bundles.TENANT, bundles.TIMELINE, 7, 180006, 16 << 20)
-        self.manifest = ManifestLog.create(self.storage, root / "manifest", identity, Opened(1))
-        self.index = self.open_index("index")
-
-    def open_index(self, name: str) -> Index:
-        return open_index(self.storage, self.root / name, self.manifest.state, self.layers)
-
-    def write(self, name: FileName, versions: list[Version]) -> BundleInfo:
-        """A bundle that the manifest knows and the index does not."""
-        info = bundles.write(self.layers, name, versions)
-        footer = info.footer
-        self.manifest.append(
-            FileAdded(name.text, info.bytes_total, footer.lsn_start, footer.lsn_end,
-                      info.footer_crc),
-            Progress(durable_lsn=footer.lsn_end - 1),
-        )  # fmt: skip
-        return info
-
-    def flush(self, name: FileName, versions: list[Version]) -> BundleInfo:
-        info = self.write(name, versions)
-        reader = BundleReader(self.storage, self.layers / name.text)
-        state = self.manifest.state
-        commit_flush(self.index, reader, info, state.durable_lsn, state.serial)
-        return info
+from tests.fixtures.stopped_directory import (
+    GONE,
+    REL,
+    STRIPE,
+    StoppedDirectory,
+    base_backup,
+    fill,
+    flushes,
+)
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Directory:
-    return Directory(tmp_path)
+def directory(tmp_path: Path) -> StoppedDirectory:
+    return StoppedDirectory(tmp_path)
 
 
-def base_backup() -> list[Version]:
-    pages = [(REL.pack(), block, 100, bundles.image(b"base")) for block in (0, 1, STRIPE, 131071)]
-    return [*pages, (REL.history().pack(), 0, 100, bundles.history(True, 3 * STRIPE))]
-
-
-def flushes() -> list[list[Version]]:
-    history, gone = REL.history().pack(), GONE.history().pack()
-    return [
-        [(REL.pack(), 0, 110, bundles.record(b"1")),
-         (REL.pack(), STRIPE, 120, bundles.record(b"2")),
-         (history, 0, 119, bundles.history(True, 3 * STRIPE + 1)),
-         (gone, 0, 112, bundles.history(True, 5)), (gone, 1, 111, bundles.history(True, 0))],
-        [(REL.pack(), 0, 130, bundles.record(b"3")),
-         (history, 0, 131, bundles.history(True, 7)), (history, 1, 131, bundles.history(True, 7)),
-         (gone, 0, 140, bundles.history(False, 0)), (gone, 1, 140, bundles.history(False, 0))],
-    ]  # fmt: skip
-
-
-def fill(directory: Directory) -> None:
-    directory.flush(bundles.image_bundle(1), base_backup())
-    for number, versions in enumerate(flushes()):
-        directory.flush(bundles.l0(number + 2), versions)
-
-
-def test_what_was_committed_is_found(directory: Directory) -> None:
+def test_what_was_committed_is_found(directory: StoppedDirectory) -> None:
     fill(directory)
     index = directory.index
     assert index.state.durable_lsn == 140
@@ -106,7 +49,7 @@ def test_what_was_committed_is_found(directory: Directory) -> None:
     assert index.file(bundles.l0(2)).lsn_end == 121
 
 
-def test_relations_as_of_the_durable_lsn(directory: Directory) -> None:
+def test_relations_as_of_the_durable_lsn(directory: StoppedDirectory) -> None:
     fill(directory)
     relations = dict(directory.index.relations())
     assert relations == {
@@ -118,7 +61,7 @@ def test_relations_as_of_the_durable_lsn(directory: Directory) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_rebuilt_index_equals_the_lost_one(directory: Directory, seed: int) -> None:
+def test_a_rebuilt_index_equals_the_lost_one(directory: StoppedDirectory, seed: int) -> None:
     """Random histories; some bundles come in an order that is not that of their LSNs."""
     rng = random.Random(seed)
     written = []
@@ -147,12 +90,12 @@ def test_a_rebuilt_index_equals_the_lost_one(directory: Directory, seed: int) ->
     assert list(problems(directory.root / "rebuilt")) == []
 
 
-def test_a_rebuilt_index_equals_the_lost_one_with_relations(directory: Directory) -> None:
+def test_a_rebuilt_index_equals_the_lost_one_with_relations(directory: StoppedDirectory) -> None:
     fill(directory)
     assert directory.open_index("rebuilt").dump() == directory.index.dump()
 
 
-def test_an_index_that_is_behind_catches_up(directory: Directory) -> None:
+def test_an_index_that_is_behind_catches_up(directory: StoppedDirectory) -> None:
     directory.flush(bundles.image_bundle(1), base_backup())
     for number, versions in enumerate(flushes()):
         directory.write(bundles.l0(number + 2), versions)  # crashed before the index's commit
@@ -163,7 +106,7 @@ def test_an_index_that_is_behind_catches_up(directory: Directory) -> None:
     assert index.state.durable_lsn == 140
 
 
-def test_an_index_ahead_of_the_manifest_is_an_error(directory: Directory) -> None:
+def test_an_index_ahead_of_the_manifest_is_an_error(directory: StoppedDirectory) -> None:
     whole = (directory.root / "manifest").read_bytes()
     fill(directory)
     directory.index.close()
@@ -174,7 +117,9 @@ def test_an_index_ahead_of_the_manifest_is_an_error(directory: Directory) -> Non
 
 
 @pytest.mark.parametrize("change", ["bytes", "name", "gone"])
-def test_a_file_that_is_not_the_manifests_is_refused(directory: Directory, change: str) -> None:
+def test_a_file_that_is_not_the_manifests_is_refused(
+    directory: StoppedDirectory, change: str
+) -> None:
     info = directory.write(bundles.l0(1), flushes()[0])
     path = directory.layers / info.name.text
     if change == "bytes":
@@ -188,7 +133,7 @@ def test_a_file_that_is_not_the_manifests_is_refused(directory: Directory, chang
         directory.open_index("rebuilt")
 
 
-def values_of(directory: Directory) -> Path:
+def values_of(directory: StoppedDirectory) -> Path:
     fill(directory)
     directory.index.close()
     return directory.root / "index"
@@ -212,7 +157,7 @@ def change_value(path: Path, database: str, change: str) -> None:
 @pytest.mark.parametrize("change", ["lost", "flipped", "cut", "moved"])
 @pytest.mark.parametrize("database", ["l0", "layers", "files", "chunks", "relations", "meta"])
 def test_a_changed_value_is_noticed_at_open(
-    directory: Directory, database: str, change: str
+    directory: StoppedDirectory, database: str, change: str
 ) -> None:
     path = values_of(directory)
     assert list(problems(path)) == []
@@ -222,7 +167,7 @@ def test_a_changed_value_is_noticed_at_open(
         directory.open_index("index")
 
 
-def test_a_value_that_changes_while_open_is_noticed(directory: Directory) -> None:
+def test_a_value_that_changes_while_open_is_noticed(directory: StoppedDirectory) -> None:
     """As when LMDB's file rots under a running server: no lookup takes it for an answer."""
     fill(directory)
     index = directory.index
@@ -241,7 +186,7 @@ def test_a_value_that_changes_while_open_is_noticed(directory: Directory) -> Non
             lookup()
 
 
-def test_a_damaged_lmdb_file_is_noticed_or_harmless(directory: Directory) -> None:
+def test_a_damaged_lmdb_file_is_noticed_or_harmless(directory: StoppedDirectory) -> None:
     """Flipped bytes, and a file cut short: an error that says what to do, or the same answers."""
     path = values_of(directory)
     whole = (path / "data.mdb").read_bytes()
@@ -270,7 +215,7 @@ def test_a_damaged_lmdb_file_is_noticed_or_harmless(directory: Directory) -> Non
 
 
 def test_an_index_that_kills_its_reader_is_an_error(
-    directory: Directory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    directory: StoppedDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """LMDB trusts its pages: damaged ones may end the process that reads them."""
     killed = tmp_path / "killed"
@@ -281,7 +226,7 @@ def test_an_index_that_kills_its_reader_is_an_error(
         directory.open_index("index")
 
 
-def test_nothing_half_done_by_a_commit_that_fails(directory: Directory) -> None:
+def test_nothing_half_done_by_a_commit_that_fails(directory: StoppedDirectory) -> None:
     fill(directory)
     before = directory.index.dump()
     with pytest.raises(ValueError, match="not in"):
@@ -291,6 +236,6 @@ def test_nothing_half_done_by_a_commit_that_fails(directory: Directory) -> None:
     assert directory.index.stripe(REL.pack(), 0)
 
 
-def _broken(directory: Directory):  # type: ignore[no-untyped-def]
+def _broken(directory: StoppedDirectory):  # type: ignore[no-untyped-def]
     yield bundles.image_bundle(1)
     raise ValueError("a name that is not in the manifest")
