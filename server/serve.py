@@ -202,14 +202,17 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
     """`pageserver detach`: drop the slot of a server that does not run."""
     storage = Storage()
     try:
-        storage.lock(data_dir / LOCK_FILE)
-        if slot is None and not storage.exists(data_dir / SERVER_ID_FILE):
-            raise Refused(f"{data_dir} was never served: --slot must say which slot to drop")
-        slot = slot or default_slot_name(server_id(storage, data_dir))
-        if drop_slot(wal_sources, checked_slot(slot)):
-            print(f"dropped slot {slot}")
-        else:
-            print(f"there was no slot {slot}")
+        lock = storage.lock(data_dir / LOCK_FILE)
+        try:
+            if slot is None and not storage.exists(data_dir / SERVER_ID_FILE):
+                raise Refused(f"{data_dir} was never served: --slot must say which slot to drop")
+            slot = slot or default_slot_name(server_id(storage, data_dir))
+            if drop_slot(wal_sources, checked_slot(slot)):
+                print(f"dropped slot {slot}")
+            else:
+                print(f"there was no slot {slot}")
+        finally:
+            storage.close(lock)
     except SourceError as error:
         code = ExitCode.REFUSED if error.permanent else ExitCode.CANNOT_CONNECT
         return _report(error, code)

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -387,6 +388,23 @@ def test_the_extended_protocol_is_refused_once(running: Running) -> None:
         assert b"extended query protocol is not supported" in messages[0][1]
         client.send(pgwire.query("show files"))
         assert len(client.until_ready()) == 4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_noise(running: Running, seed: int) -> None:
+    """Whatever comes, the connection is answered or ends, and others are served."""
+    random = Random(seed)
+    valid = [frames(page_request(1)), pgwire.query("show files"), pgwire.copy_done()]
+    for _ in range(25):
+        noise = [random.choice([*valid, random.randbytes(random.randrange(60))]) for _ in range(9)]
+        with running.stream() if random.random() < 0.7 else running.raw() as client:
+            client.send(*noise)
+            client.sock.shutdown(socket.SHUT_WR)
+            while client.message()[0]:
+                continue
+        running.wait_until(lambda: running.clients() == 0)
+    with PageClient(running.name) as well_behaved:
+        assert well_behaved.get_page(*TABLE, 1, LSN) == page_of(TABLE, 1, LSN)
 
 
 @pytest.mark.parametrize("half", [False, True])

@@ -1,0 +1,221 @@
+"""How a server starts and stops: order, exit statuses, the number that names its slot."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from engine.storage import DirectoryInUseError, Storage
+from formats import chunk_filter
+from formats.errors import CorruptionError
+from server import serve
+from server.config import Settings
+from server.exit_code import ExitCode
+from server.replication import Stopped
+from server.serve import ServeOptions
+from server.source_errors import SourceError
+from tests.fixtures.fake_store import FakeIdentity, FakeStore
+
+
+class Part:
+    """A part of the server that writes down what is done with it."""
+
+    def __init__(self, name: str, events: list[str]) -> None:
+        self._name = name
+        self._events = events
+        self.state, self.source, self.error = "streaming", "127.0.0.1:5432", ""
+        self.ingest = self.flush = SimpleNamespace(name="ingest", error=None)
+
+    def start(self, *_: object) -> tuple[str, int]:
+        self._events.append(f"{self._name} starts")
+        return "127.0.0.1", 64000
+
+    def stop(self) -> None:
+        self._events.append(f"{self._name} stops")
+
+
+class OpenedStore(FakeStore):
+    events: list[str]
+
+    def close(self) -> None:
+        self.events.append("store closes")
+
+
+class Harness:
+    """Replaces the server's parts; `attach` is what taking the base backup does."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+        self.events: list[str] = []
+        self.store = OpenedStore()
+        self.store.events = self.events
+        self.directory = directory
+        self.slots: list[str] = []
+        self.attach: Any = lambda *_: SimpleNamespace(receiver=Part("receiver", self.events))
+        parts = {
+            "PageStore": lambda *_: self.store,
+            "Background": lambda *_: Part("background", self.events),
+            "PageService": self._page_service,
+            "WalReceiver": self._receiver,
+            "attach": lambda *arguments: self.attach(*arguments),
+        }
+        for name, replacement in parts.items():
+            monkeypatch.setattr(serve, name, replacement)
+
+    def _page_service(self, _store: object, _settings: object, status: Any) -> Part:
+        self.status = status
+        return Part("service", self.events)
+
+    def _receiver(self, _store: object, _sources: object, slot: str, system: int) -> Part:
+        assert system == FakeIdentity().system_identifier
+        self.slots.append(slot)
+        return Part("receiver", self.events)
+
+    def run(self, *sources: str, slot: str | None = None, stop_after: float = 0.2) -> ExitCode:
+        """`pageserver serve`, ended by SIGTERM after a while."""
+        options = ServeOptions(
+            data_dir=self.directory,
+            wal_sources=sources,
+            base_source=None,
+            chunks=chunk_filter.parse("all"),
+            slot=slot,
+            tenant=None,
+            timeline=None,
+            listen=("127.0.0.1", 0),
+        )
+        timer = threading.Timer(stop_after, os.kill, (os.getpid(), signal.SIGTERM))
+        handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+        timer.start()
+        try:
+            return serve.run(options, Settings())
+        finally:
+            timer.cancel()
+            timer.join()
+            signal.signal(signal.SIGTERM, handlers[0])
+            signal.signal(signal.SIGINT, handlers[1])
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Harness:
+    return Harness(monkeypatch, tmp_path / "pages")
+
+
+STOPPING = ["receiver stops", "background stops", "service stops", "store closes"]
+
+
+def test_a_directory_that_is_not_empty_goes_on(harness: Harness) -> None:
+    assert harness.run("host=a", "host=b", slot="mine") == ExitCode.OK
+    starting = ["service starts", "background starts", "receiver starts"]
+    assert harness.events == starting + STOPPING
+    assert harness.slots == ["mine"]
+
+
+def test_without_a_source_it_is_read_only(harness: Harness) -> None:
+    assert harness.run() == ExitCode.OK
+    assert harness.events == ["service starts", "background starts", *STOPPING[1:]]
+    assert harness.status()["state"] == "read-only"
+
+
+def test_an_empty_directory_is_attached(harness: Harness) -> None:
+    harness.store.ids = None
+    assert harness.run("host=a") == ExitCode.OK
+    assert harness.events == ["service starts", "background starts", *STOPPING]
+    status = harness.status()
+    assert (status["state"], status["source"]) == ("streaming", "127.0.0.1:5432")
+    assert "error" not in status
+
+
+def test_a_signal_ends_the_base_backup(harness: Harness) -> None:
+    def attach(*arguments: Any) -> None:
+        assert harness.status()["state"] == "base backup"
+        assert arguments[4].wait(20)
+        raise Stopped
+
+    harness.store.ids = None
+    harness.attach = attach
+    assert harness.run("host=a") == ExitCode.OK
+    assert harness.events == ["service starts", "background starts", *STOPPING[1:]]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SourceError("nobody there"), ExitCode.CANNOT_CONNECT),
+        (SourceError("wal_level is minimal", permanent=True), ExitCode.REFUSED),
+        (CorruptionError("page", "there", 1, 2), ExitCode.REFUSED),
+        (OSError(28, "no space left"), ExitCode.REFUSED),
+    ],
+)
+def test_a_base_backup_that_fails_ends_the_server(
+    harness: Harness, error: Exception, code: ExitCode
+) -> None:
+    def attach(*_: object) -> None:
+        raise error
+
+    harness.store.ids = None
+    harness.attach = attach
+    assert harness.run("host=a", stop_after=20) == code
+    assert harness.events[-1] == "store closes"
+
+
+def test_an_empty_directory_needs_a_source(harness: Harness) -> None:
+    harness.store.ids = None
+    assert harness.run(stop_after=20) == ExitCode.USAGE
+
+
+def test_a_directory_in_use(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise DirectoryInUseError("pages is in use")
+
+    monkeypatch.setattr(serve, "PageStore", refuse)
+    assert harness.run("host=a", stop_after=20) == ExitCode.REFUSED
+    assert harness.events == []
+
+
+def test_a_step_of_ours_that_failed_is_shown(harness: Harness) -> None:
+    broken = SimpleNamespace(name="flush", error=OSError(28, "no space left"))
+    part = Part("background", harness.events)
+    part.flush = broken
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "Background", lambda *_: part)
+        harness.run("host=a")
+    assert harness.status()["state"] == "failed"
+    assert "no space left" in str(harness.status()["error"])
+
+
+def test_the_server_id_is_drawn_once(tmp_path: Path) -> None:
+    (tmp_path / "server_id.new").write_text("half")  # an earlier start that was cut off
+    first = serve.server_id(Storage(), tmp_path)
+    assert serve.server_id(Storage(), tmp_path) == first
+    assert (tmp_path / "server_id").read_text() == f"{first:08x}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["server_id"]
+
+
+@pytest.mark.parametrize("text", ["", "123", "0123456g\n", "01234567", "01234567\n\n"])
+def test_a_server_id_that_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "server_id").write_text(text)
+    with pytest.raises(CorruptionError):
+        serve.server_id(Storage(), tmp_path)
+
+
+def test_detach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    dropped: list[str] = []
+
+    def drop(_: object, slot: str) -> bool:
+        dropped.append(slot)
+        return True
+
+    monkeypatch.setattr(serve, "drop_slot", drop)
+    assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.REFUSED
+    number = serve.server_id(Storage(), tmp_path)
+    assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.OK
+    assert serve.detach(tmp_path, ["host=a"], "mine") == ExitCode.OK
+    assert dropped == [f"pageserver_{number:08x}", "mine"]
+    assert serve.detach(tmp_path, ["host=a"], "Not A Slot") == ExitCode.REFUSED
+    held = Storage().lock(tmp_path / "lock")
+    assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.REFUSED
+    Storage().close(held)
+    assert serve.detach(tmp_path / "nowhere", ["host=a"], None) == ExitCode.REFUSED
