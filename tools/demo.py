@@ -201,10 +201,10 @@ def show_outcomes(console: Console, outcomes: list[Outcome]) -> None:
     console.print(table)
     for outcome in outcomes:
         for difference in outcome.result.differences[:DIFFERENCES_SHOWN_MAX]:
-            console.print(f"differs from {outcome.against}: {difference}", markup=False)
+            print(f"differs from {outcome.against}: {difference}")
         hidden = outcome.result.difference_count - DIFFERENCES_SHOWN_MAX
         if hidden > 0:
-            console.print(f"… and {hidden} more from {outcome.against}")
+            print(f"… and {hidden} more from {outcome.against}")
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -225,10 +225,10 @@ def main() -> int:
         demo = Demo(major, console, resources)
         outcomes = demo.run()
     except FAILURES as failure:
-        console.print(f"demo: {failure}", markup=False, highlight=False)
+        print(f"demo: {failure}")
         return 1
     except KeyboardInterrupt:
-        console.print("demo: interrupted")
+        print("demo: interrupted")
         return 130
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -236,7 +236,7 @@ def main() -> int:
         resources.close()
     show_outcomes(console, outcomes)
     for complaint in demo.complaints:
-        console.print(f"demo: {complaint}", markup=False, highlight=False)
+        print(f"demo: {complaint}")
     blocks = sum(outcome.result.blocks_compared.total() for outcome in outcomes)
     differences = sum(outcome.result.difference_count for outcome in outcomes)
     console.print(f"{time.monotonic() - begin:.0f} s in all", highlight=False)
