@@ -206,6 +206,11 @@ class Journal:
     def _sync_directory(self) -> None:
         self._final(lambda: self._storage.sync_directory(self._directory))
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether an fsync failed: nothing may be reported any more."""
+        return self._failure is not None
+
     def _refuse_failed(self) -> None:
         if self._failure is not None:
             raise JournalFailedError(
@@ -330,6 +335,10 @@ class Journal:
         while len(data) < length:
             data += self._read_file(start + len(data), length - len(data))
         return data
+
+    def has(self, start: int, data: bytes | memoryview) -> bool:
+        """Whether the received WAL has these very bytes at `start`; for the writing thread."""
+        return self._read_files(start, len(data)) == data
 
     # Trimming: any thread
 

@@ -13,9 +13,7 @@ import re
 from typing import NamedTuple
 
 from formats.chunk import ChunkKey, Fork, Slru, relation, slru
-
-DEFAULT_TABLESPACE = 1663
-GLOBAL_TABLESPACE = 1664
+from formats.cluster_path import DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, small_file_key
 
 _FORKS = {None: Fork.MAIN, "fsm": Fork.FSM, "vm": Fork.VM, "init": Fork.INIT}
 _RELATION = re.compile(
@@ -31,11 +29,6 @@ _SLRUS = {
     "pg_multixact/offsets": Slru.MULTIXACT_OFFSETS,
     "pg_commit_ts": Slru.COMMIT_TS,
 }
-_SMALL_FILE = re.compile(
-    r"PG_VERSION|backup_label|tablespace_map|global/(pg_control|pg_filenode\.map)"
-    r"|(base/\d+|PG_\d+_\d+/\d+)/(PG_VERSION|pg_filenode\.map)"
-    r"|pg_twophase/[0-9A-F]{8,16}|pg_logical/replorigin_checkpoint"
-)
 
 
 class SmallFileMember(NamedTuple):
@@ -59,7 +52,5 @@ def classify(name: str, tablespace: int | None) -> ChunkKey | SmallFileMember | 
         return relation(spc, db, int(match["rel"]), fork, int(match["seg"] or 0))
     if match := _SLRU.fullmatch(name):
         return slru(_SLRUS[match[1]], int(match[2], 16))
-    if _SMALL_FILE.fullmatch(name):
-        path = name if tablespace is None else f"pg_tblspc/{tablespace}/{name}"
-        return SmallFileMember(path)
-    return None
+    path = name if tablespace is None else f"pg_tblspc/{tablespace}/{name}"
+    return SmallFileMember(path) if small_file_key(path) is not None else None

@@ -37,6 +37,7 @@ _STATUS = struct.Struct(">BQQQQB")
 
 CONNECT_SECONDS_MAX = 10.0
 COMMAND_SECONDS_MAX = 60.0
+STREAM_END_SECONDS_MAX = 3600.0  # a base backup's end may wait for the source
 _EPOCH_2000_SECONDS = 946684800
 
 _SLOT_NAME = re.compile(r"[a-z0-9_]{1,63}")
@@ -94,11 +95,24 @@ class NextTimeline:
 
 
 class StreamEnded(Exception):
-    """The source ended the stream; with `next_timeline`, or None when it just shuts down."""
+    """The source ended the stream; `results` are what it sent behind it."""
 
-    def __init__(self, next_timeline: NextTimeline | None) -> None:
+    def __init__(self, results: Sequence[pq.abc.PGresult]) -> None:
         super().__init__("the source ended the stream")
-        self.next_timeline = next_timeline
+        self.results = results
+
+    @property
+    def next_timeline(self) -> NextTimeline | None:
+        """For a stream of WAL: how it goes on; None when the source just shuts down."""
+        return _next_timeline(self.results)
+
+
+def rows(result: pq.abc.PGresult) -> list[list[str]]:
+    """The rows of a result in text, "" for null."""
+    return [
+        [(result.get_value(row, column) or b"").decode() for column in range(result.nfields)]
+        for row in range(result.ntuples)
+    ]
 
 
 def describe_source(conninfo: str) -> str:
@@ -214,20 +228,19 @@ class ReplicationConnection:
             self._consume()
         return self._connection.get_result()
 
-    def _row(self, command: str) -> list[str | None]:
+    def _row(self, command: str) -> list[str]:
         results = self.execute(command)
         if not results or results[0].ntuples != 1:
             raise SourceError(f"{self.source} answered {command} with no row", permanent=True)
-        values = [results[0].get_value(0, column) for column in range(results[0].nfields)]
-        return [None if value is None else value.decode() for value in values]
+        return rows(results[0])[0]
 
     def identify_system(self) -> SourceIdentity:
         identifier, timeline, position = self._row("IDENTIFY_SYSTEM")[:3]
-        return SourceIdentity(int(identifier or 0), int(timeline or 0), lsn.parse(position or ""))
+        return SourceIdentity(int(identifier), int(timeline), lsn.parse(position))
 
     def show(self, setting: str) -> str:
         """The value of a setting there, in the text form of SHOW."""
-        return self._row(f"SHOW {setting}")[0] or ""
+        return self._row(f"SHOW {setting}")[0]
 
     def server_version_number(self) -> int:
         return self._connection.server_version
@@ -245,7 +258,7 @@ class ReplicationConnection:
     def create_slot(self, slot: str) -> bool:
         """Make a physical slot that holds WAL from now on; False if it exists already.
 
-        SourceError with one of the codes of `slots_not_offered` when the source has no slots.
+        SourceError that `is_not_offered` when the source has no slots.
         """
         try:
             self.execute(f'CREATE_REPLICATION_SLOT "{checked_slot(slot)}" PHYSICAL RESERVE_WAL')
@@ -260,7 +273,7 @@ class ReplicationConnection:
         try:
             self.execute(f'DROP_REPLICATION_SLOT "{checked_slot(slot)}"')
         except SourceError as error:
-            if error.sqlstate == _OBJECT_MISSING:
+            if slot_is_missing(error):
                 return False
             raise
         return True
@@ -319,16 +332,21 @@ class ReplicationConnection:
             raise self._error() from None
         self._flush()
 
-    def _finish_stream(self) -> NextTimeline | None:
-        """Collect what follows the end of a stream of WAL."""
-        deadline = time.monotonic() + COMMAND_SECONDS_MAX
-        results = []
-        while (result := self.next_result(deadline)) is not None:
-            if result.status == pq.ExecStatus.COPY_IN:
-                self.end_stream()  # the source closed its half; now ours
-            else:
-                results.append(result)
-        return _next_timeline(results)
+    def _finish_stream(self) -> Sequence[pq.abc.PGresult]:
+        """Collect what follows the end of a stream."""
+        deadline = time.monotonic() + STREAM_END_SECONDS_MAX
+        results: list[pq.abc.PGresult] = []
+        try:
+            while (result := self.next_result(deadline)) is not None:
+                if result.status == pq.ExecStatus.COPY_IN:
+                    self.end_stream()  # the source closed its half; now ours
+                else:
+                    results.append(result)
+        except SourceError as error:
+            # A server that shuts down says so and closes the connection.
+            if error.sqlstate or not results:
+                raise
+        return results
 
     def _consume(self) -> None:
         try:
@@ -351,9 +369,8 @@ class ReplicationConnection:
 def _next_timeline(results: Sequence[pq.abc.PGresult]) -> NextTimeline | None:
     for result in results:
         if result.status == pq.ExecStatus.TUPLES_OK and result.ntuples == 1 and result.nfields == 2:
-            timeline, start = result.get_value(0, 0), result.get_value(0, 1)
-            if timeline is not None and start is not None:
-                return NextTimeline(int(timeline), lsn.parse(start.decode()))
+            timeline, start = rows(result)[0]
+            return NextTimeline(int(timeline), lsn.parse(start))
     return None
 
 
@@ -368,15 +385,23 @@ def checked_slot(slot: str) -> str:
     return slot
 
 
-def slots_not_offered(error: SourceError) -> bool:
-    """Whether a slot command failed because the source knows none: a WAL-only source."""
+def is_not_offered(error: SourceError) -> bool:
+    """Whether a command failed because the source does not know it: one that has WAL only."""
     return error.sqlstate in _NOT_OFFERED
 
 
-def drop_slot(conninfo: str, slot: str, stop: StopSignal | None = None) -> bool:
+def slot_is_missing(error: SourceError) -> bool:
+    return error.sqlstate == _OBJECT_MISSING
+
+
+def drop_slot(conninfo: str, slot: str, stop: StopSignal) -> bool:
     """Connect, drop a slot, disconnect; False if there is none of this name."""
-    connection = ReplicationConnection.open(conninfo, slot, stop or StopSignal())
+    connection = ReplicationConnection.open(conninfo, slot, stop)
     try:
         return connection.drop_slot(slot)
+    except SourceError as error:
+        if is_not_offered(error):
+            return False
+        raise
     finally:
         connection.close()

@@ -1,25 +1,10 @@
 """pg_control, crafted; tests/integration/test_base_backup.py reads real ones."""
 
-import struct
-
-import crc32c
 import pytest
 
 from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
-
-
-def crafted(version: int = 1800, **fields: int) -> bytes:
-    data = bytearray(8192)
-    struct.pack_into("<QII", data, 0, 7_000_000_000_000_000_001, version, 202506291)
-    struct.pack_into("<I", data, 16, fields.get("state", 6))
-    struct.pack_into("<QQI", data, 32, 0x1_0000_0028, 0x1_0000_0000, 3)
-    struct.pack_into("<I", data, 172, fields.get("wal_level", 1))
-    struct.pack_into("<IIII", data, 216, 8192, 131072, 8192, 16 << 20)
-    struct.pack_into("<I", data, 252, 1)
-    end = 292 if version == 1800 else 288
-    struct.pack_into("<I", data, end, crc32c.crc32c(bytes(data[:end])))
-    return bytes(data)
+from tests.fixtures.control_file import crafted
 
 
 @pytest.mark.parametrize("version", [1300, 1800])

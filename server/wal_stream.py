@@ -1,0 +1,324 @@
+"""WAL from one connection into the journal, and reports back.
+
+The loop takes what the socket has, writes it to the journal in pieces of up to 1 MiB, and fsyncs
+when the source has nothing more to send, when it asks for an answer, or when 16 MiB or 0.1 s of WAL
+are waiting: so a committing primary waits for one fsync here, and a busy one shares it among many
+commits. Ingest
+follows the journal by itself; nothing here waits for it, so keepalives are answered however far it
+lags, and what it has not read yet is in files, not in memory.
+
+Where to begin. The source is asked for WAL from a little before the end of what is here, and what
+comes is compared with it: a source whose WAL differs is not the one that it came from. Never from
+before the segment in which the WAL here ends: the source was told that all of this is flushed here
+and may have given up the segments before.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from engine.journal import Journal
+from formats import lsn
+from formats.timeline_history import HistoryEntry, parse_history
+from server.replication import (
+    KEEPALIVE,
+    KEEPALIVE_MESSAGE,
+    WAL_DATA,
+    WAL_DATA_HEADER,
+    NextTimeline,
+    ReplicationConnection,
+    SourceIdentity,
+    Stopped,
+    StreamEnded,
+    is_not_offered,
+    slot_is_missing,
+)
+from server.source_errors import SourceError, other_system_identifier
+
+PIECE_BYTES = 1 << 20
+OVERLAP_BYTES = 128 << 10
+UNSYNCED_BYTES_MAX = 16 << 20
+UNSYNCED_SECONDS_MAX = 0.1
+STATUS_SECONDS = 10.0
+IDLE_SECONDS = 1.0  # how soon a new durable LSN is reported when nothing else is going on
+SILENCE_ASK_SECONDS = 30.0
+SILENCE_SECONDS_MAX = 60.0
+
+_log = logging.getLogger(__name__)
+
+
+class WalStore(Protocol):
+    """What receiving WAL needs of the engine; none of it may block."""
+
+    @property
+    def journal(self) -> Journal: ...
+
+    @property
+    def durable_lsn(self) -> int: ...
+
+    def notify_wal(self) -> None:
+        """The journal has more bytes."""
+
+
+class WalStream:
+    """One connection's life after it is made; `run` returns when the source shuts down."""
+
+    def __init__(
+        self,
+        connection: ReplicationConnection,
+        store: WalStore,
+        system_identifier: int,
+        slot: str | None,
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._journal = store.journal
+        self._system_identifier = system_identifier
+        self._slot = slot
+        self._pending: list[memoryview] = []
+        self._pending_bytes = 0
+        self._expected_lsn = 0
+        self._reported = (0, 0, 0)
+        self._report_time = 0.0
+        self._heard_time = 0.0
+        self._unsynced_since = 0.0
+
+    def run(self, on_streaming: Callable[[], None]) -> None:
+        identity = self._connection.identify_system()
+        if identity.system_identifier != self._system_identifier:
+            raise other_system_identifier(
+                self._system_identifier, identity.system_identifier, self._connection.source
+            )
+        limit = self._check_timeline(identity)
+        while True:
+            start = min(self._start_lsn(), limit)
+            following = self._start(start)
+            if following is None:
+                on_streaming()
+                following = self._stream(start)
+            if following is None:
+                return
+            self._follow(following)
+            limit = lsn.LSN_MAX
+
+    # Which timeline, and from where
+
+    def _check_timeline(self, identity: SourceIdentity) -> int:
+        """Refuse a source of another history; returns where our timeline ends there, if it does."""
+        journal = self._journal
+        ours = journal.timeline
+        if identity.timeline < ours:
+            raise SourceError(
+                f"{self._connection.source} is on timeline {identity.timeline}, the data directory "
+                f"already on {ours}",
+                "It is not the server that was promoted: name that one as --wal-source",
+                permanent=True,
+            )
+        if identity.timeline == 1:
+            return lsn.LSN_MAX
+        history = self._history(identity.timeline)
+        for entry in journal.history():
+            if entry not in history:
+                raise self._refused(entry, history)
+        if identity.timeline == ours:
+            return lsn.LSN_MAX
+        ends = [entry.end_lsn for entry in history if entry.timeline == ours]
+        if not ends:
+            raise self._refused(None, history)
+        self._refuse_beyond(ends[0], identity.timeline)
+        return ends[0]
+
+    def _history(self, timeline: int) -> list[HistoryEntry]:
+        content = self._connection.timeline_history(timeline)
+        if timeline == self._journal.timeline and not self._journal.history():
+            self._journal.keep_history(timeline, content)
+        return parse_history(content, f"history of timeline {timeline}")
+
+    def _refused(self, entry: HistoryEntry | None, theirs: list[HistoryEntry]) -> SourceError:
+        way = ", ".join(f"{e.timeline} up to {lsn.show(e.end_lsn)}" for e in theirs) or "none"
+        if entry is None:
+            ours = f"timeline {self._journal.timeline} is not in it"
+        else:
+            ours = f"here timeline {entry.timeline} went up to {lsn.show(entry.end_lsn)}"
+        return SourceError(
+            f"{self._connection.source} has another history: its timelines are {way}; {ours}",
+            "Name a source that went the same way, or start with an empty data directory",
+            permanent=True,
+        )
+
+    def _refuse_beyond(self, switch: int, timeline: int) -> None:
+        """Refuse a switch to a new timeline below records that are here; nothing is changed."""
+        whole = self._journal.last_record_end()
+        if whole <= switch:
+            return
+        raise SourceError(
+            f"{self._connection.source} left timeline {self._journal.timeline} for {timeline} at "
+            f"{lsn.show(switch)}, but WAL up to {lsn.show(whole)} was received here: what lies "
+            "above the switch never happened there",
+            "Start with an empty data directory on the new timeline, or name a source that is "
+            "still on the old one",
+            permanent=True,
+        )
+
+    def _start_lsn(self) -> int:
+        received, segment_bytes = self._journal.received_lsn, self._journal.segment_bytes
+        return max(received - OVERLAP_BYTES, received - received % segment_bytes)
+
+    def _start(self, start: int) -> NextTimeline | None:
+        timeline = self._journal.timeline
+        try:
+            return self._connection.start_replication(self._slot, start, timeline)
+        except SourceError as error:
+            if self._slot is not None and is_not_offered(error):
+                _log.warning(
+                    "%s has no replication slots: it must keep its WAL by itself until the page "
+                    "server has it",
+                    self._connection.source,
+                )
+                self._slot = None
+            elif self._slot is not None and slot_is_missing(error):
+                _log.warning("slot %s is missing at the source: made again", self._slot)
+                self._connection.create_slot(self._slot)
+            else:
+                raise
+        return self._connection.start_replication(self._slot, start, timeline)
+
+    def _follow(self, following: NextTimeline) -> None:
+        self._refuse_beyond(following.start_lsn, following.timeline)
+        if self._journal.received_lsn < following.start_lsn:
+            raise SourceError(
+                f"{self._connection.source} ended timeline {self._journal.timeline} at "
+                f"{lsn.show(following.start_lsn)} but sent only WAL up to "
+                f"{lsn.show(self._journal.received_lsn)}"
+            )
+        content = self._connection.timeline_history(following.timeline)
+        self._journal.follow(following.timeline, following.start_lsn, content)
+        self._store.notify_wal()
+        _log.info(
+            "following timeline %d from %s", following.timeline, lsn.show(following.start_lsn)
+        )
+
+    # The stream
+
+    def _stream(self, start: int) -> NextTimeline | None:
+        """Receive until the source ends the stream; None if it just shuts down."""
+        self._expected_lsn = start
+        self._heard_time = time.monotonic()
+        self._report(reply=False)
+        try:
+            while True:
+                self._take_messages()
+                if self._pending_bytes < PIECE_BYTES and self._receive_more():
+                    continue
+                self._write()
+                # More is here, or came while we wrote: the fsync can wait for it, if not for long.
+                if self._fsync_can_wait() and self._receive_more():
+                    continue
+                self._journal.sync()
+                self._report_if_due()
+                self._wait()
+        except StreamEnded as ended:
+            return ended.next_timeline
+        except Stopped:
+            self._write()
+            self._journal.sync()
+            self._report(reply=False)
+            raise
+        finally:
+            # What came is worth keeping however the stream ends.
+            self._write()
+            self._journal.sync()
+
+    def _receive_more(self) -> bool:
+        """Take what the socket has, without waiting; whether that was anything."""
+        if not self._connection.receive(0):
+            return False
+        self._heard_time = time.monotonic()
+        return True
+
+    def _fsync_can_wait(self) -> bool:
+        if self._heard_time - self._report_time > STATUS_SECONDS:
+            return False
+        unsynced_bytes = self._journal.received_lsn - self._journal.flushed_lsn
+        unsynced_seconds = self._heard_time - self._unsynced_since
+        return unsynced_bytes < UNSYNCED_BYTES_MAX and unsynced_seconds < UNSYNCED_SECONDS_MAX
+
+    def _take_messages(self) -> None:
+        """Take the messages that are here, up to one piece of WAL."""
+        connection = self._connection
+        while self._pending_bytes < PIECE_BYTES:
+            message = connection.next_message()
+            if message is None:
+                return
+            if message[0] == WAL_DATA:
+                self._take_wal(message)
+            elif message[0] == KEEPALIVE and KEEPALIVE_MESSAGE.unpack(message)[3]:
+                self._write()
+                self._journal.sync()
+                self._report(reply=False)
+
+    def _take_wal(self, message: memoryview) -> None:
+        _, start, _, _ = WAL_DATA_HEADER.unpack_from(message)
+        data = message[WAL_DATA_HEADER.size :]
+        if start != self._expected_lsn:
+            raise SourceError(
+                f"{self._connection.source} sent WAL from {lsn.show(start)} where "
+                f"{lsn.show(self._expected_lsn)} was due"
+            )
+        self._expected_lsn += len(data)
+        known = self._journal.received_lsn - start
+        if known > 0:
+            self._compare(start, data[:known])
+            data = data[known:]
+        if len(data) > 0:
+            self._pending.append(data)
+            self._pending_bytes += len(data)
+
+    def _compare(self, start: int, data: memoryview) -> None:
+        if self._journal.has(start, data):
+            return
+        raise SourceError(
+            f"the WAL of {self._connection.source} differs, between {lsn.show(start)} and "
+            f"{lsn.show(start + len(data))}, from what was received before",
+            "It is not the server that the WAL came from, or it was set back to an older state. "
+            "Name the right one, or start with an empty data directory",
+            permanent=True,
+        )
+
+    def _write(self) -> None:
+        if not self._pending:
+            return
+        data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+        self._pending, self._pending_bytes = [], 0
+        if self._journal.received_lsn == self._journal.flushed_lsn:
+            self._unsynced_since = time.monotonic()
+        self._journal.append(self._journal.received_lsn, data)
+        self._store.notify_wal()
+
+    def _wait(self) -> None:
+        """Wait for the source; complain when it is silent for too long."""
+        silence = time.monotonic() - self._heard_time
+        if self._connection.receive(IDLE_SECONDS):
+            self._heard_time = time.monotonic()
+        elif silence > SILENCE_SECONDS_MAX:
+            raise SourceError(f"nothing heard from {self._connection.source} for {silence:.0f} s")
+        elif silence > SILENCE_ASK_SECONDS:
+            self._report(reply=True)
+
+    # Reports
+
+    def _report_if_due(self) -> None:
+        """Report when there is something new that is durable, and every 10 s."""
+        journal = self._journal
+        changed = (journal.flushed_lsn, self._store.durable_lsn) != self._reported[1:]
+        if changed or time.monotonic() - self._report_time >= STATUS_SECONDS:
+            self._report(reply=False)
+
+    def _report(self, *, reply: bool) -> None:
+        """Say what was received, what is flushed here, and what is durable in layers."""
+        journal = self._journal
+        flushed = journal.flushed_lsn
+        self._reported = (journal.received_lsn, flushed, min(self._store.durable_lsn, flushed))
+        self._report_time = time.monotonic()
+        self._connection.send_status(*self._reported, reply=reply)
