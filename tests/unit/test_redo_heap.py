@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from engine.redo import heap, visibility
+from engine.redo import heap
 from formats import page
 from tests.fixtures.redo_parts import Row, flags, heap_page, make_part, row
 
@@ -25,18 +25,6 @@ ALL_XMAX_BITS = 0xDCD0
 def all_visible(view: memoryview) -> memoryview:
     view[10] |= 4
     return view
-
-
-def map_page(*set_blocks: int) -> memoryview:
-    view = memoryview(bytearray(8192))
-    for block in set_blocks:
-        visibility.set_bits(view, block, 3)
-    return view
-
-
-def bits(view: memoryview, block: int) -> int:
-    index = block % 32672
-    return view[24 + index // 4] >> index % 4 * 2 & 3
 
 
 def prune_xid(view: memoryview) -> int:
@@ -85,6 +73,13 @@ def test_insert_that_does_not_fit_is_refused(number: int, length: int) -> None:
     data = struct.pack("<HHB", 1, 2, 24) + bytes(length)
     with pytest.raises((ValueError, IndexError)):
         heap.redo(make_part(heap_page(Row()), INSERT, struct.pack("<HB", number, 0), data))
+
+
+def test_a_heap_page_has_at_most_291_line_pointers() -> None:
+    view = heap_page(*[Row(hoff=23)] * 291)
+    data = struct.pack("<HHB", 1, 2, 23)
+    with pytest.raises(ValueError, match="no room"):
+        heap.redo(make_part(view, INSERT, struct.pack("<HB", 292, 0), data))
 
 
 def test_delete() -> None:
@@ -147,6 +142,8 @@ def test_delete_clears_all_visible_when_flagged() -> None:
         (700, 700, 700),
         (2, 700, 2),  # permanent ids compare as they are
         (700, 2, 2),
+        (3, 0xFFFFFFFF, 0xFFFFFFFF),
+        (0xFFFFFFFF, 3, 0xFFFFFFFF),
     ],
 )
 def test_the_oldest_deletion_makes_the_page_prunable(present: int, xid: int, expected: int) -> None:
@@ -164,7 +161,7 @@ NEW_HEADER = struct.pack("<HHB", 0x8002, 0x2822, 24)
 
 
 def test_hot_update_links_both_versions_in_one_page() -> None:
-    view = heap_page(Row(infomask=HINTS | 2, content=b"\0old"))
+    view = heap_page(Row(cid=9, infomask=HINTS | 0x22, content=b"\0old"))
     main = update_main(1, 2, infobits=16, new_xmax=650)
     assert heap.redo(make_part(view, HOT_UPDATE, main, NEW_HEADER + b"\0new")) == 1
     assert row(view, 1) == Row(100, 701, 0, (5, 2), 0x6002, 0x0102, content=b"\0old")
@@ -307,57 +304,6 @@ def test_inplace_replaces_data_of_the_same_length(main_length: int) -> None:
             heap.redo(make_part(view, INPLACE, main, data))
 
 
-@pytest.mark.parametrize(
-    ("opcode", "main", "bits_left"),
-    [
-        (INSERT, struct.pack("<HB", 1, 1), 0),
-        (INSERT, struct.pack("<HB", 1, 0), 3),
-        (DELETE, struct.pack("<IHBB", 9, 1, 0, 1), 0),
-        (DELETE, struct.pack("<IHBB", 9, 1, 0, 16), 3),
-        (LOCK, struct.pack("<IHBB", 9, 1, 0, 1), 1),
-        (LOCK, struct.pack("<IHBB", 9, 1, 0, 0), 3),
-    ],
-)
-def test_map_page_of_a_record_with_one_heap_block(opcode: int, main: bytes, bits_left: int) -> None:
-    heap_block = 32672 + 77
-    view = map_page(76, 77, 78)
-    part = make_part(view, opcode, main, b"", {0: heap_block, 1: 1}, block_id=1)
-    assert heap.redo(part) == (bits_left != 3)
-    assert [bits(view, block) for block in (76, 77, 78)] == [3, bits_left, 3]
-    assert heap.redo(part) == 0, "nothing left to clear: PostgreSQL leaves pd_lsn alone"
-
-
-@pytest.mark.parametrize(
-    ("old_block", "new_block", "flag", "cleared"),
-    [
-        (10, 20, 3, [10, 20]),
-        (10, 20, 2, [20]),
-        (32672 + 10, 20, 3, [20]),  # the old page's bits are on another map page
-        (None, 20, 3, [20]),
-        (None, 20, 1, [20]),
-    ],
-)
-def test_map_page_of_the_new_version(
-    old_block: int | None, new_block: int, flag: int, cleared: list[int]
-) -> None:
-    view = map_page(10, 20, 30)
-    blocks = {0: new_block, 2: 0}
-    if old_block is not None:
-        blocks[1] = old_block
-    part = make_part(view, UPDATE, update_main(1, 1, flag), b"", blocks, block_id=2)
-    assert heap.redo(part) == 1
-    assert [block for block in (10, 20, 30) if bits(view, block) == 0] == cleared
-    assert heap.redo(part) == 0
-
-
-@pytest.mark.parametrize(("blocks", "cleared"), [({0: 20, 1: 10, 3: 0}, 10), ({0: 20, 3: 0}, 20)])
-def test_map_page_of_the_old_version(blocks: dict[int, int], cleared: int) -> None:
-    view = map_page(10, 20)
-    part = make_part(view, HOT_UPDATE, update_main(1, 1, 1), b"", blocks, block_id=3)
-    assert heap.redo(part) == 1
-    assert (bits(view, cleared), bits(view, 30 - cleared)) == (0, 3)
-
-
 @pytest.mark.parametrize("opcode", [DELETE, LOCK, CONFIRM, INPLACE, UPDATE])
 def test_a_line_pointer_without_a_tuple_is_refused(opcode: int) -> None:
     for number in (0, 1, 2, 3, 0xFFFF):
@@ -380,7 +326,7 @@ def test_a_line_pointer_without_a_tuple_is_refused(opcode: int) -> None:
     + [(INPLACE, 1)],
 )
 def test_main_data_that_is_cut_off_is_refused(opcode: int, length: int) -> None:
-    main = b"\1\0\1\0\1\0\1\0\1\0\1\0\1\0"[:length]
+    main = bytes(14)[:length]
     with pytest.raises(ValueError, match="shorter than its kind"):
         heap.redo(make_part(heap_page(Row(content=b"12345")), opcode, main, b"1234"))
 

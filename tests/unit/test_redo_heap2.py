@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from engine.redo import heap2, visibility
+from engine.redo import heap2
 from engine.redo.part import Part
 from formats import page
 from tests.fixtures.redo_parts import Row, flags, heap_page, items, make_part, row
@@ -29,12 +29,9 @@ def prune_part(view: memoryview, info: int, prune_flags: int, data: bytes) -> Pa
 
 
 def check_pruned(view: memoryview) -> None:
-    """1 leads to 4, 2 is dead, 3 and 7 are unused, and the others have closed ranks."""
-    assert [state for state, _ in items(view)] == [2, 3, 0, 1, 1, 1]
-    assert items(view)[0] == (2, 4)
-    assert items(view)[1] == (3, 0)
-    assert [offset for _, offset in items(view)[3:]] == [8136, 8072, 8000]
-    assert [row(view, n).content[1:2] for n in (4, 5, 6)] == [b"D", b"E", b"F"]
+    """1 leads to 4 and 5 to 6, 2 is dead, 3 and 7 are unused; the others have closed ranks."""
+    assert items(view) == [(2, 4), (3, 0), (0, 0), (1, 8136), (2, 6), (1, 8064)]
+    assert [row(view, n).content[1:2] for n in (4, 6)] == [b"D", b"F"]
     assert flags(view) == 1, "an unused line pointer is left"
 
 
@@ -42,7 +39,7 @@ def check_pruned(view: memoryview) -> None:
 @pytest.mark.parametrize("horizon", [0, HORIZON])
 def test_prune_of_18(info: int, horizon: int) -> None:
     view = seven_rows()
-    data = offsets(1, 1, 4) + offsets(1, 2) + offsets(2, 3, 7)
+    data = offsets(2, 1, 4, 5, 6) + offsets(1, 2) + offsets(2, 3, 7)
     prune_flags = CLEANUP_LOCK | REDIRECTIONS | DEAD | UNUSED | horizon
     assert heap2.redo(prune_part(view, info, prune_flags, data)) == 1
     check_pruned(view)
@@ -50,8 +47,8 @@ def test_prune_of_18(info: int, horizon: int) -> None:
 
 def test_prune_of_15() -> None:
     view = seven_rows()
-    main = struct.pack("<IHH", 99, 1, 1)
-    data = offsets(1, 4) + offsets(2) + offsets(3, 7)
+    main = struct.pack("<IHH", 99, 2, 1)
+    data = offsets(1, 4, 5, 6) + offsets(2) + offsets(3, 7)
     assert heap2.redo(make_part(view, PRUNE, main, data, version=15)) == 1
     check_pruned(view)
 
@@ -159,8 +156,29 @@ def test_lists_that_do_not_fit_are_refused(prune_flags: int, data: bytes) -> Non
     ],
 )
 def test_records_of_15_that_are_cut_off_are_refused(info: int, main: bytes, data: bytes) -> None:
-    with pytest.raises((ValueError, IndexError)):
+    with pytest.raises(ValueError, match="cut off|shorter than its kind"):
         heap2.redo(make_part(seven_rows(), info, main, data, version=15))
+
+
+@pytest.mark.parametrize(
+    ("info", "main"),
+    [
+        (PRUNE_ON_ACCESS, b"\0"),
+        (VISIBLE, bytes(4)),
+        (MULTI_INSERT | INIT, bytes(3)),
+        (LOCK_UPDATED, bytes(7)),
+    ],
+)
+def test_main_data_that_is_cut_off_is_refused(info: int, main: bytes) -> None:
+    with pytest.raises(ValueError, match="shorter than its kind"):
+        heap2.redo(make_part(seven_rows(), info, main, bytes(8)))
+
+
+def test_the_layout_of_18_serves_17() -> None:
+    view = dead_rows()
+    part = make_part(view, VACUUM_CLEANUP, bytes([0, UNUSED]), offsets(3, 2, 6, 7), version=17)
+    assert heap2.redo(part) == 1
+    check_vacuumed(view, dead_rows())
 
 
 def visible_main(map_flags: int) -> bytes:
@@ -180,72 +198,6 @@ def test_visible_refuses_a_heap_page_of_zeros() -> None:
     view = memoryview(bytearray(8192))
     with pytest.raises(ValueError, match="never initialised"):
         heap2.redo(make_part(view, VISIBLE, visible_main(1), blocks={0: 0, 1: 5}, block_id=1))
-
-
-@pytest.mark.parametrize(
-    ("heap_block", "map_flags", "position", "value"),
-    [
-        (0, 1, 24, 0b01),
-        (1, 3, 24, 0b1100),
-        (7, 7, 25, 0b11000000),  # the flag for catalogs is not for the map
-        (32671, 3, 8191, 0b11000000),
-        (32672, 1, 24, 0b01),
-        (0xFFFFFFFE, 3, 24 + (0xFFFFFFFE % 32672) // 4, 0b110000),
-    ],
-)
-def test_visible_sets_bits_of_the_map(
-    heap_block: int, map_flags: int, position: int, value: int
-) -> None:
-    view = memoryview(bytearray(8192))
-    blocks = {0: heap_block // 32672, 1: heap_block}
-    part = make_part(view, VISIBLE, visible_main(map_flags), blocks=blocks)
-    assert heap2.redo(part) == 1
-    expected = bytes(heap_page())
-    assert bytes(view[:24]) == expected[:24], "a page of zeros becomes a page"
-    assert (view[position], sum(view[24:])) == (value, value)
-    assert heap2.redo(part) == 0
-
-
-def test_setting_fewer_bits_than_are_set_keeps_them_and_counts_as_a_change() -> None:
-    view = memoryview(bytearray(8192))
-    visibility.set_bits(view, 9, 3)
-    assert visibility.set_bits(view, 9, 1) == 1
-    assert view[26] == 0b1100
-
-
-def test_clearing_bits_of_a_page_of_zeros_leaves_it() -> None:
-    view = memoryview(bytearray(8192))
-    assert visibility.clear_bits(view, 9, 3) == 0
-    assert not any(view)
-
-
-@pytest.mark.parametrize(
-    ("kept", "position", "left"),
-    [(0, 24, 0), (1, 24, 0b11), (5, 25, 0b11), (6, 25, 0b1111), (7, 25, 0b111111), (8, 26, 0)],
-)
-def test_truncate_clears_the_bits_behind(kept: int, position: int, left: int) -> None:
-    view = heap_page()
-    view[24:] = b"\xff" * 8168
-    visibility.truncate(view, kept)
-    assert bytes(view[24:position]) == b"\xff" * (position - 24)
-    assert view[position] == left
-    assert not any(view[position + 1 :])
-
-
-def test_truncate_at_the_last_block_of_a_page() -> None:
-    view = heap_page()
-    view[24:] = b"\xff" * 8168
-    visibility.truncate(view, 32671)
-    assert view[8191] == 0b00111111
-    for kept in (-1, 32672):
-        with pytest.raises(ValueError, match="keeps more"):
-            visibility.truncate(view, kept)
-
-
-def test_truncate_makes_zeros_a_page() -> None:
-    view = memoryview(bytearray(8192))
-    visibility.truncate(view, 3)
-    assert bytes(view) == bytes(heap_page())
 
 
 def many(*contents: bytes) -> bytes:
@@ -318,25 +270,6 @@ def test_lock_updated_changes_xmax_and_its_bits_only() -> None:
         "unlike a lock: command, chain and HOT_UPDATED stay"
     )
     assert (flags(view), bytes(view[20:24])) == (4, bytes(4))
-
-
-@pytest.mark.parametrize(
-    ("opcode", "main", "bits_left"),
-    [
-        (MULTI_INSERT, struct.pack("<BxHH", 1, 1, 1), 0),
-        (MULTI_INSERT, struct.pack("<BxHH", 32, 1, 1), 3),
-        (LOCK_UPDATED, struct.pack("<IHBB", 9, 1, 0, 1), 1),
-        (LOCK_UPDATED, struct.pack("<IHBB", 9, 1, 0, 2), 3),
-    ],
-)
-def test_map_page_of_a_record_with_one_heap_block(opcode: int, main: bytes, bits_left: int) -> None:
-    view = memoryview(bytearray(8192))
-    visibility.set_bits(view, 4, 3)
-    visibility.set_bits(view, 5, 3)
-    part = make_part(view, opcode, main, b"", {0: 32672 + 5, 1: 1}, block_id=1)
-    assert heap2.redo(part) == (bits_left != 3)
-    assert view[25] == 0b11 | bits_left << 2
-    assert heap2.redo(part) == 0
 
 
 @pytest.mark.parametrize(
