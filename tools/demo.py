@@ -194,10 +194,11 @@ def show_outcomes(console: Console, outcomes: list[Outcome]) -> None:
     for name, counts in rows.items():
         table.add_row(name, *(str(count) for count in counts))
     table.add_section()
+    table.add_row("masked or excused, in pages")
     used: set[StrEnum] = {name for o in outcomes for name, n in o.result.excuses.items() if n}
     for excuse in sorted(used):
         counts = [outcome.result.excuses[excuse] for outcome in outcomes]
-        table.add_row(f"masked or excused: {excuse}", *(str(count) for count in counts))
+        table.add_row(f"  {excuse}", *(str(count) for count in counts))
     console.print(table)
     for outcome in outcomes:
         for difference in outcome.result.differences[:DIFFERENCES_SHOWN_MAX]:
