@@ -11,7 +11,8 @@ from formats cimport page as pages
 @cython.final
 cdef class Reconstruct:
     cdef public Part part
-    cdef public uint64_t new_page_lsn_max, applied
+    cdef public uint64_t new_page_lsn_max, applied, unreadable_lsn
+    cdef public int unreadable_rmgr, unreadable_info
 
     @cython.locals(target=uint8_t[::1], source=uint8_t[::1], start=Py_ssize_t, length=Py_ssize_t,
                    lsn=uint64_t, kind=uint32_t, fuzzy=int, number=uint32_t)

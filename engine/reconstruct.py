@@ -24,13 +24,16 @@ class Reconstruct:
         self.part.version = version
         self.new_page_lsn_max = 0
         self.applied = 0
+        self.unreadable_rmgr = -1
 
     def page(self, versions, oldest, out, pos, has_base):
         """Build one page in out[pos : pos + 8192] from the chain that starts at `oldest`.
 
         With `has_base` the page there is the start, else zeros. Raises ValueError or IndexError if
-        a version does not fit the page.
+        a version does not fit the page; after an UNREADABLE one `unreadable_rmgr` and its fellows
+        say which record that was, otherwise it is -1.
         """
+        self.unreadable_rmgr = -1
         target = out[pos : pos + 8192]
         if not has_base:
             coding.fill(target, 0, 8192, 0)
@@ -53,7 +56,10 @@ class Reconstruct:
             elif kind == 16:
                 effect.apply(target, source, start, length)
             elif kind == 32:
-                raise ValueError("a record of an unsupported resource manager changed this page")
+                self.unreadable_rmgr = coding.u8(source, start + 1)
+                self.unreadable_info = coding.u8(source, start + 2)
+                self.unreadable_lsn = lsn
+                raise ValueError("a record for which there is no redo changed it")
             else:
                 raise ValueError("a version of a kind that pages do not have")
             number = versions.newer[number]

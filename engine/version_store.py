@@ -32,6 +32,7 @@ from engine.page_reader import (
 )
 from engine.relation_history import RelationHistory
 from engine.version_set import VersionSet
+from formats import rmgr
 from formats.chunk import ChunkKey, ChunkKind, Fork
 from formats.cluster_path import small_file_key, small_file_path
 from formats.lsn import show as show_lsn
@@ -209,9 +210,18 @@ class VersionStore:
             self._collect_from_layers(reader, count, failures)
         done = reader.rebuild(0, count, out)
         while done < count:
-            failures[done] = str(reader.problem)
+            failures[done] = self._problem(reader)
             done = reader.rebuild(done + 1, count, out)
         return failures
+
+    def _problem(self, reader: PageReader) -> str:
+        """Why the last page could not be built."""
+        rebuilt = reader.reconstruct
+        if rebuilt.unreadable_rmgr < 0:
+            return f"its versions do not fit together: {reader.problem}"
+        record = rmgr.show(self.major, rebuilt.unreadable_rmgr, rebuilt.unreadable_info)
+        lsn = show_lsn(rebuilt.unreadable_lsn)
+        return f"it was changed at {lsn} by {record}, for which this server has no redo yet"
 
     def _collect_from_layers(
         self, reader: PageReader, count: int, failures: dict[int, str]

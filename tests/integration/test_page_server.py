@@ -1,0 +1,176 @@
+"""The whole server on real primaries: every page equal, through restarts and kill -9.
+
+What is compared, and under which masks and excuses, is tools/compare.py's; here is what happens to
+the servers before.
+"""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from formats.lsn import parse
+from server.client import PageClient, PageServerError
+from tools.compare import compare
+from tools.excuses import Rules
+from tools.page_server import PageServer
+from tools.postgres import Server
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+MAJORS = (18, 15)
+
+
+def prepare(primary: Server) -> None:
+    """Tables for pgbench, and for a storm of multixacts."""
+    primary.pgbench("-i", "-s", "2")
+    primary.sql("CREATE TABLE mx(a int PRIMARY KEY, b int)")
+    primary.sql("INSERT INTO mx SELECT g, 0 FROM generate_series(1, 200) g")
+
+
+def start_load(primary: Server, seconds: int) -> list[subprocess.Popen[str]]:
+    script = primary.data_dir.parent / "multixact.pgbench"
+    shutil.copy(FIXTURES / "multixact.pgbench", script)
+    script.chmod(0o644)
+    return [
+        primary.start_pgbench("-T", str(seconds), "-c", "2"),
+        primary.start_pgbench("-T", str(seconds), "-c", "6", "-n", "-f", str(script)),
+    ]
+
+
+def churn(primary: Server, dbname: str = "postgres") -> None:
+    primary.psql((FIXTURES / "churn.sql").read_text(), dbname)
+
+
+def assert_equal(primary: Server, server: PageServer, rules: Rules) -> None:
+    """Stop the primary and compare everything at the end of its shutdown checkpoint."""
+    # A primary sends what is left of its WAL at a stop to those who are connected.
+    server.wait_until_ready(parse(primary.sql("SELECT pg_current_wal_flush_lsn()")[0][0]))
+    primary.stop()
+    end = primary.shutdown_checkpoint_end()
+    server.wait_until_ready(end)
+    with server.client() as client:
+        result = compare(primary.data_dir, client, end, rules)
+        assert client.status()["state"] != "failed"
+    assert [str(difference) for difference in result.differences] == []
+    assert result.blocks_compared.total() > 1000
+
+
+@pytest.mark.parametrize("major", MAJORS)
+def test_ddl_and_copied_databases(postgres, page_server, major):
+    """Both strategies of CREATE DATABASE, and DROP, beside DDL and a storm of multixacts."""
+    primary = postgres(major)
+    prepare(primary)
+    server = page_server(primary)
+    load = start_load(primary, 6)
+    churn(primary)
+    primary.psql("CREATE DATABASE by_wal STRATEGY wal_log")
+    primary.psql("CREATE DATABASE by_files TEMPLATE by_wal STRATEGY file_copy")
+    primary.psql("CREATE DATABASE gone TEMPLATE by_files STRATEGY file_copy")
+    churn(primary, "by_files")
+    primary.psql("DROP DATABASE gone")
+    copied = primary.sql("SELECT oid FROM pg_database WHERE datname LIKE 'by_%'")
+    for process in load:
+        assert process.wait() == 0
+    # by_files was copied from by_wal, so its visibility maps came through WAL as zeros too.
+    rules = Rules("primary", copied_databases=frozenset(int(oid) for (oid,) in copied))
+    assert_equal(primary, server, rules)
+
+
+def recycle_wal(primary: Server) -> None:
+    """Make the primary give up all WAL that its slot no longer holds."""
+    primary.sql("SELECT pg_switch_wal()")
+    primary.sql("CHECKPOINT")
+
+
+def test_kill_nine_ten_times(postgres, page_server):
+    """What was reported flushed is in our journal alone, and nothing of it is lost."""
+    primary = postgres(18, {"max_wal_size": "64MB", "min_wal_size": "32MB"})
+    prepare(primary)
+    server = page_server(primary, "--set", "flush_seconds_max=2")
+    load = start_load(primary, 20)
+    for _ in range(10):
+        time.sleep(1.0)
+        recycle_wal(primary)
+        server.kill()
+        recycle_wal(primary)
+        server.start()
+    for process in load:
+        assert process.wait() == 0
+    assert_equal(primary, server, Rules("primary"))
+    assert server.stop() == 0
+
+
+def test_clean_stop_and_start(postgres, page_server):
+    primary = postgres(18)
+    prepare(primary)
+    server = page_server(primary)
+    primary.pgbench("-T", "2", "-c", "2")
+    assert server.stop() == 0
+    primary.pgbench("-T", "2", "-c", "2")
+    server.start()
+    assert_equal(primary, server, Rules("primary"))
+
+
+def test_record_without_redo_makes_its_pages_unreadable(postgres, page_server):
+    """Invariant 10: an error that names the resource manager, never a stale page."""
+    primary = postgres(18)
+    server = page_server(primary)
+    primary.sql("CREATE TABLE g(a int[])")
+    primary.sql("INSERT INTO g SELECT ARRAY[g % 7, g % 11] FROM generate_series(1, 100) g")
+    primary.sql("CREATE INDEX gi ON g USING gin(a)")
+    primary.sql("CHECKPOINT")
+    primary.sql("INSERT INTO g VALUES (ARRAY[1, 2])")  # with images
+    primary.sql("INSERT INTO g VALUES (ARRAY[1, 2])")  # without
+    node = int(primary.sql("SELECT pg_relation_filenode('gi')")[0][0])
+    heap = int(primary.sql("SELECT pg_relation_filenode('g')")[0][0])
+    database = int(primary.sql("SELECT oid FROM pg_database WHERE datname = 'postgres'")[0][0])
+    lsn = parse(primary.sql("SELECT pg_current_wal_flush_lsn()")[0][0])
+    ready = server.wait_until_ready(lsn)
+    with server.client() as client:
+        errors = unreadable_blocks(client, database, node, ready)
+        assert errors
+        assert all("Gin" in text for text in errors)
+        assert unreadable_blocks(client, database, heap, ready) == []
+
+
+def unreadable_blocks(client: PageClient, database: int, node: int, lsn: int) -> list[str]:
+    errors = []
+    for block in range(client.nblocks(1663, database, node, 0, lsn)):
+        try:
+            client.get_page(1663, database, node, 0, block, lsn)
+        except PageServerError as error:
+            errors.append(str(error))
+    return errors
+
+
+def test_disjoint_servers_answer_everything_between_them(postgres, page_server):
+    primary = postgres(18)
+    server = [page_server(primary, "--chunks", f"hash:{i}/2,slru:*") for i in range(2)]
+    prepare(primary)
+    primary.pgbench("-T", "2", "-c", "2")
+    primary.stop()
+    end = primary.shutdown_checkpoint_end()
+    for one in server:
+        one.wait_until_ready(end)
+    with server[0].client() as first, server[1].client() as second:
+        result = compare(primary.data_dir, Either(first, second), end, Rules("primary"))
+    assert [str(difference) for difference in result.differences] == []
+
+
+class Either:
+    """A page source that asks the second server for what the first does not hold."""
+
+    def __init__(self, first: PageClient, second: PageClient) -> None:
+        self.first, self.second = first, second
+
+    def __getattr__(self, name):
+        def ask(*arguments):
+            try:
+                return getattr(self.first, name)(*arguments)
+            except PageServerError as error:
+                assert "not hold" in str(error) or "not held" in str(error)
+                return getattr(self.second, name)(*arguments)
+
+        return ask
