@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PG ?= 18
-KERNELS := $(shell find formats engine -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine -name '*.pxd'))
+KERNELS := $(shell find formats engine server -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server -name '*.pxd'))
 
 .PHONY: build demo test check lint bench clean
 
@@ -33,4 +33,4 @@ check: lint test
 
 clean:
 	rm -rf $(VENV) build *.egg-info
-	find formats engine -name '*.so' -delete -o -name '*.c' -delete
+	find formats engine server -name '*.so' -delete -o -name '*.c' -delete
