@@ -7,12 +7,12 @@ The layer directory is derived a second time, from the frames, by the code that 
 from collections.abc import Iterator
 
 from engine.bundle_reader import BundleReader
+from engine.bundle_writer import layer_kinds
 from formats import frame, layer_file
 from formats.chunk import STRIPE_BLOCKS, ChunkKey
 from formats.errors import CorruptionError
 from formats.frame import LayerColumns
 from formats.layer_directory import LayerDirectory
-from formats.layer_file import LayerKind
 
 _ROW_FIELDS = ("stripe", "lsn_start", "lsn_end", "frame_start", "frame_end", "block_start",
                "block_end", "versions")  # fmt: skip
@@ -100,12 +100,13 @@ def _content_problems(
         yield CorruptionError("layers of the directory", str(reader.path), layers.count,
                               directory.count)  # fmt: skip
         return
+    kinds = layer_kinds(reader.name.kind, memoryview(layers.fuzzy)[: layers.count].tolist())
     for row in range(directory.count):
         number = directory.number(row)
         name = ChunkKey.unpack(directory.key(row)).name
         where = f"{reader.path} layer {number} ({name} stripe {directory.stripe(row)})"
-        if directory.kind(row) not in set(LayerKind):
-            yield CorruptionError("layer kind", where, "1, 2 or 3", directory.kind(row))
+        if number < layers.count and directory.kind(row) != kinds[number]:
+            yield CorruptionError("layer kind", where, kinds[number], directory.kind(row))
         for field in _ROW_FIELDS:
             expected = getattr(layers, field)[number] if number < layers.count else None
             found = getattr(directory, field)(row)

@@ -148,7 +148,7 @@ class BundleReader:
     def collect(self, query: LayerQuery, cache: FrameCache) -> None:
         """Push what this bundle has for all open requests of a query."""
         try:
-            hits = query.locate(self.directory, self.table)
+            hits = query.locate(self.directory)
         except (CorruptionError, OSError) as error:
             query.fail_all(error)
             return
@@ -160,17 +160,13 @@ class BundleReader:
         cache: FrameCache,
     ) -> None:  # fmt: skip
         """Push what one layer, whose place the index knows, has for request i."""
-        try:
-            is_there = query.locate_layer(i, self.table, layer, frame_start, frame_end)
-        except (CorruptionError, OSError) as error:
-            query.fail(i, error)
-            return
-        if is_there:
-            self._push(query, i, cache)
+        query.set_layer(i, layer, frame_start, frame_end)
+        self._push(query, i, cache)
 
     def _push(self, query: LayerQuery, i: int, cache: FrameCache) -> None:
         try:
-            while query.push(i, self.frame(query.next_frame(i), cache)):
-                pass
+            if query.aim(i, self.table):
+                while query.push(i, self.frame(query.next_frame(i), cache)):
+                    pass
         except (CorruptionError, OSError) as error:
             query.fail(i, error)

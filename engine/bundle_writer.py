@@ -97,6 +97,13 @@ class BundleInfo(NamedTuple):
     directory_frame: bytes  # the layer directory as it stands in the file
 
 
+def layer_kinds(file_kind: FileKind, fuzzy: list[int]) -> list[LayerKind]:
+    """The kinds of a bundle's layers; `fuzzy` says of each whether it has fuzzy images."""
+    if file_kind != FileKind.IMAGE:
+        return [LayerKind.DELTA] * len(fuzzy)
+    return [LayerKind.FUZZY_IMAGE if is_fuzzy else LayerKind.IMAGE for is_fuzzy in fuzzy]
+
+
 class BundleWriter:
     """Writes one bundle; used by one thread."""
 
@@ -114,7 +121,6 @@ class BundleWriter:
         self._storage = storage
         self._directory = directory
         self._ids = (tenant, timeline, postgres_version)
-        self._layer_kind = LayerKind.FUZZY_IMAGE if name.kind == FileKind.IMAGE else LayerKind.DELTA
         self._encoder = FrameEncoder(frame_bytes)
         self._codec = layer_file.compressor()
         self._identity = layer_file.identity_of(name)
@@ -235,7 +241,8 @@ class BundleWriter:
         columns = [array("B", b"".join(keys[i] for i in order))]
         for name, _ in DIRECTORY_COLUMNS[1:]:
             if name == "kind":
-                columns.append(array("B", [self._layer_kind] * count))
+                kinds = layer_kinds(self.name.kind, self._layer_column("fuzzy"))
+                columns.append(array("B", [kinds[i] for i in order]))
             elif name == "number":
                 columns.append(array("I", order))
             else:

@@ -89,7 +89,7 @@ class LayerMap:
         """One block's versions with lsn_floor < LSN <= lsn_max, newest first, into a VersionSet
         whose oldest version, if any, is the next newer one of this block.
 
-        True if nothing older is wanted: a self-contained version came, or one at the floor.
+        True if a self-contained version ends them.
         """
         query = LayerQuery(1)
         query.begin(into)

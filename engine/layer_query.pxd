@@ -10,7 +10,7 @@ from formats.layer_directory cimport FrameTable, LayerDirectory
 cdef class LayerQuery:
     cdef public VersionSet versions
     cdef public uint8_t[::1] keys, complete
-    cdef public uint32_t[::1] block, oldest, layer, first, frame, hits
+    cdef public uint32_t[::1] block, oldest, layer, first, end, frame, hits
     cdef public uint64_t[::1] lsn_floor, lsn_max
     cdef public Py_ssize_t capacity, count, open
     cdef public dict errors
@@ -27,13 +27,13 @@ cdef class LayerQuery:
     cpdef bint wants_of(self, Py_ssize_t i, uint64_t lsn_start, uint64_t lsn_end) except -1 nogil
     cpdef uint32_t block_of(self, Py_ssize_t i) except? 0xFFFFFFFF nogil
     cpdef uint32_t oldest_of(self, Py_ssize_t i) except? 0xFFFFFFFF nogil
-    cpdef Py_ssize_t locate(self, LayerDirectory directory, FrameTable table) except -1
+    cpdef Py_ssize_t locate(self, LayerDirectory directory) except -1
     @cython.locals(hits=Py_ssize_t, i=Py_ssize_t, row=Py_ssize_t)
-    cdef Py_ssize_t _locate_all(self, LayerDirectory directory,
-                                FrameTable table) except -1 nogil
+    cdef Py_ssize_t _locate_all(self, LayerDirectory directory) except -1 nogil
+    cpdef int set_layer(self, Py_ssize_t i, uint32_t layer, uint32_t frame_start,
+                        uint32_t frame_end) except -1 nogil
     @cython.locals(last=Py_ssize_t)
-    cpdef bint locate_layer(self, Py_ssize_t i, FrameTable table, uint32_t layer,
-                            uint32_t frame_start, uint32_t frame_end) except -1 nogil
+    cpdef bint aim(self, Py_ssize_t i, FrameTable table) except -1 nogil
     cpdef Py_ssize_t hit(self, Py_ssize_t number) except -1 nogil
     cpdef Py_ssize_t next_frame(self, Py_ssize_t i) except -1 nogil
     @cython.locals(layer=uint32_t, block=uint32_t, slot=Py_ssize_t, lsn=uint64_t,

@@ -2,14 +2,16 @@
 """A batch of requests on its way through the layers.
 
     add      one request: chunk key, block, the LSNs it wants, what memtables already gave
-    locate   which layer and frame of a bundle each open request must see next (no GIL)
+    locate   which layer of a bundle each open request must see (no GIL)
+    aim      which frame of that layer one request must see first
     push     versions of a decompressed frame into the batch's VersionSet, newest first
     fail     a frame or file that one request needs is damaged: the others go on
 
-A request is complete with a self-contained version, or when a version at or below its floor shows
-that nothing older is wanted. Layers are visited newest first. What a request has seen is never
-taken twice: `lsn_max` goes down with each version, so two sources that hold the same version, as
-a memtable and the bundle just made of it, do no harm.
+A request is complete with a self-contained version. One at or below its floor ends a layer only:
+CREATE DATABASE makes image layers that are newer than what an older life of the same chunk left in
+L0. Layers are visited newest first, and what a request has seen is never taken twice: `lsn_max`
+goes down with each version, so two sources that hold the same version, as a memtable and the
+bundle just made of it, do no harm.
 """
 
 import cython
@@ -34,6 +36,7 @@ class LayerQuery:
         self.complete = _column(capacity, 1, "B")
         self.layer = _column(capacity, 4, "I")
         self.first = _column(capacity, 4, "I")
+        self.end = _column(capacity, 4, "I")
         self.frame = _column(capacity, 4, "I")
         self.hits = _column(capacity, 4, "I")
         self.count = 0
@@ -106,12 +109,12 @@ class LayerQuery:
         """The packed chunk key of a request."""
         return bytes(self.keys[18 * i : 18 * i + 18])
 
-    def locate(self, directory, table):
-        """Find every open request in a bundle; returns how many hits there are."""
+    def locate(self, directory):
+        """Find the layer of every open request in a bundle; returns how many hits there are."""
         with cython.nogil:
-            return self._locate_all(directory, table)
+            return self._locate_all(directory)
 
-    def _locate_all(self, directory, table):
+    def _locate_all(self, directory):
         hits = 0
         i = 0
         while i < self.count:
@@ -120,24 +123,30 @@ class LayerQuery:
                 if row >= 0 \
                         and self.wants_of(i, directory.lsn_start(row), directory.lsn_end(row)) \
                         and directory.block_start(row) <= self.block[i] \
-                        and directory.block_end(row) > self.block[i] \
-                        and self.locate_layer(i, table, directory.number(row),
-                                              directory.frame_start(row),
-                                              directory.frame_end(row)):
+                        and directory.block_end(row) > self.block[i]:
+                    self.layer[i] = directory.number(row)
+                    self.first[i] = directory.frame_start(row)
+                    self.end[i] = directory.frame_end(row)
                     self.hits[hits] = i
                     hits += 1
             i += 1
         return hits
 
-    def locate_layer(self, i, table, layer, frame_start, frame_end):
-        """Aim one request at a layer whose place is known; 0 if the layer has nothing for it."""
-        last = table.last_frame(frame_start, frame_end, layer, self.block[i], self.lsn_max[i])
-        if last < 0:
-            return 0
+    def set_layer(self, i, layer, frame_start, frame_end):
+        """The place of a layer for request i, where the index and not a directory has it."""
         self.layer[i] = layer
         self.first[i] = frame_start
+        self.end[i] = frame_end
+        return 0
+
+    def aim(self, i, table):
+        """Find the frame of its layer that request i must see first; False if there is none."""
+        last = table.last_frame(self.first[i], self.end[i], self.layer[i], self.block[i],
+                                self.lsn_max[i])
+        if last < 0:
+            return False
         self.frame[i] = last
-        return 1
+        return True
 
     def hit(self, number):
         """The request of a hit of `locate`."""
@@ -162,7 +171,7 @@ class LayerQuery:
             lsn = frame.version_lsn(raw, slot)
             start = frame.version_start(raw, slot)
             if lsn <= self.lsn_floor[i]:
-                return self._finish(i)
+                break
             if self.versions.push(raw, start, frame.version_end(raw, slot) - start, lsn):
                 return self._finish(i)
             self.lsn_max[i] = lsn - 1

@@ -9,13 +9,14 @@ cdef class LayerColumns:
     cdef public uint32_t[::1] chunk, stripe, frame_start, frame_end, block_start, block_end
     cdef public uint32_t[::1] versions
     cdef public uint64_t[::1] lsn_start, lsn_end
+    cdef public uint8_t[::1] fuzzy
     cdef public Py_ssize_t count, capacity
     cdef public uint64_t last_lsn
 
     cdef int _grow(self) except -1 with gil
     @cython.locals(stripe=uint32_t, row=Py_ssize_t)
-    cpdef Py_ssize_t note(self, uint32_t chunk, uint32_t block, uint64_t lsn,
-                          uint32_t frame) except -1 nogil
+    cpdef Py_ssize_t note(self, uint32_t chunk, uint32_t block, uint64_t lsn, uint32_t frame,
+                          uint32_t kind) except -1 nogil
 
 
 @cython.final
@@ -52,7 +53,7 @@ cdef class FrameEncoder:
     cdef int _grow(self) except -1 with gil
     @cython.locals(count=Py_ssize_t, layer=Py_ssize_t)
     cdef int _put(self, Py_ssize_t slot, uint32_t chunk, uint32_t block, uint64_t lsn,
-                  Py_ssize_t end, uint32_t frame) except -1 nogil
+                  Py_ssize_t end, uint32_t frame, uint32_t kind) except -1 nogil
 
 
 @cython.locals(count=Py_ssize_t, low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t,

@@ -36,7 +36,7 @@ class LayerColumns:
         for name, code, size in (("chunk", "I", 4), ("stripe", "I", 4), ("lsn_start", "Q", 8),
                                  ("lsn_end", "Q", 8), ("frame_start", "I", 4),
                                  ("frame_end", "I", 4), ("block_start", "I", 4),
-                                 ("block_end", "I", 4), ("versions", "I", 4)):
+                                 ("block_end", "I", 4), ("versions", "I", 4), ("fuzzy", "B", 1)):
             column = memoryview(bytearray(size * capacity)).cast(code)
             if self.count:
                 column[: self.count] = getattr(self, name)[: self.count]
@@ -44,8 +44,8 @@ class LayerColumns:
         self.capacity = capacity
         return 0
 
-    def note(self, chunk, block, lsn, frame):
-        """A version was put into a frame; returns the number of its layer.
+    def note(self, chunk, block, lsn, frame, kind):
+        """A version of this kind was put into a frame; returns the number of its layer.
 
         Versions of one layer come in order of (block, LSN), each pair once.
         """
@@ -65,6 +65,7 @@ class LayerColumns:
             self.block_start[row] = block
             self.block_end[row] = block + 1
             self.versions[row] = 1
+            self.fuzzy[row] = kind == 3
             self.last_lsn = lsn
             return row
         if block + 1 < self.block_end[row] or (
@@ -75,6 +76,8 @@ class LayerColumns:
         self.frame_end[row] = frame + 1
         self.block_end[row] = block + 1
         self.versions[row] += 1
+        if kind == 3:
+            self.fuzzy[row] = 1
         self.last_lsn = lsn
         return row
 
@@ -154,7 +157,8 @@ class FrameEncoder:
                 coding.copy(out, payload + used, self.data, self.offset[version], length)
                 used += length
                 self._put(slot, self.chunk_base + self.chunk[version], self.block[version],
-                          self.lsn[version], used, frame)
+                          self.lsn[version], used, frame,
+                          coding.u8(self.data, self.offset[version]))
                 slot += 1
             i += 1
         self.position = end
@@ -192,7 +196,7 @@ class FrameEncoder:
             coding.copy(out, payload + used + 6 + hole, data, pos + hole + hole_length,
                         8192 - hole - hole_length)
             used += 6 + 8192 - hole_length
-            self._put(slot, chunk, block + slot, lsn, used, frame)
+            self._put(slot, chunk, block + slot, lsn, used, frame, kind)
             slot += 1
             pos += 8192
         self.length = payload + used
@@ -233,11 +237,11 @@ class FrameEncoder:
         self.out = memoryview(bytearray(2 * self.length))
         return 0
 
-    def _put(self, slot, chunk, block, lsn, end, frame):
+    def _put(self, slot, chunk, block, lsn, end, frame, kind):
         """Write one version's columns and note it."""
         out = self.out
         count = self.count
-        layer = self.layers.note(chunk, block, lsn, frame)
+        layer = self.layers.note(chunk, block, lsn, frame, kind)
         coding.put_u32(out, 4 + 4 * slot, layer)
         coding.put_u32(out, 4 + 4 * count + 4 * slot, block)
         coding.put_u64(out, 4 + 8 * count + 8 * slot, lsn)
@@ -330,8 +334,8 @@ def _check(raw, frame, layers):
         if end <= start or end > len(raw):
             raise ValueError("payload ends of a frame are not in order")
         layer = coding.u32(raw, 4 + 4 * slot)
-        if layers.note(layer, coding.u32(raw, 4 + 4 * count + 4 * slot), version_lsn(raw, slot),
-                       frame) != layer:
+        if layers.note(layer, version_block(raw, slot), version_lsn(raw, slot), frame,
+                       coding.u8(raw, start)) != layer:
             raise ValueError("layer numbers of a frame are not those of its versions")
         start = end
         slot += 1

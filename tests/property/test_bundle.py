@@ -51,7 +51,7 @@ def check_reads(layers: LayerMap, model: Model, requests: list[Request]) -> None
         alone = VersionSet()
         found_complete = layers.collect(key, block, lsn_max, lsn_floor, alone)
         assert bundles.pushed(alone) == expected
-        assert found_complete or not is_complete
+        assert found_complete == (is_complete or lsn_max <= lsn_floor)
         batch.add(key, block, lsn_floor, lsn_max, 0)
         chains.append(expected)
     layers.collect_batch(batch)
