@@ -180,7 +180,10 @@ class ReplicationConnection:
     def wait(self, timeout_seconds: float, events: int = select.POLLIN) -> bool:
         """Wait until the socket is ready: False when the time was up. Stopped if we are told to."""
         poll = select.poll()
-        poll.register(self._connection.socket, events)
+        try:
+            poll.register(self._connection.socket, events)
+        except psycopg.OperationalError:
+            raise self._error() from None
         poll.register(self._stop.fileno(), select.POLLIN)
         ready = poll.poll(max(0.0, timeout_seconds) * 1000)
         if self._stop.is_set():

@@ -89,9 +89,9 @@ class WalReceiver:
             state = "failed" if self._store.journal.has_failed else "waiting"
             self._note(state, f"the journal cannot be written: {error}")
         except Exception as error:
-            # A fault of ours must not end the thread without a word.
-            _log.exception("WAL receiver failed")
-            self._note("failed", f"{type(error).__name__}: {error}")
+            # A fault of ours must not end the thread: another attempt is worth more than none.
+            _log.exception("fault in the WAL receiver")
+            self._note("waiting", f"{type(error).__name__}: {error}")
         else:
             self._note("waiting", f"{source} shut down")
         finally:

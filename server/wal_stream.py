@@ -90,6 +90,8 @@ class WalStream:
             raise other_system_identifier(
                 self._system_identifier, identity.system_identifier, self._connection.source
             )
+        if self._journal.is_empty and self._journal.timeline == 0:
+            self._begin_journal(identity)
         limit = self._check_timeline(identity)
         while True:
             start = min(self._start_lsn(), limit)
@@ -103,6 +105,16 @@ class WalStream:
             limit = lsn.LSN_MAX
 
     # Which timeline, and from where
+
+    def _begin_journal(self, identity: SourceIdentity) -> None:
+        """The server stopped before any WAL came, or lost its journal: begin at the durable LSN."""
+        durable, segment_bytes = self._store.durable_lsn, self._journal.segment_bytes
+        timeline = identity.timeline
+        if timeline > 1:
+            content = self._connection.timeline_history(timeline)
+            history = parse_history(content, f"history of timeline {timeline}")
+            timeline = next((e.timeline for e in history if durable < e.end_lsn), timeline)
+        self._journal.begin(durable - durable % segment_bytes, timeline)
 
     def _check_timeline(self, identity: SourceIdentity) -> int:
         """Refuse a source of another history; returns where our timeline ends there, if it does."""

@@ -227,7 +227,7 @@ def test_keepalives_are_answered_while_ingest_does_nothing(
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_source_restarts(postgres: PostgresFactory, receiving: Receiving, mode: str) -> None:
-    server = postgres(18, {"fsync": "on", **SMALL_WAL})
+    server = postgres(18, SMALL_WAL)
     server.pgbench("-i", "-q", "-s", "1")
     store = receiving.begin(server)
     for _ in range(2):

@@ -28,6 +28,10 @@ def keepalive(*, reply: bool) -> bytes:
     return b"k" + struct.pack(">QQB", 0, 0, reply)
 
 
+def _nothing() -> None:
+    """For a stream that nobody watches."""
+
+
 class Script:
     """A store with an empty journal, WAL to send, and the source that sends it."""
 
@@ -48,7 +52,7 @@ class Script:
     def run(self, *messages: bytes | Callable[[], None] | None) -> None:
         self.source.messages = list(messages)
         stream = WalStream(self.source, self.store, SYSTEM_IDENTIFIER, "slot")  # type: ignore[arg-type]
-        stream.run(lambda: None)
+        stream.run(_nothing)
 
     @property
     def flushed(self) -> list[int]:
@@ -163,6 +167,21 @@ def test_other_clusters_and_timelines_are_refused(tmp_path: Path) -> None:
         script.run()
     assert script.journal.received_lsn == START + 6000
     assert script.journal.timeline == 1
+
+
+@pytest.mark.parametrize(("durable", "timeline"), [(5000, 1), (250_000, 2), (400_000, 3)])
+def test_a_journal_that_is_gone_begins_at_the_durable_lsn(
+    tmp_path: Path, durable: int, timeline: int
+) -> None:
+    store = FakeIngest(tmp_path)
+    store.open_journal(SEGMENT)
+    store.durable_lsn = START + durable
+    source = FakeSource()
+    source.identity = SourceIdentity(SYSTEM_IDENTIFIER, 3, 0)
+    ends = [lsn.show(START + end) for end in (200_000, 300_000)]
+    source.histories[3] = f"1\t{ends[0]}\tx\n2\t{ends[1]}\tx\n".encode()
+    WalStream(source, store, SYSTEM_IDENTIFIER, "slot").run(_nothing)  # type: ignore[arg-type]
+    assert source.started == [("slot", START, timeline)]
 
 
 def test_the_source_takes_part_of_a_record_to_the_new_timeline(tmp_path: Path) -> None:
