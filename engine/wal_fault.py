@@ -10,11 +10,12 @@ from formats.errors import CorruptionError
 
 MAGIC, FLAGS, ADDRESS, SYSTEM, SEGMENT_SIZE, PAGE_SIZE, TIMELINE_BACK, TIMELINE_AHEAD = range(1, 9)
 NO_CONTINUATION, CONTINUATION, REMAINING, ZEROS, LENGTH, PREVIOUS, PREVIOUS_AHEAD = range(9, 16)
-RMGR, OVERWRITTEN, RECORD = range(16, 19)  # RECORD + n: fault n of formats.wal_record
+RMGR, OVERWRITTEN, VERSION, RECORD = range(16, 20)  # RECORD + n: fault n of formats.wal_record
 
 # Fault -> what it is about, expected, found. {} stands for the integer, {lsn} for it as an LSN.
 _MESSAGES = {
     MAGIC: ("magic number of the WAL page", "{:#06x}", "{:#06x}"),
+    VERSION: ("magic number of the WAL page", "that of PostgreSQL 14 to 18", "{:#06x}"),
     FLAGS: ("flags of the WAL page", "known ones, a long header where a segment starts", "{:#06x}"),
     ADDRESS: ("address that the WAL page claims", "{lsn}", "{lsn}"),
     SYSTEM: ("system identifier of the WAL page", "{}", "{}"),

@@ -43,6 +43,7 @@ from engine.wal_fault import (
     SYSTEM,
     TIMELINE_AHEAD,
     TIMELINE_BACK,
+    VERSION,
     ZEROS,
     explain,
 )
@@ -79,6 +80,8 @@ class WalReader:
         in_page = start_lsn % PAGE_BYTES
         if in_page % 8 or 0 < in_page < lsns.header_bytes(start_lsn - in_page, segment_size):
             raise ValueError(f"no WAL record can start at {lsns.show(start_lsn)}")
+        if version is not None and wal_page.magic(version) == 0:
+            raise ValueError(f"WAL of PostgreSQL {version} cannot be read, only that of 14 to 18")
         if in_page and version is None:
             raise ValueError("a start inside a WAL page needs PostgreSQL's major version")
         self.segment_size = segment_size
@@ -254,7 +257,9 @@ class WalReader:
             return self._end_or_fault(lsn)
         if self.version == 0:
             self.version = wal_page.major_version(self.header.magic)
-        if self.version == 0 or self.header.magic != wal_page.magic(self.version):
+            if self.version == 0:
+                return self._fault(VERSION, lsn, 0, self.header.magic)
+        if self.header.magic != wal_page.magic(self.version):
             return self._fault(MAGIC, lsn, wal_page.magic(self.version), self.header.magic)
         is_long = (self.header.flags & wal_page.LONG_HEADER) != 0
         if self.header.flags > wal_page.ALL_FLAGS or is_long != (lsn % self.segment_size == 0):
