@@ -65,54 +65,56 @@ SlotName = Annotated[
 Connect = Annotated[
     str, typer.Option("--connect", metavar="HOST:PORT", help="The page server to ask.")
 ]
+BaseSource = Annotated[
+    str | None,
+    typer.Option(
+        "--base-source",
+        metavar="CONNINFO",
+        help="Where the base backup comes from, if not from the WAL source: a safekeeper has none.",
+    ),
+]
+Chunks = Annotated[
+    str,
+    typer.Option(
+        metavar="SPEC",
+        help="Which chunks to hold: all, or any of slru:KIND[/SEGMENT], "
+        "rel:SPC/DB/REL[/FORK[/SEGMENT]] and hash:I/N, separated by commas; fields may be *. "
+        "Pages of other chunks are refused.",
+    ),
+]
+Tenant = Annotated[
+    str | None, typer.Option(metavar="ID", help="32 hex digits that clients call this cluster.")
+]
+Timeline = Annotated[
+    str | None, typer.Option(metavar="ID", help="32 hex digits that clients call this timeline.")
+]
+Listen = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Where clients find it. There is no authentication yet: anyone who reaches this "
+        "address can read every page.",
+    ),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A setting; wins over the file."),
+]
+ShowSettings = Annotated[bool, typer.Option("--show-settings", help="List all settings and end.")]
 
 
 @app.command(epilog=_EXIT_STATUS, short_help="Take WAL in, hand out pages.")
 def serve(
     data_dir: DataDir = None,
     wal_source: WalSources = None,
-    base_source: Annotated[
-        str | None,
-        typer.Option(
-            "--base-source",
-            metavar="CONNINFO",
-            help="Where the base backup comes from, if not from the WAL source: a safekeeper has "
-            "none.",
-        ),
-    ] = None,
-    chunks: Annotated[
-        str,
-        typer.Option(
-            metavar="SPEC",
-            help="Which chunks to hold: all, or any of slru:KIND[/SEGMENT], "
-            "rel:SPC/DB/REL[/FORK[/SEGMENT]] and hash:I/N, separated by commas; fields may be *. "
-            "Pages of other chunks are refused.",
-        ),
-    ] = "all",
+    base_source: BaseSource = None,
+    chunks: Chunks = "all",
     slot: SlotName = None,
-    tenant: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="32 hex digits that clients call this cluster."),
-    ] = None,
-    timeline: Annotated[
-        str | None,
-        typer.Option(metavar="ID", help="32 hex digits that clients call this timeline."),
-    ] = None,
-    listen: Annotated[
-        str,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Where clients find it. There is no authentication yet: anyone who reaches this "
-            "address can read every page.",
-        ),
-    ] = DEFAULT_ADDRESS,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A setting; wins over the file."),
-    ] = None,
-    show_settings: Annotated[
-        bool, typer.Option("--show-settings", help="List all settings and end.")
-    ] = False,
+    tenant: Tenant = None,
+    timeline: Timeline = None,
+    listen: Listen = DEFAULT_ADDRESS,
+    assignments: Assignments = None,
+    show_settings: ShowSettings = False,
 ) -> None:
     """Take WAL in, keep every version of every page, hand out pages.
 
