@@ -10,9 +10,9 @@ most. The bytes of decoded records go at the next `feed`, so a batch is valid un
 and `feed` run without the GIL; a reader is for one thread at a time.
 
     lsn         where the next `feed` must begin
-    end_lsn     where the record after the last decoded one starts: page headers, padding and the
-                rest of a switched segment skipped (lsn_end of that record, which redo writes into
-                pd_lsn, is lower when the record fills its page, or is a switch)
+    end_lsn     where the record after the last decoded one starts: page headers, padding, the rest
+                of a switched segment and records never finished are skipped (lsn_end of the last
+                record, which redo writes into pd_lsn, is lower when that fills its page)
     pending     whether there are bytes left that are no whole record; ask when decode returned 0
     at_end      the WAL of a file ends here: zeros where a record should be (`zeros_end` only)
 
@@ -238,6 +238,7 @@ class WalReader:
                 self.dropped_lsn = self._lsn_at(self.head, self.page)
                 self.head = self.wal.page_end[page - 1]
                 self.page = page - 1
+                self._end_at(lsn)
                 return AGAIN
             if not flags & wal_page.CONTINUES:
                 start = self._lsn_at(self.head, self.page)

@@ -244,8 +244,10 @@ def test_a_replacement_for_another_record():
     wal = WalBuilder()
     wal.add(SMALL)
     start = wal.abandon(large(100_000), claims=MIB + 0x1000)
-    refused(wal, f"OVERWRITE_CONTRECORD is about at LSN 0/{MIB + PAGE + 24:X}: "
-                 f"expected 0/{start:X}, found 0/101000")  # fmt: skip
+    place = MIB + PAGE + 24
+    message = f"OVERWRITE_CONTRECORD is about at LSN 0/{place:X}: expected 0/{start:X}"
+    reader = refused(wal, message, good=1)
+    assert reader.end_lsn == place
 
 
 def refused(wal: WalBuilder, message: str, good: int = -1, **arguments) -> WalReader:
@@ -265,8 +267,7 @@ def refused(wal: WalBuilder, message: str, good: int = -1, **arguments) -> WalRe
     if good >= 0:
         assert len(found) == good
     if found:
-        end = found[-1][1]
-        assert reader.end_lsn in (end, end + 24, end + 40)
+        assert reader.end_lsn >= found[-1][1]
     with pytest.raises(CorruptionError) as again:
         reader.decode(batch)
     assert str(again.value) == caught
