@@ -224,6 +224,16 @@ def test_a_right_page_of_broken_tuples_is_refused(data: bytes) -> None:
         btree.redo(make_part(view, SPLIT_R, split_main(4, 2), data, BLOCKS, block_id=1))
 
 
+def test_a_right_page_is_filled_to_the_brim_and_no_further() -> None:
+    view = memoryview(bytearray(8192))
+    held = [plain(n) for n in range(408)]
+    main = split_main(4, 2)
+    btree.redo(make_part(view, SPLIT_R, main, b"".join(reversed(held[:407])), BLOCKS, block_id=1))
+    assert tuples(view) == held[:407]
+    with pytest.raises(ValueError, match="do not fit"):
+        btree.redo(make_part(view, SPLIT_R, main, b"".join(held), BLOCKS, block_id=1))
+
+
 def test_split_links_the_old_right_sibling() -> None:
     view = btree_page(plain(1), previous=5, following=8, cycle=2)
     btree.redo(make_part(view, SPLIT_L, split_main(4, 2), b"", BLOCKS, block_id=2))
@@ -236,16 +246,17 @@ def test_split_completes_the_split_below() -> None:
     assert special(view)[3] == LEAF
 
 
-def test_new_root() -> None:
+@pytest.mark.parametrize("level", [1, 3])
+def test_new_root(level: int) -> None:
     view = memoryview(bytearray(b"\xff" * 8192))
     btree.redo(make_part(view, NEW_ROOT, struct.pack("<II", 5, 0)))
     assert bytes(view) == bytes(btree_page(flags=LEAF | ROOT))
     downlinks = [plain(0, (3, 0)), plain(7, (4, 1))]
     data = downlinks[1] + downlinks[0]
-    btree.redo(make_part(view, NEW_ROOT, struct.pack("<II", 5, 3), data))
-    assert bytes(view) == bytes(btree_page(*downlinks, level=3, flags=ROOT))
+    btree.redo(make_part(view, NEW_ROOT, struct.pack("<II", 5, level), data))
+    assert bytes(view) == bytes(btree_page(*downlinks, level=level, flags=ROOT))
     left = btree_page(plain(1), following=4, flags=LEAF | INCOMPLETE)
-    btree.redo(make_part(left, NEW_ROOT, struct.pack("<II", 5, 3), b"", {1: 3}, block_id=1))
+    btree.redo(make_part(left, NEW_ROOT, struct.pack("<II", 5, level), b"", {1: 3}, block_id=1))
     assert special(left)[3] == LEAF
 
 

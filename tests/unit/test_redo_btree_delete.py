@@ -37,7 +37,7 @@ from tests.fixtures.redo_parts import make_part
 
 @pytest.mark.parametrize("following", [0, 6])
 def test_dedup_merges_runs(following: int) -> None:
-    high_key = [plain(9)] if following else []
+    high_key = [posting(9, A, B)] if following else []
     before = [plain(1), plain(2, A, 0x4000), plain(2, B), posting(3, A, B), plain(3, C), plain(4)]
     view = btree_page(
         *high_key, *before, previous=3, following=following, flags=LEAF | GARBAGE, cycle=4
@@ -123,6 +123,14 @@ def test_posting_lists_shrink_where_they_lie(
     btree.redo(make_part(view, info, main, data))
     assert tuples(view) == [plain(1), expected]
     assert offsets(view) == [8160, 8160 - len(expected)]
+
+
+def test_a_shrunk_posting_list_without_padding() -> None:
+    view = btree_page(posting(2, A, B, C, D, (0x20000, 2)))
+    main, data = deletion(VACUUM, [], {1: [3]})
+    btree.redo(make_part(view, VACUUM, main, data))
+    assert tuples(view) == [posting(2, A, B, C, (0x20000, 2))]
+    assert offsets(view) == [8136]
 
 
 @pytest.mark.parametrize(
