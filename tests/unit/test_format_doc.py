@@ -5,6 +5,7 @@ import importlib
 import re
 import shutil
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgpack
@@ -176,7 +177,7 @@ def test_kinds_and_names() -> None:
     kinds = {name: int(value) for name, value, _ in rows("kinds: version")}
     assert kinds == {name: getattr(version, name) for name in kinds}
     assert len(kinds) == 8
-    places: dict[str, list[tuple[int, str]]] = {
+    places: dict[str, Sequence[tuple[int, str]]] = {
         "layout: frame header": [(k, k.name.lower()) for k in FrameKind][1:],
         "layout: bundle header": [(k, k.name.lower()) for k in FileKind],
         "columns: directory": [(k, k.name.lower().replace("_", " ")) for k in LayerKind],
