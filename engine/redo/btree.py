@@ -4,9 +4,10 @@
 They do what the functions named in parentheses do in access/nbtree/nbtxlog.c of PostgreSQL 15.18
 and 18.6; records are laid out as access/nbtxlog.h says (the same in both for what redo reads).
 
-Line pointers, tuples and padding end up where PostgreSQL's redo puts them: later records name
-tuples by number, and images of the page follow. Not here: REUSE_PAGE (0xD0), which references no
-block and concerns standbys that run queries.
+Every byte of the page ends up as PostgreSQL's redo leaves it, but for pd_checksum. Where a record
+does not fit the page an error is raised and the page, changed halfway, is not to be used.
+
+Not here: REUSE_PAGE (0xD0), which references no block and concerns standbys that run queries.
 """
 
 from engine.redo import btree_page as pages
