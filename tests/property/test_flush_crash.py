@@ -1,0 +1,95 @@
+"""A crash at every step of a flush: what was reported is there, what was not is there or not."""
+
+from pathlib import Path
+
+import pytest
+
+from engine import directory_check, index_rebuild
+from engine.bundle_reader import BundleReader
+from engine.directory_check import check_directory
+from engine.frame_cache import FrameCache
+from engine.index_rebuild import commit_flush, open_index
+from engine.layer_map import LayerMap
+from engine.manifest_log import ManifestLog
+from engine.storage import Storage
+from engine.version_set import VersionSet
+from formats.manifest import FileAdded, Identity, Opened, Progress
+from tests.fixtures import bundles
+from tests.fixtures.crashing_storage import CrashError, CrashingStorage
+
+KEY = bundles.relation_key(1)
+IDENTITY = Identity(bundles.TENANT, bundles.TIMELINE, 7, 180006, 16 << 20)
+
+
+def flush(storage: Storage, root: Path, number: int) -> int:
+    """One flush, in the order of docs/format.md; returns the LSN that it may report."""
+    log = ManifestLog.open(storage, root / "manifest")
+    index = open_index(storage, root / "index", log.state, root / "layers")
+    try:
+        lsn, name = 100 * number, bundles.l0(number)
+        versions = [(KEY, 0, lsn, bundles.record(b"%d" % number))]
+        info = bundles.write(root / "layers", name, versions, storage=storage)
+        log.append(
+            FileAdded(name.text, info.bytes_total, lsn, lsn + 1, info.footer_crc),
+            Progress(durable_lsn=lsn),
+        )
+        state = log.state
+        reader = BundleReader(storage, root / "layers" / name.text)
+        commit_flush(index, reader, info, state.durable_lsn, state.serial)
+        if number == 2:
+            log.compact()
+        return lsn
+    finally:
+        index.close()
+        log.close()
+
+
+def recover(root: Path) -> tuple[int, list[int]]:
+    """Open after a crash: the durable LSN, and the LSNs that a read finds."""
+    storage = Storage()
+    log = ManifestLog.open(storage, root / "manifest")
+    log.append(Opened(log.state.run + 1))
+    for name in storage.list(root / "layers"):
+        if name not in {known.text for known in log.state.files}:
+            storage.remove(root / "layers" / name)
+    index = open_index(storage, root / "index", log.state, root / "layers")
+    layers = LayerMap(storage, root / "layers", index, FrameCache(0))
+    into = VersionSet()
+    layers.collect(KEY, 0, 10_000, 0, into)
+    index.close()
+    log.close()
+    return log.state.durable_lsn, [lsn for lsn, _ in bundles.pushed(into)]
+
+
+def run_until_crash(root: Path, crash_at: int, kept: str) -> tuple[int, int]:
+    """Three flushes on a disk that stops; the last LSN reported, and the calls it took."""
+    (root / "layers").mkdir(parents=True)
+    ManifestLog.create(Storage(), root / "manifest", IDENTITY, Opened(1)).close()
+    storage, reported = CrashingStorage(crash_at), 0
+    try:
+        for number in (1, 2, 3):
+            reported = flush(storage, root, number)
+    except CrashError:
+        storage.lose_power(kept)
+    return reported, storage.calls
+
+
+@pytest.mark.parametrize("kept", ["nothing", "everything", "zeros"])
+def test_a_crash_at_every_call(
+    tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (index_rebuild, directory_check):  # a process each time, and LMDB is sound here
+        monkeypatch.setattr(module, "check_in_child", lambda path: None)
+    _, calls = run_until_crash(tmp_path / "whole", -1, kept)
+    assert recover(tmp_path / "whole") == (300, [300, 200, 100])
+    assert calls > 20
+    for crash_at in range(calls):
+        root = tmp_path / str(crash_at)
+        reported, _ = run_until_crash(root, crash_at, kept)
+        durable, found = recover(root)
+        assert durable in (reported, reported + 100), f"call {crash_at}"
+        assert found == list(range(durable, 0, -100)), f"call {crash_at}"
+        (root / "work").mkdir()
+        assert not [f for f in check_directory(Storage(), root, root / "work") if f.is_fault]
+        assert flush(Storage(), root, 7) == 700
+        assert recover(root) == (700, [700, *found])
