@@ -12,7 +12,7 @@ from tests.fixtures.redo_parts import Row, flags, heap_page, items, make_part, r
 PRUNE_ON_ACCESS, VACUUM_SCAN, VACUUM_CLEANUP = 0x10, 0x20, 0x30
 PRUNE, VACUUM, FREEZE_PAGE = 0x10, 0x20, 0x30
 VISIBLE, MULTI_INSERT, LOCK_UPDATED, INIT = 0x40, 0x50, 0x60, 0x80
-CLEANUP_LOCK, HORIZON, PLANS, REDIRECTIONS, DEAD, UNUSED = 4, 8, 16, 32, 64, 128
+CATALOG, CLEANUP_LOCK, HORIZON, PLANS, REDIRECTIONS, DEAD, UNUSED = 2, 4, 8, 16, 32, 64, 128
 
 
 def offsets(*values: int) -> bytes:
@@ -36,11 +36,11 @@ def check_pruned(view: memoryview) -> None:
 
 
 @pytest.mark.parametrize("info", [PRUNE_ON_ACCESS, VACUUM_SCAN, VACUUM_CLEANUP])
-@pytest.mark.parametrize("horizon", [0, HORIZON])
-def test_prune_of_18(info: int, horizon: int) -> None:
+@pytest.mark.parametrize("others", [0, HORIZON, CATALOG | 1])
+def test_prune_of_18(info: int, others: int) -> None:
     view = seven_rows()
     data = offsets(2, 1, 4, 5, 6) + offsets(1, 2) + offsets(2, 3, 7)
-    prune_flags = CLEANUP_LOCK | REDIRECTIONS | DEAD | UNUSED | horizon
+    prune_flags = CLEANUP_LOCK | REDIRECTIONS | DEAD | UNUSED | others
     assert heap2.redo(prune_part(view, info, prune_flags, data)) == 1
     check_pruned(view)
 
@@ -84,15 +84,16 @@ def test_second_pass_of_vacuum_in_15_moves_no_tuple() -> None:
 @pytest.mark.parametrize("lists", [b"", offsets(1, 4)])
 def test_freeze_plans_of_18(lists: bytes) -> None:
     view = seven_rows()
-    plans = struct.pack("<IHHBxH", 0xFFFFFFF0, 0x1111, 0x2222, 0, 2)
+    plans = struct.pack("<IHHBxH", 0xFFFFFFF0, 0x1111, 0x2222, 1, 2)
     plans += struct.pack("<IHHBxH", 7, 0x3333, 0x4444, 2, 1)
     plans += struct.pack("<IHHBxH", 8, 0x5555, 0x6666, 4, 1)
     data = offsets(3, 0xEEEE) + plans + lists + offsets(3, 1, 2, 5)
     prune_flags = PLANS | (UNUSED | CLEANUP_LOCK if lists else 0)
-    view[page.item_offset(view, 2) + 8] = view[page.item_offset(view, 5) + 8] = 77
+    for n in (1, 2, 3, 5):
+        view[page.item_offset(view, n) + 8] = 77
     assert heap2.redo(prune_part(view, VACUUM_SCAN, prune_flags, data)) == 1
     for n in (1, 3):
-        assert row(view, n)[:6] == (100, 0xFFFFFFF0, 0, (5, 1), 0x1111, 0x2222)
+        assert row(view, n)[:6] == (100, 0xFFFFFFF0, 77, (5, 1), 0x1111, 0x2222)
     assert row(view, 2)[:6] == (100, 7, 2, (5, 1), 0x3333, 0x4444), "xvac is frozen"
     assert row(view, 5)[:6] == (100, 8, 0, (5, 1), 0x5555, 0x6666), "xvac is invalid"
     assert row(view, 6).infomask == 0x0802
@@ -148,11 +149,11 @@ def test_lists_that_do_not_fit_are_refused(prune_flags: int, data: bytes) -> Non
     [
         (PRUNE, struct.pack("<IHH", 9, 2, 0), offsets(1, 2, 3)),
         (PRUNE, struct.pack("<IHH", 9, 0, 2), offsets(1)),
-        (PRUNE, struct.pack("<IHH", 9, 0, 0)[:7], b""),
+        (PRUNE, bytes(7), b""),
         (VACUUM, offsets(2), offsets(1)),
-        (VACUUM, b"\1", offsets(1)),
+        (VACUUM, b"\0", b""),
         (FREEZE_PAGE, struct.pack("<IH", 9, 2), bytes(23)),
-        (FREEZE_PAGE, struct.pack("<IH", 9, 1)[:5], bytes(24)),
+        (FREEZE_PAGE, bytes(5), b""),
     ],
 )
 def test_records_of_15_that_are_cut_off_are_refused(info: int, main: bytes, data: bytes) -> None:
