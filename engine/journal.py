@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.journal_directory import UNFINISHED_SUFFIX, list_names
-from engine.journal_segment import JournalSegment, sums_path
+from engine.journal_segment import JournalSegment, LastSegment, sums_path
 from engine.journal_tail import Tail
 from engine.storage import Storage
 from formats import lsn, wal_page, wal_tail
@@ -85,16 +85,16 @@ class Journal:
                 raise CorruptionError("journal", str(self._directory), missing, "no such file")
             name = wal_page.file_name(names.segments[number], number, self.segment_bytes)
             is_last = index == len(numbers) - 1
-            open_segment = JournalSegment.open_last if is_last else JournalSegment.open_full
+            open_segment = LastSegment.open if is_last else JournalSegment.open
             start = lsn.segment_start(number, self.segment_bytes)
             self._segments.append(
                 open_segment(self._storage, self._directory / name, start, self.segment_bytes)
             )
         if self._segments:
-            self._cut_torn_end(self._segments[-1])
+            self._cut_torn_end(self._last())
         self._storage.sync_directory(self._directory)
 
-    def _cut_torn_end(self, last: JournalSegment) -> None:
+    def _cut_torn_end(self, last: LastSegment) -> None:
         """Keep what sums vouch for and the whole records behind it; make that durable."""
         self.received_lsn = last.end_lsn
         size = self.segment_bytes
@@ -127,10 +127,8 @@ class Journal:
     def discard(self) -> None:
         """Remove everything, for another `begin`: a base backup that starts anew."""
         with self._lock:
-            segments, self._segments = self._segments, []
+            self._segments = []
             self.received_lsn = self.flushed_lsn = self.timeline = 0
-        for segment in segments:
-            segment.close()
         for name in self._storage.list(self._directory):
             self._storage.remove(self._directory / name)
         self._older = []
@@ -163,20 +161,27 @@ class Journal:
                 self.received_lsn += len(piece)
             rest = rest[len(piece) :]
 
-    def _writable_segment(self) -> JournalSegment:
+    def _last(self) -> LastSegment:
+        last = self._segments[-1]
+        assert isinstance(last, LastSegment), "only those before the last are full and read-only"
+        return last
+
+    def _writable_segment(self) -> LastSegment:
         self._refuse_failed()
-        if self._segments and not self._segments[-1].is_full:
-            return self._segments[-1]
+        full: list[JournalSegment] = []
         if self._segments:
+            if not self._last().is_full:
+                return self._last()
             self.sync()
+            full = [self._last().finished()]
         number = lsn.segment_number(self.received_lsn, self.segment_bytes)
         name = wal_page.file_name(self.timeline, number, self.segment_bytes)
-        segment = JournalSegment.create(
+        segment = LastSegment.create(
             self._storage, self._directory / name, self.received_lsn, self.segment_bytes
         )
         self._sync_directory()
         with self._lock:
-            self._segments.append(segment)
+            self._segments[-1:] = [*full, segment]
         return segment
 
     def sync(self) -> int:
@@ -188,7 +193,7 @@ class Journal:
         self._refuse_failed()
         if not self._segments:
             return
-        last = self._segments[-1]
+        last = self._last()
         if self.flushed_lsn != self.received_lsn:
             self._final(last.sync)
             self.flushed_lsn = self.received_lsn
@@ -222,8 +227,6 @@ class Journal:
         """Make everything durable and vouched for."""
         if self._failure is None:
             self._sync_last(seal=True)
-        for segment in self._segments:
-            segment.close()
 
     # Timelines: the writing thread
 
@@ -264,15 +267,14 @@ class Journal:
         self.timeline = timeline
 
     def _continue_segment(self, name: str) -> None:
-        old = self._segments[-1]
+        old = self._last()
         path = self._directory / name
         self._write_whole(path, [old.read(0, old.length)])
+        new = LastSegment.open(self._storage, path, old.start_lsn, self.segment_bytes)
         self._sync_directory()
-        new = JournalSegment.open_last(self._storage, path, old.start_lsn, self.segment_bytes)
         with self._lock:
             self._segments[-1] = new
             self._older.append(old.path.name)
-        self._sync_directory()
 
     def _write_whole(self, path: Path, parts: list[bytes]) -> None:
         unfinished = path.with_name(path.name + UNFINISHED_SUFFIX)
@@ -293,11 +295,18 @@ class Journal:
             while self._segments and self._segments[-1].start_lsn >= position:
                 self._remove_segment(self._segments.pop())
             if self._segments:
-                self._segments[-1].truncate(position - self._segments[-1].start_lsn)
+                self._segments[-1] = self._cut(self._segments[-1], position)
             self.received_lsn = position
             self.flushed_lsn = min(self.flushed_lsn, position)
             self._tail.reset(position)
             self._rewound_to = position
+
+    def _cut(self, segment: JournalSegment, position: int) -> LastSegment:
+        if not isinstance(segment, LastSegment):
+            start = segment.start_lsn
+            segment = LastSegment.open(self._storage, segment.path, start, self.segment_bytes)
+        segment.truncate(position - segment.start_lsn)
+        return segment
 
     # Reading: another thread
 

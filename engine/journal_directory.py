@@ -5,7 +5,7 @@ from pathlib import Path
 
 from engine.journal_segment import verify_segment
 from engine.storage import Storage
-from formats import lsn, wal_page
+from formats import wal_page
 from formats.errors import CorruptionError
 from formats.timeline_history import history_name, parse_history, parse_history_name
 
@@ -52,10 +52,7 @@ def verify_journal(storage: Storage, directory: Path, segment_bytes: int) -> lis
     numbers = sorted(names.segments)
     for number in numbers:
         name = wal_page.file_name(names.segments[number], number, segment_bytes)
-        start = lsn.segment_start(number, segment_bytes)
-        problems += verify_segment(
-            storage, directory / name, start, segment_bytes, number == numbers[-1]
-        )
+        problems += verify_segment(storage, directory / name, segment_bytes, number == numbers[-1])
     for number in range(numbers[0], numbers[-1]) if numbers else ():
         if number not in names.segments:
             problems.append(f"{directory}: WAL segment {number} is missing")

@@ -22,14 +22,52 @@ def sums_path(path: Path) -> Path:
 
 
 class JournalSegment:
-    """`create` or `open` makes one. Written by one thread; read by any."""
+    """A full segment: read-only, and open only while it is read, because there may be many."""
+
+    def __init__(self, storage: Storage, path: Path, start_lsn: int) -> None:
+        self.path = path
+        self.start_lsn = start_lsn
+        self._storage = storage
+
+    @classmethod
+    def open(
+        cls, storage: Storage, path: Path, start_lsn: int, segment_bytes: int
+    ) -> "JournalSegment":
+        """One with others behind it: it must be whole. Its records are checked when read."""
+        length = storage.file_size(path)
+        if length != segment_bytes:
+            raise CorruptionError(
+                "journal segment", str(path), f"{segment_bytes} bytes", f"{length} bytes"
+            )
+        sums, _ = parse_sums(storage.read_all(sums_path(path)))
+        covered = sums[-1].end if sums else 0
+        if covered != segment_bytes:
+            raise CorruptionError(
+                "sums of a journal segment",
+                str(sums_path(path)),
+                f"sums up to {segment_bytes}",
+                f"sums up to {covered}",
+            )
+        return cls(storage, path, start_lsn)
+
+    def read(self, offset: int, length: int) -> bytes:
+        file = self._storage.open(self.path)
+        try:
+            return self._storage.pread(file, offset, length)
+        finally:
+            self._storage.close(file)
+
+
+class LastSegment(JournalSegment):
+    """The segment that is written. By one thread; read by any.
+
+    Its files are never closed by name while a reader may hold them: they close themselves.
+    """
 
     def __init__(
         self, storage: Storage, data: File, sums: File, start_lsn: int, segment_bytes: int
     ) -> None:
-        self.start_lsn = start_lsn
-        self.path = data.path
-        self._storage = storage
+        super().__init__(storage, data.path, start_lsn)
         self._segment_bytes = segment_bytes
         self._data = data
         self._sums = sums
@@ -39,7 +77,7 @@ class JournalSegment:
     @classmethod
     def create(
         cls, storage: Storage, path: Path, start_lsn: int, segment_bytes: int
-    ) -> "JournalSegment":
+    ) -> "LastSegment":
         """A new, empty segment; its name is durable when the caller syncs the directory."""
         for leftover in (path, sums_path(path)):
             if storage.exists(leftover):  # of an attempt that failed in between
@@ -49,40 +87,18 @@ class JournalSegment:
         return cls(storage, storage.create(path), sums, start_lsn, segment_bytes)
 
     @classmethod
-    def open_full(
+    def open(
         cls, storage: Storage, path: Path, start_lsn: int, segment_bytes: int
-    ) -> "JournalSegment":
-        """A segment with others behind it: it must be whole. Its bytes are checked when read."""
-        self = cls(
-            storage, storage.open(path), storage.open(sums_path(path)), start_lsn, segment_bytes
-        )
-        if self.length != segment_bytes:
-            raise CorruptionError(
-                "journal segment", str(path), f"{segment_bytes} bytes", f"{self.length} bytes"
-            )
-        sums = self._read_sums()
-        if not sums or sums[-1].end != segment_bytes:
-            raise CorruptionError(
-                "sums of a journal segment",
-                str(self._sums.path),
-                f"sums up to {segment_bytes}",
-                f"sums up to {sums[-1].end if sums else 0}",
-            )
-        self._covered = segment_bytes
-        return self
-
-    @classmethod
-    def open_last(
-        cls, storage: Storage, path: Path, start_lsn: int, segment_bytes: int
-    ) -> "JournalSegment":
-        """The segment that a crash may have cut off: checked against its sums, not yet cut."""
+    ) -> "LastSegment":
+        """One that a crash may have cut off: checked against its sums, not yet cut."""
         if not storage.exists(sums_path(path)):
             storage.create(sums_path(path))
         sums_file = storage.open(sums_path(path), writable=True)
         self = cls(storage, storage.open(path, writable=True), sums_file, start_lsn, segment_bytes)
         sums = self._read_sums()
-        self.check(sums)
+        check_sums(storage, self._data, sums)
         self._keep_sums(sums)
+        self._sum_the_rest()
         return self
 
     @property
@@ -106,30 +122,8 @@ class JournalSegment:
         sums, _ = parse_sums(self._storage.pread(self._sums, 0, self._sums.size))
         return sums
 
-    def check(self, sums: list[Sum]) -> None:
-        """Compare the bytes with their sums."""
-        begin = 0
-        for entry in sums:
-            data = self._storage.pread(self._data, begin, entry.end - begin)
-            found = crc32c.crc32c(data)
-            if len(data) != entry.end - begin:
-                raise CorruptionError(
-                    "journal segment",
-                    str(self.path),
-                    f"at least {entry.end} bytes",
-                    f"{self.length} bytes",
-                )
-            if found != entry.crc:
-                raise CorruptionError(
-                    "journal segment",
-                    f"{self.path} offset {begin}",
-                    f"CRC {entry.crc:08x} up to offset {entry.end}",
-                    f"{found:08x}",
-                )
-            begin = entry.end
-
     def _keep_sums(self, sums: list[Sum]) -> None:
-        """Make these the sums of the file, and go on from the last of them."""
+        """Make these the sums of the file."""
         size = len(MAGIC) + ENTRY_BYTES * len(sums)
         if not sums:
             self._storage.truncate(self._sums, 0)
@@ -137,6 +131,8 @@ class JournalSegment:
         elif self._sums.size != size:
             self._storage.truncate(self._sums, size)
         self._covered = sums[-1].end if sums else 0
+
+    def _sum_the_rest(self) -> None:
         self._crc = 0
         for offset in range(self._covered, self.length, _READ_BYTES):
             self._crc = crc32c.crc32c(self.read(offset, _READ_BYTES), self._crc)
@@ -178,24 +174,47 @@ class JournalSegment:
         self._storage.sync(self._sums)
 
     def truncate(self, length: int) -> None:
-        """Cut off bytes that turned out not to be WAL of this history."""
+        """Cut off bytes that are no WAL of this history; sums of them go first, and durably."""
         if length == self.length:
             return
-        kept = [entry for entry in self._read_sums() if entry.end <= length]
+        if length < self._covered:
+            self._keep_sums([entry for entry in self._read_sums() if entry.end <= length])
+            self.sync_sums()
         self._storage.truncate(self._data, length)
-        self._keep_sums(kept)
+        self._sum_the_rest()
+
+    def finished(self) -> JournalSegment:
+        """The segment, full and durable, as one that is only read."""
+        return JournalSegment(self._storage, self.path, self.start_lsn)
 
     def read(self, offset: int, length: int) -> bytes:
         return self._storage.pread(self._data, offset, length)
 
-    def close(self) -> None:
-        self._storage.close(self._data)
-        self._storage.close(self._sums)
+
+def check_sums(storage: Storage, data: File, sums: list[Sum]) -> None:
+    """Compare a segment's bytes with their sums."""
+    begin = 0
+    for entry in sums:
+        covered = storage.pread(data, begin, entry.end - begin)
+        if len(covered) != entry.end - begin:
+            raise CorruptionError(
+                "journal segment",
+                str(data.path),
+                f"at least {entry.end} bytes",
+                f"{data.size} bytes",
+            )
+        found = crc32c.crc32c(covered)
+        if found != entry.crc:
+            raise CorruptionError(
+                "journal segment",
+                f"{data.path} offset {begin}",
+                f"CRC {entry.crc:08x} up to offset {entry.end}",
+                f"{found:08x}",
+            )
+        begin = entry.end
 
 
-def verify_segment(
-    storage: Storage, path: Path, start_lsn: int, segment_bytes: int, is_last: bool
-) -> list[str]:
+def verify_segment(storage: Storage, path: Path, segment_bytes: int, is_last: bool) -> list[str]:
     """What is wrong with a segment of a stopped journal, in words; nothing is changed.
 
     Of the last one, what lies behind the sums is what a crash may have torn: no fault.
@@ -203,18 +222,17 @@ def verify_segment(
     entries = storage.read_all(sums_path(path)) if storage.exists(sums_path(path)) else b""
     sums, used = parse_sums(entries)
     data = storage.open(path)
-    segment = JournalSegment(storage, data, data, start_lsn, segment_bytes)
     problems = []
     if any(entries[used:]):
         problems.append(f"{sums_path(path)} offset {used}: expected a sum, found other bytes")
     try:
-        segment.check(sums)
+        check_sums(storage, data, sums)
     except CorruptionError as error:
         problems.append(str(error))
     covered = sums[-1].end if sums else 0
-    if not is_last and (covered, segment.length) != (segment_bytes, segment_bytes):
+    if not is_last and (covered, data.size) != (segment_bytes, segment_bytes):
         problems.append(
             f"{path}: expected {segment_bytes} bytes and sums of them all, "
-            f"found {segment.length} bytes and sums of {covered}"
+            f"found {data.size} bytes and sums of {covered}"
         )
     return problems

@@ -255,10 +255,13 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, suffix: str) -> None:
     journal = begun(tmp_path, storage)
     write(journal, wal, START, START + 100_000)
     storage.fail_append = suffix
-    received = journal.received_lsn
-    with pytest.raises(OSError, match="No space left"):
-        write(journal, wal, received, wal.end, piece=200_000)
+
+    def write_and_sync() -> None:
+        write(journal, wal, journal.received_lsn, wal.end, piece=200_000)
         journal.sync()
+
+    with pytest.raises(OSError, match="No space left"):
+        write_and_sync()
     write(journal, wal, journal.received_lsn, wal.end)
     assert journal.sync() == wal.end
     journal.close()
@@ -361,6 +364,52 @@ def test_follow_a_timeline(tmp_path: Path, switch_at_segment: bool) -> None:
     reopened.trim(START + SEGMENT)
     assert not (tmp_path / "journal" / FIRST).exists()
     assert (tmp_path / "journal" / "00000002.history").exists()
+
+
+def test_follow_from_within_an_earlier_segment(tmp_path: Path) -> None:
+    """The record that never was whole went over the end of a segment."""
+    old = wal_of(SEGMENT - 200_000)
+    switch = old.end
+    old.add(400_000)
+    journal = begun(tmp_path)
+    write(journal, old, START, START + SEGMENT + 100_000)
+    journal.sync()
+    journal.follow(2, switch, b"")
+    assert journal.received_lsn == switch
+    names = {path.name for path in (tmp_path / "journal").iterdir()}
+    second = "00000002" + FIRST[8:]
+    assert names == {FIRST, FIRST + ".sums", second, second + ".sums", "00000002.history"}
+    journal.append(switch, b"new" * 100_000)
+    assert read_all(journal, switch) == b"new" * 100_000
+    journal.close()
+    assert verify_journal(Storage(), tmp_path / "journal", SEGMENT) == []
+    assert open_journal(tmp_path).received_lsn == switch + 300_000
+
+
+def test_sums_are_cut_before_what_they_cover(tmp_path: Path) -> None:
+    """A crash in between must not look like damage."""
+    wal = wal_of(200_000)
+    storage = FaultyStorage()
+    journal = begun(tmp_path, storage)
+    partial = wal.end
+    wal.add(90_000)
+    write(journal, wal, START, wal.end - 10)
+    journal.sync()
+    storage.fail_sync = ".sums"
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.follow(2, partial, b"")
+    assert open_journal(tmp_path).received_lsn == partial
+
+
+def test_many_segments_take_few_open_files(tmp_path: Path) -> None:
+    journal = begun(tmp_path)
+    open_files = len(list(Path("/proc/self/fd").iterdir()))
+    for index in range(20):
+        journal.append(START + index * SEGMENT, bytes(SEGMENT))
+    journal.sync()
+    reopened = open_journal(tmp_path)
+    assert len(read_all(reopened, START, SEGMENT)) == 20 * SEGMENT
+    assert len(list(Path("/proc/self/fd").iterdir())) <= open_files + 4
 
 
 def test_sums_stop_at_the_first_that_is_not_whole() -> None:
