@@ -137,14 +137,6 @@ class BundleReader:
             data, FrameKind.VERSIONS, number, self.identity, _decompressor(), where
         )
 
-    def frame(self, number: int, cache: FrameCache) -> bytes:
-        key = (self._cache_key, number)
-        raw = cache.get(key)
-        if raw is None:
-            raw = self.read_frame(number)
-            cache.put(key, raw)
-        return raw
-
     def collect(self, query: LayerQuery, cache: FrameCache) -> None:
         """Push what this bundle has for all open requests of a query."""
         try:
@@ -152,8 +144,8 @@ class BundleReader:
         except (CorruptionError, OSError) as error:
             query.fail_all(error)
             return
-        for number in range(hits):
-            self._push(query, query.hit(number), cache)
+        if hits:
+            self._push_hits(query, hits, cache)
 
     def collect_layer(
         self, query: LayerQuery, i: int, layer: int, frame_start: int, frame_end: int,
@@ -161,12 +153,41 @@ class BundleReader:
     ) -> None:  # fmt: skip
         """Push what one layer, whose place the index knows, has for request i."""
         query.set_layer(i, layer, frame_start, frame_end)
-        self._push(query, i, cache)
+        self._push_hits(query, 1, cache)
 
-    def _push(self, query: LayerQuery, i: int, cache: FrameCache) -> None:
+    def _push_hits(self, query: LayerQuery, hits: int, cache: FrameCache) -> None:
         try:
-            if query.aim(i, self.table):
-                while query.push(i, self.frame(query.next_frame(i), cache)):
-                    pass
+            wanted = query.aim(self.table)
         except (CorruptionError, OSError) as error:
-            query.fail(i, error)
+            for hit in range(hits):
+                query.fail_hit(hit, error)
+            return
+        while wanted:
+            frames = cache.get_many(self._cache_key, wanted)
+            if None in frames:
+                self._read_missing(query, wanted, frames, cache)
+            wanted = query.push(frames)
+
+    def _read_missing(
+        self, query: LayerQuery, wanted: list[int], frames: list[bytes | None], cache: FrameCache
+    ) -> None:
+        """Fill in frames that the cache did not have, each read once."""
+        found: dict[int, bytes | Exception] = {}
+        for hit, number in enumerate(wanted):
+            if frames[hit] is not None:
+                continue
+            if number not in found:
+                found[number] = self._read_into(number, cache)
+            raw = found[number]
+            if isinstance(raw, Exception):
+                query.fail_hit(hit, raw)
+            else:
+                frames[hit] = raw
+
+    def _read_into(self, number: int, cache: FrameCache) -> bytes | Exception:
+        try:
+            raw = self.read_frame(number)
+        except (CorruptionError, OSError) as error:
+            return error
+        cache.put(self._cache_key, number, raw)
+        return raw

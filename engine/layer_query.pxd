@@ -12,7 +12,7 @@ cdef class LayerQuery:
     cdef public uint8_t[::1] keys, complete
     cdef public uint32_t[::1] block, oldest, layer, first, end, frame, hits
     cdef public uint64_t[::1] lsn_floor, lsn_max
-    cdef public Py_ssize_t capacity, count, open
+    cdef public Py_ssize_t capacity, count, open, hit_count
     cdef public dict errors
 
     cpdef int begin(self, VersionSet versions) except -1
@@ -29,15 +29,16 @@ cdef class LayerQuery:
     cpdef uint32_t oldest_of(self, Py_ssize_t i) except? 0xFFFFFFFF nogil
     cpdef Py_ssize_t locate(self, LayerDirectory directory) except -1
     @cython.locals(hits=Py_ssize_t, i=Py_ssize_t, row=Py_ssize_t)
-    cdef Py_ssize_t _locate_all(self, LayerDirectory directory) except -1 nogil
+    cdef Py_ssize_t _locate(self, LayerDirectory directory) except -1 nogil
     cpdef int set_layer(self, Py_ssize_t i, uint32_t layer, uint32_t frame_start,
                         uint32_t frame_end) except -1 nogil
-    @cython.locals(last=Py_ssize_t)
-    cpdef bint aim(self, Py_ssize_t i, FrameTable table) except -1 nogil
-    cpdef Py_ssize_t hit(self, Py_ssize_t number) except -1 nogil
-    cpdef Py_ssize_t next_frame(self, Py_ssize_t i) except -1 nogil
+    @cython.locals(wanted=list, kept=Py_ssize_t, hit=Py_ssize_t, i=Py_ssize_t, last=Py_ssize_t)
+    cpdef list aim(self, FrameTable table)
+    cpdef int fail_hit(self, Py_ssize_t hit, object error) except -1
+    @cython.locals(wanted=list, kept=Py_ssize_t, hit=Py_ssize_t, i=Py_ssize_t)
+    cpdef list push(self, list frames)
     @cython.locals(layer=uint32_t, block=uint32_t, slot=Py_ssize_t, lsn=uint64_t,
                    start=Py_ssize_t)
-    cpdef bint push(self, Py_ssize_t i, const uint8_t[::1] raw) except -1 nogil
+    cdef bint _push(self, Py_ssize_t i, const uint8_t[::1] raw) except -1 nogil
     cdef int _finish(self, Py_ssize_t i) except -1 nogil
     cpdef bint is_complete(self, Py_ssize_t i) except -1 nogil

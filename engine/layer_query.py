@@ -2,9 +2,9 @@
 """A batch of requests on its way through the layers.
 
     add      one request: chunk key, block, the LSNs it wants, what memtables already gave
-    locate   which layer of a bundle each open request must see (no GIL)
-    aim      which frame of that layer one request must see first
-    push     versions of a decompressed frame into the batch's VersionSet, newest first
+    locate   which layer of a bundle each open request must see (no GIL): the hits
+    aim      which frame of its layer each hit must see first
+    push     versions of decompressed frames into the batch's VersionSet, newest first
     fail     a frame or file that one request needs is damaged: the others go on
 
 A request is complete with a self-contained version. One at or below its floor ends a layer only:
@@ -41,6 +41,7 @@ class LayerQuery:
         self.hits = _column(capacity, 4, "I")
         self.count = 0
         self.open = 0
+        self.hit_count = 0
 
     def begin(self, versions):
         """Forget all requests; versions are pushed into the VersionSet `versions` from now on."""
@@ -112,9 +113,9 @@ class LayerQuery:
     def locate(self, directory):
         """Find the layer of every open request in a bundle; returns how many hits there are."""
         with cython.nogil:
-            return self._locate_all(directory)
+            return self._locate(directory)
 
-    def _locate_all(self, directory):
+    def _locate(self, directory):
         hits = 0
         i = 0
         while i < self.count:
@@ -130,39 +131,62 @@ class LayerQuery:
                     self.hits[hits] = i
                     hits += 1
             i += 1
+        self.hit_count = hits
         return hits
 
     def set_layer(self, i, layer, frame_start, frame_end):
-        """The place of a layer for request i, where the index and not a directory has it."""
+        """The one hit is request i, in a layer whose place the index and not a directory has."""
         self.layer[i] = layer
         self.first[i] = frame_start
         self.end[i] = frame_end
+        self.hits[0] = i
+        self.hit_count = 1
         return 0
 
-    def aim(self, i, table):
-        """Find the frame of its layer that request i must see first; False if there is none."""
-        last = table.last_frame(self.first[i], self.end[i], self.layer[i], self.block[i],
-                                self.lsn_max[i])
-        if last < 0:
-            return False
-        self.frame[i] = last
-        return True
+    def aim(self, table):
+        """The numbers of the frames that the hits must see first; hits without one are dropped."""
+        wanted = []
+        kept = 0
+        hit = 0
+        while hit < self.hit_count:
+            i = self.hits[hit]
+            last = table.last_frame(self.first[i], self.end[i], self.layer[i], self.block[i],
+                                    self.lsn_max[i])
+            if last >= 0:
+                self.frame[i] = last
+                self.hits[kept] = i
+                kept += 1
+                wanted.append(last)
+            hit += 1
+        self.hit_count = kept
+        return wanted
 
-    def hit(self, number):
-        """The request of a hit of `locate`."""
-        if number < 0 or number >= self.capacity:
+    def fail_hit(self, hit, error):
+        """The request of one hit cannot be answered."""
+        if hit < 0 or hit >= self.hit_count:
             raise IndexError("no such hit")
-        return self.hits[number]
+        return self.fail(self.hits[hit], error)
 
-    def next_frame(self, i):
-        """The frame that request i must see next."""
-        return self.frame[i]
+    def push(self, frames):
+        """Take what each hit's frame has for it.
 
-    def push(self, i, raw):
-        """Take what frame `raw` has for request i.
-
-        Returns 1 if the frame before it is to be pushed too, 0 if this layer is done with.
+        Returns the numbers of the frames that must be seen next; hits that need none are dropped.
         """
+        wanted = []
+        kept = 0
+        hit = 0
+        while hit < self.hit_count:
+            i = self.hits[hit]
+            if not self.complete[i] and self._push(i, frames[hit]):
+                self.hits[kept] = i
+                kept += 1
+                wanted.append(self.frame[i])
+            hit += 1
+        self.hit_count = kept
+        return wanted
+
+    def _push(self, i, raw):
+        """Take what a frame has for request i; returns whether the frame before it is wanted."""
         layer = self.layer[i]
         block = self.block[i]
         self.versions.resume(self.oldest[i])

@@ -191,13 +191,14 @@ def test_a_name_is_never_used_twice(bundle: Path) -> None:
         bundles.writer_for(bundle.parent, FileName.parse(bundle.name))
 
 
-def test_the_cache_is_bounded_and_lets_go_what_was_used_longest_ago() -> None:
+def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     cache = FrameCache(3000)
     for number in range(10):
-        cache.put((1, number), bytes(800))
-        assert cache.get((1, 0)) is not None
+        cache.put(1, number, bytes(800))
+        assert cache.get_many(1, [0]) != [None]
         assert cache.bytes_used <= 3000
-    assert [number for number in range(10) if cache.get((1, number)) is not None] == [0, 8, 9]
-    cache.put((2, 0), bytes(5000))
-    assert cache.get((2, 0)) is None
-    assert len(cache) == 3
+    kept = [number for number, raw in enumerate(cache.get_many(1, list(range(10)))) if raw]
+    assert kept == [0, 9]
+    cache.put(2, 0, bytes(5000))
+    assert cache.get_many(2, [0]) == [None]
+    assert len(cache) == 2
