@@ -63,6 +63,10 @@ _FIELDS = {
 }
 
 
+class ControlVersionError(CorruptionError):
+    """pg_control of a major version or a byte order that is not kept here."""
+
+
 @dataclass(frozen=True)
 class ControlFile:
     """The facts of pg_control that the page server uses."""
@@ -112,7 +116,7 @@ def parse_control_file(data: bytes, where: str = "global/pg_control") -> Control
         known = ", ".join(str(number) for number in sorted(_CRC_OFFSET))
         swapped = int.from_bytes(data[8:12], "big")
         found = f"{swapped} in big-endian byte order" if swapped in _CRC_OFFSET else str(version)
-        raise CorruptionError("control file version", where, f"one of {known}", found)
+        raise ControlVersionError("control file version", where, f"one of {known}", found)
     crc_offset = _CRC_OFFSET[version]
     if len(data) < crc_offset + 4:
         raise CorruptionError(

@@ -31,6 +31,8 @@ from server.source_errors import SourceError
 from server.wal_receiver import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, WalReceiver
 from server.wal_stream import WalStore
 
+DAMAGED_MAX = 3  # pg_control may be read while it is written; more often it is no accident
+
 _log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -58,8 +60,8 @@ def attach(
 ) -> Attachment:
     """Take a base backup into an empty store and start to receive WAL.
 
-    SourceError when a person has to act, Stopped when the signal came; the receiver is stopped
-    then.
+    SourceError when a person has to act, CorruptionError when the backup comes damaged again and
+    again, Stopped when the signal came; the receiver is stopped then.
     """
     reservation = reserve_wal(wal_sources, slot, stop)
     attempt = _Attempt(store, wal_sources, slot)
@@ -80,7 +82,7 @@ def attach(
         report = _repeat(lambda: _first_that_works(sources, take), stop)
     except BaseException as error:
         attempt.stop()
-        if isinstance(error, SourceError) and reservation.created_at is not None:
+        if not isinstance(error, Stopped) and reservation.created_at is not None:
             # Nobody will come back for this WAL: a slot left behind would fill the source's disk.
             with contextlib.suppress(SourceError):
                 drop_slot(reservation.created_at, slot, StopSignal())
@@ -90,15 +92,22 @@ def attach(
 
 
 def _repeat(take: Callable[[], BackupReport], stop: StopSignal) -> BackupReport:
-    """Until a backup is complete, or refused for good."""
+    """Until a backup is complete, or refused for good, or came damaged several times."""
     delay = RETRY_SECONDS_MIN
+    damaged_count = 0
     while True:
         try:
             return take()
-        except (SourceError, CorruptionError) as error:
-            if isinstance(error, SourceError) and error.permanent:
+        except SourceError as error:
+            if error.permanent:
                 raise
-            _log.warning("the base backup was cut off and starts anew: %s", error)
+            cause: Exception = error
+        except CorruptionError as error:
+            damaged_count += 1
+            if damaged_count == DAMAGED_MAX:
+                raise
+            cause = error
+        _log.warning("the base backup was cut off and starts anew: %s", cause)
         if stop.wait(delay):
             raise Stopped
         delay = min(2 * delay, RETRY_SECONDS_MAX)

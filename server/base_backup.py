@@ -21,7 +21,7 @@ from psycopg import pq
 from engine.backup_identity import BackupIdentity
 from formats import lsn, page_scan
 from formats.chunk import BLOCK_BYTES, SEGMENT_BLOCKS, ChunkKey, ChunkKind, Fork
-from formats.control_file import ControlFile, parse_control_file
+from formats.control_file import ControlFile, ControlVersionError, parse_control_file
 from formats.errors import CorruptionError
 from formats.tar_stream import MemberSink, TarMember, TarStream
 from server.backup_members import SmallFileMember, classify
@@ -221,7 +221,10 @@ class BaseBackup:
     def _add_file(self, name: str, data: bytes) -> None:
         if name == _CONTROL_FILE:
             source = self._connection.source
-            self._control = parse_control_file(data, f"{name} of {source}")
+            try:
+                self._control = parse_control_file(data, f"{name} of {source}")
+            except ControlVersionError as error:
+                raise SourceError(str(error), permanent=True) from None
             check_control_file(source, self._control, self._system_identifier)
         self._store.add_file(name, data)
 

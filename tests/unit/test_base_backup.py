@@ -202,6 +202,11 @@ def test_refused_control_files(tmp_path: Path) -> None:
     damaged[60] ^= 1
     with pytest.raises(CorruptionError, match="control file CRC"):
         take(source_of({"base.tar": {"global/pg_control": bytes(damaged)}}), FakeIngest(tmp_path))
+    swapped = bytearray(crafted())
+    swapped[8:12] = swapped[8:12][::-1]
+    with pytest.raises(SourceError, match="big-endian") as refused:
+        take(source_of({"base.tar": {"global/pg_control": bytes(swapped)}}), FakeIngest(tmp_path))
+    assert refused.value.permanent
     source = source_of({"base.tar": CONTROL})
     source.identity = source.identity.__class__(77, 1, 0)
     with pytest.raises(SourceError, match="its system identifier is 77"):
