@@ -14,7 +14,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 SHARED = "engine._cython_shared"
-ARGUMENTS = ["-O2", "-g0"]
+ARGUMENTS = ["-O3", "-g0"]
 
 
 def kernels() -> list[Extension]:

@@ -6,6 +6,7 @@ from engine.memtable cimport Memtable
 from engine.page_cache cimport PageCache
 from engine.reconstruct cimport Reconstruct
 from engine.version_set cimport VersionSet
+from formats cimport page as pages
 from formats.pagestream cimport PageBatch
 
 
@@ -14,11 +15,12 @@ cdef class PageReader:
     cdef public ChunkTable chunks
     cdef public VersionSet versions
     cdef public Reconstruct reconstruct
-    cdef public uint32_t[::1] chunk, block, oldest
+    cdef public uint32_t[::1] chunk, block, oldest, relation_block
     cdef public uint64_t[::1] floor, lsn, lsn_from, out_pos
-    cdef public uint8_t[::1] state, has_base
+    cdef public uint8_t[::1] state, has_base, is_relation
     cdef public object problem
-    cdef public Py_ssize_t refused
+    cdef public Py_ssize_t refused, rebuilding
+    cdef public bint checksums
 
     @cython.locals(asking=int, i=Py_ssize_t)
     cpdef int locate(self, PageBatch batch, Py_ssize_t count) except -1 nogil
@@ -33,8 +35,9 @@ cdef class PageReader:
     cpdef Py_ssize_t gather(self, Memtable memtable, Py_ssize_t count) except -1 nogil
     @cython.locals(remaining=Py_ssize_t, i=Py_ssize_t)
     cpdef Py_ssize_t settle(self, Py_ssize_t count, uint64_t layers_lsn) except -1 nogil
-    @cython.locals(i=Py_ssize_t)
     cpdef Py_ssize_t rebuild(self, Py_ssize_t start, Py_ssize_t count,
                              uint8_t[::1] out) except -1
+    @cython.locals(i=Py_ssize_t)
+    cdef int _rebuild(self, Py_ssize_t start, Py_ssize_t count, uint8_t[::1] out) except -1 nogil
     @cython.locals(i=Py_ssize_t, newest=uint32_t)
     cpdef int remember(self, PageCache cache, Py_ssize_t count, uint8_t[::1] out) except -1 nogil

@@ -14,8 +14,11 @@ Only the relation's present state is in the chunk table. A request for an LSN be
 last change is marked ASK_HISTORY, and the store answers it from the relation's history.
 """
 
+import cython
+
 from engine.reconstruct import Reconstruct
 from engine.version_set import VersionSet
+from formats import page as pages
 
 OPEN = 0
 COMPLETE = 1
@@ -44,9 +47,12 @@ class PageReader:
         self.lsn = _column(capacity, 8, "Q")
         self.out_pos = _column(capacity, 8, "Q")
         self.lsn_from = _column(capacity, 8, "Q")
+        self.relation_block = _column(capacity, 4, "I")
         self.state = _column(capacity, 1, "B")
+        self.is_relation = _column(capacity, 1, "B")
         self.has_base = _column(capacity, 1, "B")
         self.refused = 0
+        self.checksums = False  # whether the cluster has data checksums, so that pages leave with one
 
     def locate(self, batch, count):
         """Fill chunk, block, floor and state of each request; returns how many ask for history.
@@ -79,6 +85,8 @@ class PageReader:
             chunk = chunks.find(1, batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i],
                                 block >> 17)
         self.block[i] = block & 131071
+        self.relation_block[i] = block
+        self.is_relation[i] = 1
         if root < 0:
             self.state[i] = 3
             return 0
@@ -127,6 +135,8 @@ class PageReader:
         self.floor[i] = floor
         self.lsn_from[i] = floor
         self.has_base[i] = 0
+        self.is_relation[i] = self.chunks.kind[chunk] == 1
+        self.relation_block[i] = block + (self.chunks.seg[chunk] << 17)
         self.lsn[i] = lsn
         self.out_pos[i] = out_pos
         self.oldest[i] = 0
@@ -168,18 +178,27 @@ class PageReader:
         Returns `count`, or the number of a request whose versions do not fit together; `problem`
         is then the reason, and the caller goes on with the one after it.
         """
+        try:
+            with cython.nogil:
+                self._rebuild(start, count, out)
+        except (ValueError, IndexError) as error:
+            self.problem = error
+            self.state[self.rebuilding] = 6
+            return self.rebuilding
+        return count
+
+    def _rebuild(self, start, count, out):
         i = start
         while i < count:
             if self.state[i] <= 1 and (self.oldest[i] != 0 or self.has_base[i] == 0):
-                try:
-                    self.reconstruct.page(self.versions, self.oldest[i], out, self.out_pos[i],
-                                          self.has_base[i])
-                except (ValueError, IndexError) as error:
-                    self.problem = error
-                    self.state[i] = 6
-                    return i
+                self.rebuilding = i
+                self.reconstruct.page(self.versions, self.oldest[i], out, self.out_pos[i],
+                                      self.has_base[i])
+                if self.checksums and self.is_relation[i]:
+                    pages.set_checksum(out[self.out_pos[i]:self.out_pos[i] + 8192],
+                                       self.relation_block[i])
             i += 1
-        return i
+        return 0
 
     def remember(self, cache, count, out):
         """Put the pages that were built or found to hold on into the cache."""

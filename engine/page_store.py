@@ -269,6 +269,7 @@ class PageStore:
             versions.horizon_lsn = state.horizon_lsn
             versions.backup_end_lsn = state.backup_end_lsn
         control = parse_control_file(self.file("global/pg_control", state.durable_lsn))
+        versions.checksums = control.checksums
         self.ingest.hint_bits_logged = control.checksums or control.wal_log_hints
         self._cluster = ClusterRecords(self.table, self.ingest, versions.major)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), self._copy)

@@ -92,6 +92,7 @@ class VersionStore:
         self.layers_lsn = 0  # nothing in the layers is newer
         self.horizon_lsn = 0
         self.backup_end_lsn = 0
+        self.checksums = False  # whether pages carry one
         self.history = RelationHistory(table, ingest.cuts, self._collect, self.lock)
         self._keys: dict[int, bytes] = {}
         self._readers = threading.local()
@@ -188,6 +189,7 @@ class VersionStore:
             reader = self._readers.reader = PageReader(self.table, self.major, READER_CAPACITY)
             self._readers.query = LayerQuery(READER_CAPACITY)
         reader.reconstruct.new_page_lsn_max = self.backup_end_lsn
+        reader.checksums = self.checksums
         return reader
 
     def _gather(self, reader: PageReader, count: int) -> int:

@@ -27,6 +27,12 @@ cdef inline uint32_t u32(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFF
     return value
 
 
+cdef inline uint32_t u32_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
+    cdef uint32_t value
+    memcpy(&value, <const char *>&view[0] + pos, 4)
+    return value
+
+
 cdef inline uint64_t u64(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF nogil:
     cdef uint64_t value
     if pos < 0 or pos + 8 > view.shape[0]:

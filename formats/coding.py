@@ -39,6 +39,11 @@ def u32(view: memoryview, pos: int) -> int:
     return _get(view, pos, 4, "little")
 
 
+def u32_checked_before(view: memoryview, pos: int) -> int:
+    """`u32` without a check when compiled, for a loop whose bounds were checked at its entry."""
+    return _get(view, pos, 4, "little")
+
+
 def u64(view: memoryview, pos: int) -> int:
     return _get(view, pos, 8, "little")
 

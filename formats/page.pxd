@@ -62,3 +62,4 @@ cpdef int index_tuple_overwrite(uint8_t[::1] page, int n, const uint8_t[::1] sou
 @cython.locals(mask=uint32_t, lane=int, stored=uint32_t, row=int, pos=Py_ssize_t,
                value=uint32_t, total=uint32_t)
 cpdef int checksum(const uint8_t[::1] page, uint32_t block) except -1 nogil
+cpdef int set_checksum(uint8_t[::1] page, uint32_t block) except -1 nogil

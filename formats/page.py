@@ -408,10 +408,8 @@ def checksum(page, block):
     row = 0
     while row < 8192:
         for lane in range(32):
-            pos = row + 4 * lane
-            value = sums[lane] ^ (
-                page[pos] | page[pos + 1] << 8 | page[pos + 2] << 16 | page[pos + 3] << 24
-            )
+            # In bounds: the page's length was checked above.
+            value = sums[lane] ^ coding.u32_checked_before(page, row + 4 * lane)
             sums[lane] = (value * 16777619 & mask) ^ value >> 17
         row += 128
     for _ in range(2):
@@ -422,3 +420,10 @@ def checksum(page, block):
     for lane in range(32):
         total ^= sums[lane]
     return total % 65535 + 1
+
+
+def set_checksum(page, block):
+    """Write the data checksum of the page as block `block`; a new page has none (PageIsNew)."""
+    if is_new(page):
+        return 0
+    return coding.put_u16(page, 8, checksum(page, block))
