@@ -80,9 +80,7 @@ def _first_version_problems(
                               (table.raw_length(number), *first, table.lsn(number)))  # fmt: skip
 
 
-def _order_problems(
-    reader: BundleReader, directory: LayerDirectory
-) -> Iterator[CorruptionError]:
+def _order_problems(reader: BundleReader, directory: LayerDirectory) -> Iterator[CorruptionError]:
     places = [(directory.key(row), directory.stripe(row)) for row in range(directory.count)]
     for row in range(1, len(places)):
         if places[row - 1] >= places[row]:

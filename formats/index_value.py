@@ -133,9 +133,7 @@ def unpack_layers(key: bytes, value: bytes) -> tuple[LayerEntry, ...]:
     _check_length(LAYERS, key, payload, count * _ENTRY.size)
     base = int.from_bytes(key[-4:], "big") << 14
     return tuple(
-        LayerEntry(
-            start, end, FileName.unpack(file), kind, base + first, base + last + 1, *place
-        )
+        LayerEntry(start, end, FileName.unpack(file), kind, base + first, base + last + 1, *place)
         for start, end, file, kind, first, last, *place in _ENTRY.iter_unpack(payload)
     )
 

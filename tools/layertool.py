@@ -232,5 +232,9 @@ def _print_table(console: Console, title: str, rows: Iterable[dict[str, Any]]) -
     console.print(table)
 
 
+def main() -> None:
+    app(prog_name="layertool")
+
+
 if __name__ == "__main__":
-    app()
+    main()

@@ -50,7 +50,8 @@ def test_every_key_has_a_name_that_is_its_own(key: ChunkKey) -> None:
 @given(st.builds(ChunkKey, st.sampled_from(ChunkKind), oid, oid, oid, byte, oid))
 def test_history_belongs_to_the_relation_not_to_its_segment(key: ChunkKey) -> None:
     history = key.history()
-    assert history.is_history and history.history() == history
+    assert history.is_history
+    assert history.history() == history
     assert history.subject() == key.subject()
     if key.kind == ChunkKind.REL:
         assert history.seg == 0

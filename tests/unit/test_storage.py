@@ -65,7 +65,7 @@ def test_failed_fsync_poisons_and_names_the_path(
     storage.append(file, [b"1"])
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", _fail)
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(OSError, match="Input/output") as caught:
             storage.sync(file)
     assert caught.value.filename == str(tmp_path / "a")
     with pytest.raises(PoisonedFileError, match="opened anew"):
@@ -91,10 +91,10 @@ def test_errors_of_a_read_and_a_directory_name_the_path(
     file = storage.create(tmp_path / "a")
     monkeypatch.setattr(os, "pread", _fail)
     monkeypatch.setattr(os, "fsync", _fail)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Input/output") as caught:
         storage.pread(file, 0, 1)
     assert caught.value.filename == str(tmp_path / "a")
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match="Input/output") as caught:
         storage.sync_directory(tmp_path)
     assert caught.value.filename == str(tmp_path)
 
@@ -109,7 +109,8 @@ def test_directories(tmp_path: Path) -> None:
     storage.rename(tmp_path / "d" / "a", tmp_path / "d" / "c")
     storage.remove(tmp_path / "d" / "b")
     assert storage.list(tmp_path / "d") == ["c"]
-    assert storage.exists(tmp_path / "d" / "c") and not storage.exists(tmp_path / "d" / "b")
+    assert storage.exists(tmp_path / "d" / "c")
+    assert not storage.exists(tmp_path / "d" / "b")
 
 
 def test_lock_is_held_by_one_process_and_dies_with_it(tmp_path: Path) -> None:
@@ -121,7 +122,8 @@ def test_lock_is_held_by_one_process_and_dies_with_it(tmp_path: Path) -> None:
     other = subprocess.Popen(
         [sys.executable, "-c", program, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    assert other.stdout is not None and other.stdout.readline() == b"held\n"
+    assert other.stdout is not None
+    assert other.stdout.readline() == b"held\n"
     with pytest.raises(DirectoryInUseError, match="in use"):
         storage.lock(path)
     other.kill()
@@ -137,5 +139,5 @@ def test_a_file_nobody_holds_is_closed(tmp_path: Path) -> None:
     file = storage.create(tmp_path / "a")
     descriptor = file.descriptor
     del file
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
