@@ -6,6 +6,7 @@ compared in runs of 1 MiB, as bytes; only pages that differ are looked at, throu
 excuses of tools/masks.py and tools/excuses.py, each of which is counted.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Protocol
 
 from formats import lsn as lsn_text
+from formats import page_scan
 from formats.chunk import BLOCK_BYTES, SLRU_SEGMENT_BLOCKS, Fork, Slru, SmallFile, small_file
 from formats.cluster_path import small_file_path
+from formats.control_file import parse_control_file
 from server.client import PageServerError
 from tools.data_directory import (
     SLRU_DIRECTORIES,
@@ -112,6 +115,8 @@ class _Comparer:
         self.lsn = lsn
         self.rules = rules
         self.progress = progress
+        control = (data_dir / "global/pg_control").read_bytes()
+        self.has_checksums = parse_control_file(control).checksums
         self.result = Comparison(lsn)
         self.blocks_done = 0
         self.blocks_total = 0
@@ -240,6 +245,8 @@ class _Comparer:
                 f"here are {len(ours)} bytes of {count} pages from block {first_block}",
             )
             return
+        if self.has_checksums:
+            self.check_checksums(file, name, first_block, ours)
         self.clear_checksums(ours, theirs)
         if ours == theirs:
             return
@@ -268,8 +275,18 @@ class _Comparer:
             )
             return bytearray(file.read(first_block, 1))
 
+    def check_checksums(
+        self, file: ForkFile, name: str, first_block: int, ours: bytearray
+    ) -> None:
+        """Our pages must carry a checksum that fits, where PostgreSQL would verify it."""
+        wrong = array("I", bytes(4 * (len(ours) // BLOCK_BYTES)))
+        count = page_scan.find_bad_checksums(memoryview(ours), first_block, memoryview(wrong))
+        for index in wrong[:count]:
+            what = "the checksum of our page does not fit it"
+            self.differs(str(file.path), name, first_block + index, CHECKSUM, what)
+
     def clear_checksums(self, ours: bytearray, theirs: bytearray) -> None:
-        """pd_checksum is no part of the truth of a page; ours carry none or stale ones."""
+        """Theirs is of the page as it is, with hint bits that ours has not: no part of its truth."""
         n_differ = 0
         for page in range(CHECKSUM, len(theirs), BLOCK_BYTES):
             n_differ += ours[page : page + 2] != theirs[page : page + 2]

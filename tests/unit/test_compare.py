@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from formats.chunk import BLOCK_BYTES, Fork, Slru
+from formats.control_file import parse_control_file
 from server.client import PageServerError
 from tests.fixtures.directory_source import DirectorySource
 from tests.fixtures.postgres_servers import MAJORS, require_postgres
@@ -98,6 +99,20 @@ def first_item(source: DirectorySource, fork: RelationFork, block: int) -> int:
     """Where the first line pointer of a page points to."""
     item: int = struct.unpack_from("<I", source.page(fork, block), 24)[0]
     return item & 0x7FFF
+
+
+def test_checksum_that_does_not_fit(cluster: Cluster, source: DirectorySource) -> None:
+    """Where PostgreSQL would verify it, a page must come with a checksum that fits."""
+    fork = cluster.fork("t")
+    source.keeps_checksums = True
+    spoil(source, fork, 0, 8, 1)
+    result = run(cluster, source)
+    control = (cluster.data_dir / "global/pg_control").read_bytes()
+    if parse_control_file(control).checksums:
+        assert [d.block for d in result.differences] == [0]
+        assert "checksum" in result.differences[0].what
+    else:
+        assert result.differences == []
 
 
 def test_nothing_planted(cluster: Cluster, source: DirectorySource) -> None:
