@@ -3,11 +3,11 @@
 A key is its kind (u8) and five big-endian fields of full width, 18 bytes: byte order is the order
 of (kind, tablespace, database, relation, fork, segment), and nothing is cut off a 32-bit OID.
 
-    kind  spc       db        rel       fork  seg             a name that people read
-    1     OID       OID       number    0-3   1 GiB segment   rel:1663/5/1259/main/0
-    2     0         0         SLRU      0     32-page segment slru:xact/0000
-    3     OID or 0  OID or 0  file      0     0, or XID       file:pg_control, file:1663/5/PG_VERSION
-    kind | 0x80: its history (of a relation fork, seg 0)       history:rel:1663/5/1259/main
+    kind  spc       db        rel     fork  seg              a name that people read
+    1     OID       OID       number  0-3   1 GiB segment    rel:1663/5/1259/main/0
+    2     0         0         SLRU    0     32-page segment  slru:xact/0000
+    3     OID or 0  OID or 0  file    0     0, or XID        file:1663/5/PG_VERSION
+    kind | 0x80: its history (of a relation fork, seg 0)     history:rel:1663/5/1259/main
 """
 
 import re

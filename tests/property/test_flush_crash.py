@@ -48,11 +48,11 @@ def recover(root: Path) -> tuple[int, list[int]]:
     """Open after a crash: the durable LSN, and the LSNs that a read finds."""
     storage = Storage()
     log = ManifestLog.open(storage, root / "manifest")
+    index = open_index(storage, root / "index", log.state, root / "layers")
     log.append(Opened(log.state.run + 1))
     for name in storage.list(root / "layers"):
         if name not in {known.text for known in log.state.files}:
             storage.remove(root / "layers" / name)
-    index = open_index(storage, root / "index", log.state, root / "layers")
     layers = LayerMap(storage, root / "layers", index, FrameCache(0))
     into = VersionSet()
     layers.collect(KEY, 0, 10_000, 0, into)
