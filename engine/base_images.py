@@ -2,7 +2,7 @@
 
 Page images are *fuzzy* at the backup's redo LSN (engine/reconstruct.py has the interlock); SLRU
 pages have no pd_lsn, and redo over them may repeat, so they are taken as they are. Pages are
-written as they come, and the size of every relation, SLRU segment and small file at the end, as
+written as they come, torn ones are marked, and the size of every relation, SLRU segment and small file at the end, as
 their histories' first events. Nothing counts until the caller has named the bundles in the manifest.
 """
 
@@ -35,6 +35,7 @@ class BaseImages:
         self._writer_bytes = 0
         self._key: ChunkKey | None = None
         self._files: dict[ChunkKey, bytes] = {}
+        self._torn: list[tuple[ChunkKey, int]] = []
 
     def add_pages(self, key: ChunkKey, first_block: int, data: bytes | memoryview) -> None:
         """Pages of a relation segment or an SLRU segment, in order, each chunk's together."""
@@ -49,6 +50,15 @@ class BaseImages:
         kind = version.IMAGE_FUZZY if key.kind == ChunkKind.REL else version.IMAGE_EXACT
         self._writer.add_pages(key.pack(), first_block, self.redo_lsn, kind, data)
         self._writer_bytes += len(data)
+
+    def mark_torn(self, key: ChunkKey, block: int) -> None:
+        """A page's checksum is wrong: it was read while it was written.
+
+        That is legal, as WAL has an image of it before the backup's end. If not, it is damaged;
+        so it is unreadable until something self-contained replaces it.
+        """
+        if self._is_held(key):
+            self._torn.append((key, block))
 
     def chunk_size(self, key: ChunkKey, n_blocks: int) -> None:
         """A file has ended: its chunk has so many blocks."""
@@ -90,6 +100,9 @@ class BaseImages:
         for key, blocks in self.blocks.items():
             word = version.history_word(True, blocks).to_bytes(8, "little")
             versions.append((key.history().pack(), 0, self.redo_lsn, word))
+        torn = bytes([version.UNREADABLE, version.TORN, 0, 0])
+        for key, block in self._torn:
+            versions.append((key.pack(), block, self.redo_lsn, torn))
         for key, data in self._files.items():
             for block in range(self.blocks[key]):
                 piece = data[8192 * block : 8192 * (block + 1)]

@@ -191,6 +191,9 @@ class PageStore:
     def add_pages(self, key: ChunkKey, first_block: int, data: bytes | bytearray) -> None:
         self._taking().add_pages(key, first_block, data)
 
+    def mark_torn(self, key: ChunkKey, block: int) -> None:
+        self._taking().mark_torn(key, block)
+
     def chunk_size(self, key: ChunkKey, n_blocks: int) -> None:
         self._taking().chunk_size(key, n_blocks)
 

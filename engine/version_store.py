@@ -37,6 +37,7 @@ from formats.chunk import ChunkKey, ChunkKind, Fork
 from formats.cluster_path import small_file_key, small_file_path
 from formats.lsn import show as show_lsn
 from formats.pagestream import PageBatch
+from formats.version import TORN
 
 PAGE_BYTES = 8192
 READER_CAPACITY = 1024
@@ -221,6 +222,11 @@ class VersionStore:
         rebuilt = reader.reconstruct
         if rebuilt.unreadable_rmgr < 0:
             return f"its versions do not fit together: {reader.problem}"
+        if rebuilt.unreadable_rmgr == TORN:
+            return (
+                "it was torn in the base backup and nothing replaced it: the source's own page is "
+                "damaged, or its full_page_writes was off"
+            )
         record = rmgr.show(self.major, rebuilt.unreadable_rmgr, rebuilt.unreadable_info)
         lsn = show_lsn(rebuilt.unreadable_lsn)
         return f"it was changed at {lsn} by {record}, for which this server has no redo yet"

@@ -18,7 +18,8 @@ is *self-contained*: a reader collects versions from the newest back to the firs
                    wal_log_hints), on which setting pd_lsn depends in one record
     EFFECT         u8 class, u16 count, then per item u16 index, u16 argument, u32 value: a change
                    of a visibility map or SLRU page that its record implies without naming the page
-    UNREADABLE     u8 rmgr, u8 info, u8 0: a record changed the page and we have no redo for it
+    UNREADABLE     u8 rmgr, u8 info, u8 0: a record changed the page and we have no redo for it;
+                   or, rmgr 255, the base backup's page was torn
     HISTORY        u8 state (0 dropped, 1 exists), u16 0, u32 blocks: a relation's size from here on
 """
 
@@ -38,6 +39,8 @@ REFERENCE_SIZE = 5
 EFFECT_HEADER_SIZE = 4
 EFFECT_ITEM_SIZE = 8
 HISTORY_SIZE = 8
+
+TORN = 255  # in the place of a resource manager, which has no such number
 
 FLAG_INIT = 1
 FLAG_HINT_BITS_LOGGED = 2

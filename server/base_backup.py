@@ -7,7 +7,7 @@ is written to a file of ours and nothing is kept until the store says that the b
 The pages are *fuzzy*: they were read while the cluster went on writing, so a page may be torn, or
 older than the backup's end, and WAL from the start LSN on mends it. Where the cluster has data
 checksums they are checked: a page of a visibility or free space map that is wrong becomes zeros,
-as PostgreSQL itself does when it reads one, others are counted and left to WAL.
+as PostgreSQL itself does when it reads one; others are marked, counted and left to WAL.
 """
 
 import time
@@ -58,6 +58,9 @@ class BackupStore(Protocol):
 
     def add_pages(self, key: ChunkKey, first_block: int, data: bytes | bytearray) -> None:
         """Blocks of a relation or SLRU segment, numbered from its start; `data` is the store's."""
+
+    def mark_torn(self, key: ChunkKey, block: int) -> None:
+        """A page was read while it was written: WAL must replace it before the backup's end."""
 
     def chunk_size(self, key: ChunkKey, n_blocks: int) -> None:
         """The file of a segment ended with so many blocks, perhaps none."""
@@ -278,7 +281,8 @@ class _PagesSink:
     def _hand_on(self) -> None:
         piece = self._piece
         if self._verify is not None:
-            check_pages(self._key, self._block, piece, self._verify)
+            for index in check_pages(self._key, self._block, piece, self._verify):
+                self._store.mark_torn(self._key, self._block + index)
         self._store.add_pages(self._key, self._block, piece)
         self._block += len(piece) // BLOCK_BYTES
         self._left -= len(piece)
@@ -289,16 +293,20 @@ class _PagesSink:
         self._store.chunk_size(self._key, self._block)
 
 
-def check_pages(key: ChunkKey, block: int, pages: bytearray, report: BackupReport) -> None:
-    """Count the pages with a wrong checksum; make zeros of those that are only hints."""
+def check_pages(key: ChunkKey, block: int, pages: bytearray, report: BackupReport) -> list[int]:
+    """Count the pages with a wrong checksum; make zeros of those that are only hints.
+
+    Returns which of the others are wrong: their indexes in `pages`.
+    """
     wrong = array("I", bytes(4 * (len(pages) // BLOCK_BYTES)))
     count = page_scan.find_bad_checksums(pages, key.seg * SEGMENT_BLOCKS + block, wrong)
     if key.fork not in _HINT_FORKS:
         report.torn_pages += count
-        return
+        return wrong[:count].tolist()
     report.zeroed_pages += count
     for index in wrong[:count]:
         pages[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES] = bytes(BLOCK_BYTES)
+    return []
 
 
 def take_base_backup(

@@ -135,6 +135,28 @@ def test_record_without_redo_makes_its_pages_unreadable(postgres, page_server):
         assert unreadable_blocks(client, database, heap, ready) == []
 
 
+def test_damaged_page_of_the_source_is_no_page_of_ours(postgres, page_server):
+    """A base backup's page with a wrong checksum that no image replaces is an error to read."""
+    primary = postgres(18)
+    primary.sql("CREATE TABLE d(a int)")
+    primary.sql("INSERT INTO d SELECT generate_series(1, 1000)")
+    node = int(primary.sql("SELECT pg_relation_filenode('d')")[0][0])
+    database = int(primary.sql("SELECT oid FROM pg_database WHERE datname = 'postgres'")[0][0])
+    primary.stop()
+    with open(primary.data_dir / f"base/{database}/{node}", "r+b") as file:
+        file.seek(8192 + 5000)
+        byte = file.read(1)
+        file.seek(8192 + 5000)
+        file.write(bytes([byte[0] ^ 1]))
+    primary.start()
+    server = page_server(primary)
+    lsn = server.wait_until_ready()
+    with server.client() as client:
+        (error,) = unreadable_blocks(client, database, node, lsn)
+    assert "block 1" in error
+    assert "torn in the base backup" in error
+
+
 def unreadable_blocks(client: PageClient, database: int, node: int, lsn: int) -> list[str]:
     errors = []
     for block in range(client.nblocks(1663, database, node, 0, lsn)):
