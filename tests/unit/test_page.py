@@ -227,6 +227,27 @@ def test_index_tuple_overwrite_moves_the_tuples_before_it(length: int, offsets: 
     assert contents(view) == [b"a" * 24, b"x" * length, b"c" * 16]
 
 
+def test_index_tuple_operations_check_the_page_and_the_line_pointer() -> None:
+    source = memoryview(b"xxxxxxxx")
+    view = filled([b"a" * 8, b"b" * 8], 16)
+    page.set_item(view, 2, 8191, NORMAL, 8)
+    with pytest.raises(ValueError, match="outside the page's tuples"):
+        page.index_tuple_overwrite(view, 2, source, 0, 8)
+    view[16] |= 4
+    with pytest.raises(ValueError, match="not aligned"):
+        page.index_tuple_overwrite(view, 1, source, 0, 8)
+    with pytest.raises(ValueError, match="not aligned"):
+        page.index_tuple_delete(view, 1)
+
+
+def test_truncate_line_pointers_keeps_the_other_hints() -> None:
+    view = filled([b"a", b"b"])
+    view[10] = 6
+    page.set_item(view, 1, 0, UNUSED, 0)
+    page.truncate_line_pointers(view)
+    assert view[10] == 7
+
+
 def test_index_tuple_overwrite_without_room() -> None:
     view = filled([b"a" * 4000, b"b" * 4000])
     before = bytes(view)
