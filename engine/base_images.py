@@ -2,8 +2,9 @@
 
 Page images are *fuzzy* at the backup's redo LSN (engine/reconstruct.py has the interlock); SLRU
 pages have no pd_lsn, and redo over them may repeat, so they are taken as they are. Pages are
-written as they come, torn ones are marked, and the size of every relation, SLRU segment and small file at the end, as
-their histories' first events. Nothing counts until the caller has named the bundles in the manifest.
+written as they come, torn ones are marked, and the size of every relation, SLRU segment and small
+file at the end, as their histories' first events. Nothing counts until the caller has named the
+bundles in the manifest.
 """
 
 from collections.abc import Callable

@@ -22,6 +22,22 @@ BLOCKS_PER_SEGMENT_BITS = 17
 
 
 class ChunkTable:
+    # The columns: `_allocate` makes them.
+    kind: memoryview
+    spc: memoryview
+    db: memoryview
+    rel: memoryview
+    fork: memoryview
+    seg: memoryview
+    root: memoryview
+    history: memoryview
+    blocks: memoryview
+    cut_blocks: memoryview
+    change_lsn: memoryview
+    cut_lsn: memoryview
+    exists: memoryview
+    held: memoryview
+
     def __init__(self, is_held=None):
         """`is_held(kind, spc, db, rel, fork, seg)` says whether this server keeps a chunk."""
         self.is_held = is_held
@@ -31,9 +47,9 @@ class ChunkTable:
     def _allocate(self, capacity):
         """Make room for `capacity` chunks, keeping what is there."""
         old = self.count
-        words = ("kind", "spc", "db", "rel", "fork", "seg", "root", "history", "blocks",
-                 "cut_blocks")
-        for name in words:
+        for name in ("kind", "spc", "db", "rel", "fork", "seg"):
+            self._widen(name, "I", 4, capacity)
+        for name in ("root", "history", "blocks", "cut_blocks"):
             self._widen(name, "I", 4, capacity)
         for name in ("change_lsn", "cut_lsn"):
             self._widen(name, "Q", 8, capacity)
@@ -65,8 +81,14 @@ class ChunkTable:
 
     def _enter(self, number):
         """Put a chunk that stands in the columns into the hash table."""
-        slot = self._hash(self.kind[number], self.spc[number], self.db[number], self.rel[number],
-                          self.fork[number], self.seg[number])
+        slot = self._hash(
+            self.kind[number],
+            self.spc[number],
+            self.db[number],
+            self.rel[number],
+            self.fork[number],
+            self.seg[number],
+        )
         while self.slots[slot] != 0:
             slot = (slot + 1) & self.slot_mask
         self.slots[slot] = number + 1
@@ -80,9 +102,14 @@ class ChunkTable:
             if entry == 0:
                 return -1
             number = entry - 1
-            if self.rel[number] == rel and self.seg[number] == seg and self.db[number] == db \
-                    and self.fork[number] == fork and self.kind[number] == kind \
-                    and self.spc[number] == spc:
+            if (
+                self.rel[number] == rel
+                and self.seg[number] == seg
+                and self.db[number] == db
+                and self.fork[number] == fork
+                and self.kind[number] == kind
+                and self.spc[number] == spc
+            ):
                 return number
             slot = (slot + 1) & self.slot_mask
 
@@ -103,8 +130,9 @@ class ChunkTable:
         self.rel[number] = rel
         self.fork[number] = fork
         self.seg[number] = seg
-        self.held[number] = self.is_held is None or kind > SLRU or self.is_held(
-            kind, spc, db, rel, fork, seg)
+        self.held[number] = (
+            self.is_held is None or kind > SLRU or self.is_held(kind, spc, db, rel, fork, seg)
+        )
         self.root[number] = number
         self.history[number] = number
         self.count = number + 1
@@ -120,5 +148,11 @@ class ChunkTable:
         """The chunk key as a tuple (kind, spc, db, rel, fork, seg)."""
         if number < 0 or number >= self.count:
             raise IndexError("no chunk has this number")
-        return (self.kind[number], self.spc[number], self.db[number], self.rel[number],
-                self.fork[number], self.seg[number])
+        return (
+            self.kind[number],
+            self.spc[number],
+            self.db[number],
+            self.rel[number],
+            self.fork[number],
+            self.seg[number],
+        )

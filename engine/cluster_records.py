@@ -156,9 +156,7 @@ class ClusterRecords:
         if self.table.held[number]:
             self.ingest.memtable.put(number, block, lsn, memoryview(payload), False)
 
-    def _drop(
-        self, kind: int, spc: int, db: int, rel: int, fork: int, seg: int, lsn: int
-    ) -> None:
+    def _drop(self, kind: int, spc: int, db: int, rel: int, fork: int, seg: int, lsn: int) -> None:
         root = self.table.find(kind, spc, db, rel, fork, seg)
         if root >= 0 and self.table.exists[root]:
             self.ingest.cut(root, 0, 0, 0, lsn, lsn)
@@ -181,9 +179,7 @@ class ClusterRecords:
         number = self.ingest.touch_slru(slru, page, lsn)
         if self.table.held[number]:
             zeros = bytes([version.IMAGE_EXACT, 0, 0, 0]) + (8192).to_bytes(2, "little")
-            self.ingest.memtable.put(
-                number, page % PAGES_PER_SEGMENT, lsn, memoryview(zeros), True
-            )
+            self.ingest.memtable.put(number, page % PAGES_PER_SEGMENT, lsn, memoryview(zeros), True)
 
     def _truncate_slru(self, slru: int, cutoff_page: int, entries_per_page: int, lsn: int) -> None:
         """Drop the segments that wholly precede a page (SlruMayDeleteSegment, slru.c)."""
@@ -269,9 +265,10 @@ class ClusterRecords:
     def _drop_database(self, db: int, tablespaces: set[int], lsn: int) -> None:
         table = self.table
         for number in range(table.count):
-            if table.db[number] == db and table.exists[number] and table.spc[number] in tablespaces:
-                if table.root[number] == number and table.kind[number] in (1, 3):
-                    self.ingest.cut(number, 0, 0, 0, lsn, lsn)
+            is_there = table.db[number] == db and table.exists[number]
+            is_whole = table.root[number] == number and table.kind[number] in (1, 3)
+            if is_there and is_whole and table.spc[number] in tablespaces:
+                self.ingest.cut(number, 0, 0, 0, lsn, lsn)
 
     # --- rmgr RelMap, and those that change no page kept so far --------------------------------
 

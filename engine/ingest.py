@@ -17,8 +17,8 @@ Nothing of a record is put into the memtable unless all of it fits.
 
 import cython
 
-from formats import coding, pglz
 from engine.redo import dispatch
+from formats import coding, pglz
 
 DONE = 0
 MEMTABLE_FULL = 1
@@ -47,7 +47,7 @@ class Ingest:
         """`run_records` without the GIL."""
         with cython.nogil:
             i = self.run_records(batch, start, end)
-        return i
+        return i  # noqa: RET504  (an object is made of it, which needs the GIL)
 
     def run_records(self, batch, start, end):
         """Ingest records start..end of a RecordBatch; returns where it stopped, `reason` says why.
@@ -90,8 +90,9 @@ class Ingest:
 
     def _reference(self, batch, i, r, lsn):
         fork = batch.ref_flags[r] & 15
-        chunk = self.touch(batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r], fork,
-                           batch.ref_block[r], lsn)
+        chunk = self.touch(
+            batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r], fork, batch.ref_block[r], lsn
+        )
         if not self.chunks.held[chunk]:
             return 0
         block = batch.ref_block[r] & 131071
@@ -248,9 +249,8 @@ class Ingest:
         if operation == 80:  # MULTI_INSERT: flags u8
             if coding.u8(batch.data, main) & 1:
                 self._clear_visible(batch, i, 0, 3, lsn)
-        elif operation == 96:  # LOCK_UPDATED: xid u32, offset u16, u8, flags u8
-            if coding.u8(batch.data, main + 7) & 1:
-                self._clear_visible(batch, i, 0, 2, lsn)
+        elif operation == 96 and coding.u8(batch.data, main + 7) & 1:
+            self._clear_visible(batch, i, 0, 2, lsn)  # LOCK_UPDATED: xid u32, offset u16, u8, flags
         return 0
 
     def _find_reference(self, batch, i, block_id):
@@ -273,8 +273,11 @@ class Ingest:
 
     def _clear_visible_update(self, batch, i, flags, lsn):
         """UPDATE: flag 1 clears the old block's bits, flag 2 the new one's; ids 2, 3 name maps."""
-        if flags == 0 or self._find_reference(batch, i, 2) >= 0 \
-                or self._find_reference(batch, i, 3) >= 0:
+        if (
+            flags == 0
+            or self._find_reference(batch, i, 2) >= 0
+            or self._find_reference(batch, i, 3) >= 0
+        ):
             return 0
         new = self._find_reference(batch, i, 0)
         old = self._find_reference(batch, i, 1)
@@ -284,8 +287,7 @@ class Ingest:
             old = new
         old_block = batch.ref_block[old]
         new_block = batch.ref_block[new]
-        if flags == 3 and old_block != new_block and \
-                old_block // 32672 == new_block // 32672:
+        if flags == 3 and old_block != new_block and old_block // 32672 == new_block // 32672:
             return self._clear_bits(batch, new, old_block, 3, new_block + 1, lsn)
         if flags & 1:
             self._clear_bits(batch, new, old_block, 3, 0, lsn)
@@ -320,7 +322,7 @@ class Ingest:
         return coding.put_u32(self.memtable.data, at + 4, value)
 
     def _transaction(self, batch, i, info, lsn):
-        """COMMIT and ABORT of one transaction and its subtransactions (xact.h); others to Python."""
+        """COMMIT and ABORT of a transaction and its subtransactions (xact.h); others to Python."""
         operation = info & 112
         if operation == 80 or operation == 96:  # ASSIGNMENT, INVALIDATIONS
             return 0
@@ -355,8 +357,10 @@ class Ingest:
             first = xid if done == 0 else coding.u32(data, pos + 4 * (done - 1))
             page = first // 32768
             run = 1
-            while done + run <= count and \
-                    coding.u32(data, pos + 4 * (done + run - 1)) // 32768 == page:
+            while (
+                done + run <= count
+                and coding.u32(data, pos + 4 * (done + run - 1)) // 32768 == page
+            ):
                 run += 1
             self._set_status_page(page, first, data, pos + 4 * done, run, status, lsn)
             done += run
@@ -372,8 +376,9 @@ class Ingest:
         self._effect_item(effect, 0, first & 32767, status, 0)
         item = 1
         while item < run:
-            self._effect_item(effect, item, coding.u32(data, pos + 4 * (item - 1)) & 32767,
-                              status, 0)
+            self._effect_item(
+                effect, item, coding.u32(data, pos + 4 * (item - 1)) & 32767, status, 0
+            )
             item += 1
         return self.memtable.link(chunk, page & 31, lsn, effect, 4 + 8 * run, 0)
 

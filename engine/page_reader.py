@@ -7,8 +7,8 @@
     rebuild   redo over what was gathered, into the reply buffer
     remember  the page goes into the cache
 
-`locate`, `recall`, `gather` and `remember` run under the store's lock, in microseconds; `rebuild` needs none. A reader
-belongs to one thread at a time.
+`locate`, `recall`, `gather` and `remember` run under the store's lock, in microseconds; `rebuild`
+needs none. A reader belongs to one thread at a time.
 
 Only the relation's present state is in the chunk table. A request for an LSN before the relation's
 last change is marked ASK_HISTORY, and the store answers it from the relation's history.
@@ -52,7 +52,7 @@ class PageReader:
         self.is_relation = _column(capacity, 1, "B")
         self.has_base = _column(capacity, 1, "B")
         self.refused = 0
-        self.checksums = False  # whether the cluster has data checksums, so that pages leave with one
+        self.checksums = False  # whether the cluster has data checksums: pages leave with one
 
     def locate(self, batch, count):
         """Fill chunk, block, floor and state of each request; returns how many ask for history.
@@ -82,28 +82,26 @@ class PageReader:
         root = chunks.find(1, batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i], 0)
         chunk = root
         if root >= 0 and block >= 131072:
-            chunk = chunks.find(1, batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i],
-                                block >> 17)
+            chunk = chunks.find(
+                1, batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i], block >> 17
+            )
         self.block[i] = block & 131071
         self.relation_block[i] = block
         self.is_relation[i] = 1
         if root < 0:
             self.state[i] = 3
             return 0
-        if chunk >= 0:
-            self.chunk[i] = chunk
-            if not chunks.held[chunk]:
-                self.state[i] = 5
-                return 0
-        if chunks.change_lsn[root] > batch.lsn[i]:
-            self.chunk[i] = chunk if chunk >= 0 else root
+        self.chunk[i] = chunk if chunk >= 0 else root
+        if chunk >= 0 and not chunks.held[chunk]:
+            self.state[i] = 5
+        elif chunks.change_lsn[root] > batch.lsn[i]:
             self.state[i] = 2
         elif not chunks.exists[root]:
             self.state[i] = 3
-        elif block >= chunks.blocks[root] or chunk < 0:
+        elif block >= chunks.blocks[root]:
             self.state[i] = 4
-        elif chunks.cut_lsn[root] != 0 and chunks.cut_blocks[root] > block:
-            self.state[i] = 2
+        elif chunk < 0 or chunks.cut_lsn[root] != 0 and chunks.cut_blocks[root] > block:
+            self.state[i] = 2  # a segment that no one has met since the start is history's to name
         else:
             self.floor[i] = chunks.cut_lsn[root]
             self.lsn_from[i] = self.floor[i]
@@ -150,8 +148,9 @@ class PageReader:
         while i < count:
             if self.state[i] == 0:
                 self.versions.resume(self.oldest[i])
-                if memtable.collect(self.chunk[i], self.block[i], self.floor[i], self.lsn[i],
-                                    self.versions):
+                if memtable.collect(
+                    self.chunk[i], self.block[i], self.floor[i], self.lsn[i], self.versions
+                ):
                     self.state[i] = 1
                 else:
                     remaining += 1
@@ -192,11 +191,13 @@ class PageReader:
         while i < count:
             if self.state[i] <= 1 and (self.oldest[i] != 0 or self.has_base[i] == 0):
                 self.rebuilding = i
-                self.reconstruct.page(self.versions, self.oldest[i], out, self.out_pos[i],
-                                      self.has_base[i])
+                self.reconstruct.page(
+                    self.versions, self.oldest[i], out, self.out_pos[i], self.has_base[i]
+                )
                 if self.checksums and self.is_relation[i]:
-                    pages.set_checksum(out[self.out_pos[i]:self.out_pos[i] + 8192],
-                                       self.relation_block[i])
+                    pages.set_checksum(
+                        out[self.out_pos[i] : self.out_pos[i] + 8192], self.relation_block[i]
+                    )
             i += 1
         return 0
 
@@ -209,7 +210,13 @@ class PageReader:
                 while newest != 0:
                     self.lsn_from[i] = self.versions.lsn[newest]
                     newest = self.versions.newer[newest]
-                cache.put(self.chunk[i], self.block[i], self.lsn_from[i], self.lsn[i], out,
-                          self.out_pos[i])
+                cache.put(
+                    self.chunk[i],
+                    self.block[i],
+                    self.lsn_from[i],
+                    self.lsn[i],
+                    out,
+                    self.out_pos[i],
+                )
             i += 1
         return 0

@@ -14,7 +14,8 @@ legal up to the base backup's end only, `new_page_lsn_max`; above it the page is
 
 from engine.redo import dispatch, effect
 from engine.redo.part import Part
-from formats import coding, page as pages
+from formats import coding
+from formats import page as pages
 
 
 class Reconstruct:

@@ -60,8 +60,12 @@ class VersionSet:
         return 0
 
     def _grow_versions(self):
-        for name, code, size in (("offset", "Q", 8), ("lsn", "Q", 8), ("length", "I", 4),
-                                 ("newer", "I", 4)):
+        for name, code, size in (
+            ("offset", "Q", 8),
+            ("lsn", "Q", 8),
+            ("length", "I", 4),
+            ("newer", "I", 4),
+        ):
             old = getattr(self, name)
             wide = memoryview(bytearray(2 * size * len(old))).cast(code)
             wide[: len(old)] = old

@@ -1,5 +1,7 @@
 """Small files by their path below the data directory, and as chunk keys.
 
+Which paths these are:
+
     global/pg_control, backup_label, tablespace_map, PG_VERSION    of the cluster
     global/pg_filenode.map                                         of the shared relations
     base/DB/PG_VERSION, base/DB/pg_filenode.map                    of a database

@@ -82,7 +82,7 @@ def usable_before(lsn: int, segment_size: int) -> int:
 
 
 def start_after(usable: int, segment_size: int) -> int:
-    """The LSN of the usable byte that has `usable` usable bytes before it: where a record starts."""
+    """The LSN of the usable byte with `usable` usable bytes before it: where a record starts."""
     segments, rest = divmod(usable, _usable_per_segment(segment_size))
     pages, in_page = divmod(
         rest + LONG_HEADER_BYTES - SHORT_HEADER_BYTES, PAGE_BYTES - SHORT_HEADER_BYTES

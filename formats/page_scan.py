@@ -32,7 +32,7 @@ def find_bad_checksums(pages, first_block, bad):
 
 
 def _is_zero(one):
-    for pos in range(0, 8192, 8):
+    for pos in range(0, 8192, 8):  # noqa: SIM110  (a generator would need the GIL)
         if coding.u64(one, pos) != 0:
             return False
     return True

@@ -11,9 +11,9 @@ is *self-contained*: a reader collects versions from the newest back to the firs
     IMAGE_FUZZY    the same; from a base backup: records that end at or below its pd_lsn are in it
     FILE           u8 0, u16 0, u32 length of the whole file, this 8 KiB block of it (the last one
                    short)
-    RECORD         u8 rmgr, u8 info, u8 block id, u8 count of references, u8 flags, u16 length of the block's data, u32 xid, u32 length of the main
-                   data; per reference u8 block id and u32 block number (of the relation, as in
-                   WAL); main data; this block's data
+    RECORD         u8 rmgr, u8 info, u8 block id, u8 count of references, u8 flags, u16 length of
+                   the block's data, u32 xid, u32 length of the main data; per reference u8 block id
+                   and u32 block number (of the relation, as in WAL); main data; this block's data
                    Flags: 1 the page is initialised, 2 hint bits are logged (data checksums or
                    wal_log_hints), on which setting pd_lsn depends in one record
     EFFECT         u8 class, u16 count, then per item u16 index, u16 argument, u32 value: a change

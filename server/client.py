@@ -310,8 +310,7 @@ class _Wire:
     def _error(self, body: bytes) -> PageServerError:
         fields = pgwire.parse_error(body)
         hint = f" ({fields['H']})" if "H" in fields else ""
-        error = PageServerError(fields.get("M", "no message") + hint, fields.get("C", ""))
-        return error
+        return PageServerError(fields.get("M", "no message") + hint, fields.get("C", ""))
 
 
 def _at(statement: str, lsn: int | None) -> str:

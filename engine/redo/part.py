@@ -32,7 +32,7 @@ class Part:
         self.numbers = memoryview(scratch).cast("H")
 
     def load(self, source, pos, length):
-        """Point at the part that lies at source[pos : pos + length]; raises IndexError if cut off."""
+        """Point at the part at source[pos : pos + length]; raises IndexError if it is cut off."""
         self.bytes = source
         self.rmgr = coding.u8(source, pos + 1)
         self.info = coding.u8(source, pos + 2)
