@@ -5,7 +5,9 @@ it must be after the record. This reads such WAL from a checkpoint on (from ther
 with an image of its own before its first change), ingests it as the server does, asks for each
 block at the end of each record, and compares under the masks of tools/masks.py.
 
-    python -m tools.redo_oracle WAL_DIRECTORY START_LSN MAJOR     counts by resource manager and opcode
+    python -m tools.redo_oracle WAL_DIRECTORY START_LSN MAJOR
+
+prints what differs, and counts by resource manager and opcode.
 """
 
 import sys
@@ -23,7 +25,6 @@ from engine.version_store import VersionStore
 from engine.wal_ingest import WalIngest, decompress_image
 from engine.wal_reader import WalReader
 from formats import pglz, rmgr
-from formats import page as pages
 from formats.lsn import parse as parse_lsn
 from formats.lsn import show as show_lsn
 from tools.masks import Pair, apply_masks
@@ -93,8 +94,8 @@ class Checker:
         except RequestError as error:
             self.report.differs(f"{what}: {error}")
             return
-        pair = Pair(bytearray(ours), bytearray(self._image(batch, r)), block)
-        pair.theirs[:10] = pair.ours[:10]  # pd_lsn and pd_checksum are set later
+        pair = Pair(bytearray(ours), self._image(batch, r), block)
+        pair.ours[:10] = pair.theirs[:10]  # pd_lsn and pd_checksum are set later
         apply_masks(pair)
         position = pair.first_difference()
         if position is not None:

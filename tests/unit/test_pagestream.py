@@ -109,7 +109,7 @@ def test_a_reply_with_one_wrong_bit_is_noticed(name: str) -> None:
     for pos in range(25 if value is None else len(request)):
         wrong = bytearray(reply)
         wrong[pos] ^= 0x10
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="belong to its request|echo its request"):
             ps.parse_reply(request, bytes(wrong))
 
 
@@ -286,5 +286,5 @@ def test_an_error_text_is_bounded() -> None:
 
 
 def test_a_reply_buffer_that_is_too_small_is_refused() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="too small for the batch"):
         PageBatch(2, memoryview(bytearray(64)), memoryview(bytearray(ps.PAGE_REPLY_BYTES)))
