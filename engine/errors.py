@@ -1,4 +1,4 @@
-"""The error of one request that cannot be answered; the others of its batch go on."""
+"""Errors that are answers: to one request, or to the wish to open a directory."""
 
 
 class RequestError(Exception):
@@ -6,3 +6,7 @@ class RequestError(Exception):
 
     The text goes to the client as it is: it names what, where, expected and found.
     """
+
+
+class DirectoryRefusedError(Exception):
+    """A data directory that is not what the caller takes it for; nothing in it was changed."""

@@ -174,7 +174,9 @@ class Memtable:
     def collect(self, chunk, block, lsn_floor, lsn_max, into):
         """Push the page's versions with lsn_floor < LSN <= lsn_max into a VersionSet, newest first.
 
-        Returns 1 when nothing older is needed (a self-contained version, or the floor), else 0.
+        Returns 1 when a self-contained version came, so that nothing older is needed, else 0. What
+        lies at or below the floor ends the search here, but not elsewhere: a layer may hold images
+        above the floor that never were in a memtable.
         """
         page = self.find(chunk, block)
         if page == 0:
@@ -183,10 +185,11 @@ class Memtable:
         while entry != 0:
             lsn = self.entry_lsn[entry]
             if lsn <= lsn_floor:
+                return 0
+            if lsn <= lsn_max and into.push(
+                self.data, self.entry_pos[entry], self.entry_length[entry], lsn
+            ):
                 return 1
-            if lsn <= lsn_max:
-                if into.push(self.data, self.entry_pos[entry], self.entry_length[entry], lsn):
-                    return 1
             entry = self.entry_older[entry]
         return 0
 

@@ -12,8 +12,8 @@ Until a base backup is complete the store answers nothing: its horizon is above 
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine import recovery
@@ -24,6 +24,7 @@ from engine.bundle_writer import BundleInfo, BundleWriter
 from engine.chunk_table import ChunkTable
 from engine.cluster_records import ClusterRecords
 from engine.database_copy import DatabaseCopy
+from engine.errors import DirectoryRefusedError
 from engine.flush import sorted_run, write_bundle
 from engine.frame_cache import FrameCache
 from engine.index import Index
@@ -37,7 +38,7 @@ from engine.storage import File, Storage
 from engine.version_store import VersionStore
 from engine.wal_ingest import WalIngest, decompress_image
 from engine.wal_reader import WalReader
-from formats import version
+from formats import chunk_filter, version
 from formats.chunk import ChunkKey
 from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
@@ -75,6 +76,33 @@ def derive_ids(identity: BackupIdentity) -> Ids:
     )
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What the caller says of a directory; None: whatever it is, or the default for a new one."""
+
+    chunks: str | None = None
+    tenant: str | None = None
+    timeline: str | None = None
+
+    def ids(self, derived: Ids) -> Ids:
+        """The ids of a new directory."""
+        return replace(
+            derived,
+            tenant=self.tenant or derived.tenant,
+            timeline=self.timeline or derived.timeline,
+        )
+
+    def check(self, identity: Identity, directory: Path) -> None:
+        """DirectoryRefusedError if an existing directory is another one."""
+        for name in ("chunks", "tenant", "timeline"):
+            wanted, found = getattr(self, name), getattr(identity, name)
+            if wanted is not None and wanted != found:
+                raise DirectoryRefusedError(
+                    f"{directory} was begun with {name} {found}, not {wanted}: that is kept for "
+                    f"its life; leave --{name} away, or take another directory"
+                )
+
+
 class PageStore:
     """One data directory, held by this process alone (DirectoryInUseError otherwise)."""
 
@@ -82,14 +110,16 @@ class PageStore:
         self,
         directory: Path,
         memory_bytes_max: int,
-        is_held: Callable[[int, int, int, int, int, int], bool] | None = None,
         storage: Storage | None = None,
+        wanted: Wanted | None = None,
     ) -> None:
-        """Open or begin a directory; `is_held` is the chunk filter, None for everything."""
+        """Open or begin a directory; DirectoryRefusedError if it is not what is `wanted`."""
         self.storage = storage or Storage()
         self.paths = Paths(directory)
         self._lock: File = self.storage.lock(self.paths.lock)
-        self.table = ChunkTable(is_held)
+        self._wanted = wanted or Wanted()
+        self._chunks = chunk_filter.parse(self._wanted.chunks or "all")
+        self.table = ChunkTable(self._is_held)
         self.ingest = Ingest(self.table, decompress_image)
         self.frames = FrameCache(memory_bytes_max // FRAME_CACHE_SHARE)
         self.versions = VersionStore(self.table, self.ingest, memory_bytes_max)
@@ -111,11 +141,18 @@ class PageStore:
             self.storage.make_directory(path)
         if recovery.is_complete(self.storage, self.paths):
             self._manifest = ManifestLog.open(self.storage, self.paths.manifest)
+            self._wanted.check(self._identity, directory)
+            self._chunks = chunk_filter.parse(self._identity.chunks)
+            self._open_layers()
+            # Only now: an index that knows more than the manifest shows that the manifest is damaged.
             self._manifest.append(Opened(self._manifest.state.run + 1))
             recovery.remove_leftovers(self.storage, self.paths, self._manifest.state)
             self._start()
         else:
-            recovery.remove_everything(self.storage, self.paths)
+            recovery.remove_unfinished(self.storage, self.paths)
+
+    def _is_held(self, *key: int) -> bool:
+        return self._chunks.matches(*key)
 
     def _bind_reads(self) -> None:
         """Reading is the version store's."""
@@ -182,7 +219,7 @@ class PageStore:
             for name in self.storage.list(self.paths.layers):
                 self.storage.remove(self.paths.layers / name)
         self._backup = identity
-        self._ids = derive_ids(identity)
+        self._ids = self._wanted.ids(derive_ids(identity))
         self.versions.major = identity.pg_version_num // 10000
         if self._journal is None:
             self._journal = Journal(self.storage, self.paths.journal, identity.wal_segment_size)
@@ -214,12 +251,14 @@ class PageStore:
                 ids.system_identifier,
                 ids.pg_version,
                 backup.wal_segment_size,
+                self._chunks.spec,
             ),
             Opened(1),
             *(file_added(info) for info in bundles),
             Progress(backup.start_lsn, end_lsn, backup.start_lsn, end_lsn),
         )
         self._base = None
+        self._open_layers()
         self._start()
 
     def _taking(self) -> BaseImages:
@@ -245,18 +284,28 @@ class PageStore:
 
     # --- from the manifest to a store that reads and ingests ------------------------------------
 
-    def _start(self) -> None:
-        state = self.manifest.state
-        identity = state.identity
+    @property
+    def _identity(self) -> Identity:
+        identity = self.manifest.state.identity
         assert identity is not None, "a manifest begins with its identity"
+        return identity
+
+    def _open_layers(self) -> None:
+        """The index, checked and caught up with the manifest, and the layer map."""
+        self._index, self._layers = recovery.open_layers(
+            self.storage, self.paths, self.manifest, self.frames
+        )
+
+    def _start(self) -> None:
+        state, identity = self.manifest.state, self._identity
+        assert self._index is not None
+        assert self._layers is not None
         self._ids = Ids(
             identity.tenant,
             identity.timeline,
             identity.system_identifier,
             identity.postgres_version,
         )
-        opened = recovery.open_layers(self.storage, self.paths, self.manifest, self.frames)
-        self._index, self._layers = opened
         if self._journal is None:
             self._journal = Journal(
                 self.storage, self.paths.journal, identity.wal_segment_bytes

@@ -1,7 +1,7 @@
 """Opening a data directory: from what is on disk to a store that goes on where it was.
 
-    lock -> manifest (torn tail cut) -> leftovers removed -> index, checked and caught up
-         -> layer map -> relations into the chunk table -> journal; ingest replays it from the
+    lock -> manifest (torn tail cut) -> index, checked and caught up -> run number -> leftovers
+         removed -> relations into the chunk table -> journal; ingest replays it from the
             durable LSN
 
 A directory without a manifest has nothing worth keeping: its base backup was never completed.
@@ -18,6 +18,7 @@ from engine.ingest import Ingest
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
+from formats.errors import CorruptionError
 from formats.file_name import FileName
 from formats.manifest import Manifest
 
@@ -58,9 +59,17 @@ def is_complete(storage: Storage, paths: Paths) -> bool:
     return storage.exists(paths.manifest)
 
 
-def remove_everything(storage: Storage, paths: Paths) -> None:
-    """Empty a directory whose base backup was cut off."""
-    for directory in (paths.layers, paths.index, paths.journal):
+def remove_unfinished(storage: Storage, paths: Paths) -> None:
+    """Empty a directory whose base backup was cut off.
+
+    The index is made only after the manifest: where there is one, the manifest was there and is
+    lost, and with it the meaning of the layers; CorruptionError then, and nothing is removed.
+    """
+    if storage.list(paths.index):
+        raise CorruptionError(
+            "manifest", str(paths.manifest), "present, as there is an index", "no such file"
+        )
+    for directory in (paths.layers, paths.journal):
         if storage.exists(directory):
             for name in storage.list(directory):
                 storage.remove(directory / name)

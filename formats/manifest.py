@@ -41,6 +41,7 @@ class Identity:
     system_identifier: int
     postgres_version: int  # as server_version_num
     wal_segment_bytes: int
+    chunks: str = "all"  # which chunks are held, as `--chunks` says it
     block_bytes: int = BLOCK_BYTES
     stripe_blocks: int = STRIPE_BLOCKS
 
@@ -89,18 +90,10 @@ class TimelineSwitch:
     lsn: int
 
 
-@dataclass(frozen=True)
-class SlotNamed:
-    """The replication slot; "" once it was dropped."""
-
-    tag: ClassVar[str] = "slot_named"
-    slot: str
-
-
-Record = Identity | Opened | FileAdded | FileRemoved | Progress | TimelineSwitch | SlotNamed
+Record = Identity | Opened | FileAdded | FileRemoved | Progress | TimelineSwitch
 _RECORDS: dict[str, type[Record]] = {
     kind.tag: kind
-    for kind in (Identity, Opened, FileAdded, FileRemoved, Progress, TimelineSwitch, SlotNamed)
+    for kind in (Identity, Opened, FileAdded, FileRemoved, Progress, TimelineSwitch)
 }
 
 
@@ -117,7 +110,6 @@ class Manifest:
     backup_start_lsn: int = 0
     backup_end_lsn: int = 0
     timelines: list[TimelineSwitch] = field(default_factory=list)
-    slot: str = ""
 
     def apply(self, record: Record) -> None:
         """Take one record; ValueError if it cannot follow what is true so far."""
@@ -143,10 +135,8 @@ class Manifest:
             for field_name, lsn in asdict(record).items():
                 if lsn is not None:
                     setattr(self, field_name, lsn)
-        elif isinstance(record, TimelineSwitch):
-            self.timelines.append(record)
         else:
-            self.slot = record.slot
+            self.timelines.append(record)
 
     def copy(self) -> "Manifest":
         return replace(self, files=dict(self.files), timelines=list(self.timelines))
@@ -161,8 +151,6 @@ class Manifest:
         progress = {name.name: getattr(self, name.name) or None for name in fields(Progress)}
         if any(progress.values()):
             records.append(Progress(**progress))
-        if self.slot:
-            records.append(SlotNamed(self.slot))
         return records
 
 

@@ -74,10 +74,10 @@ BaseSource = Annotated[
     ),
 ]
 Chunks = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="SPEC",
-        help="Which chunks to hold: all, or any of slru:KIND[/SEGMENT], "
+        help="Which chunks to hold, kept for the directory's life: all (the default), or any of slru:KIND[/SEGMENT], "
         "rel:SPC/DB/REL[/FORK[/SEGMENT]] and hash:I/N, separated by commas; fields may be *. "
         "Pages of other chunks are refused.",
     ),
@@ -108,7 +108,7 @@ def serve(
     data_dir: DataDir = None,
     wal_source: WalSources = None,
     base_source: BaseSource = None,
-    chunks: Chunks = "all",
+    chunks: Chunks = None,
     slot: SlotName = None,
     tenant: Tenant = None,
     timeline: Timeline = None,
@@ -138,11 +138,13 @@ def serve(
     from server.serve import ServeOptions, run
 
     with _usage_errors():
+        if chunks is not None:
+            chunk_filter.parse(chunks)
         options = ServeOptions(
             data_dir=data_dir,
             wal_sources=tuple(wal_source or ()),
             base_source=base_source,
-            chunks=chunk_filter.parse(chunks),
+            chunks=chunks,
             slot=slot,
             tenant=_hex_id("--tenant", tenant),
             timeline=_hex_id("--timeline", timeline),

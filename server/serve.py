@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from engine.page_store import PageStore
+from engine.errors import DirectoryRefusedError
+from engine.page_store import PageStore, Wanted
 from engine.storage import DirectoryInUseError, Storage
-from formats.chunk_filter import ChunkFilter
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
@@ -48,7 +48,7 @@ class ServeOptions:
     data_dir: Path
     wal_sources: tuple[str, ...]
     base_source: str | None
-    chunks: ChunkFilter
+    chunks: str | None
     slot: str | None
     tenant: str | None
     timeline: str | None
@@ -76,7 +76,10 @@ class Server:
         storage = Storage()
         storage.make_directory(options.data_dir)
         self._store = PageStore(
-            options.data_dir, settings.memory_bytes_max, options.chunks.matches, storage
+            options.data_dir,
+            settings.memory_bytes_max,
+            storage,
+            Wanted(options.chunks, options.tenant, options.timeline),
         )
         self._slot = options.slot or default_slot_name(server_id(storage, options.data_dir))
         self._background = Background(self._store, settings.flush_seconds_max)
@@ -192,7 +195,7 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
     except SourceError as error:
         code = ExitCode.REFUSED if error.permanent else ExitCode.CANNOT_CONNECT
         return _report(error, code)
-    except (DirectoryInUseError, CorruptionError, OSError) as error:
+    except (DirectoryInUseError, DirectoryRefusedError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
     log.info("stopped")
     return ExitCode.OK

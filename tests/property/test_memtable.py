@@ -41,7 +41,7 @@ def expected(chain, floor, lsn_max):
     found = []
     for lsn, payload in reversed(chain):
         if lsn <= floor:
-            return found, 1
+            return found, 0
         if lsn <= lsn_max:
             found.append(payload)
             if payload[0] == IMAGE:

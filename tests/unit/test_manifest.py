@@ -16,14 +16,13 @@ from formats.manifest import (
     Opened,
     Progress,
     Record,
-    SlotNamed,
     TimelineSwitch,
 )
 
 IDENTITY = Identity("a" * 32, "b" * 32, 7_300_000_000_000_000_001, 180006, 16 << 20)
 ADDED = FileAdded("l0-00000000-00000001-00000001.bundle", 4096, 100, 201, 0xDEADBEEF)
 STEPS: list[list[Record]] = [
-    [IDENTITY, Opened(1), SlotNamed("pageserver_01234567")],
+    [IDENTITY, Opened(1)],
     [Progress(backup_start_lsn=90, horizon_lsn=95)],
     [ADDED, Progress(durable_lsn=200)],
     [TimelineSwitch(2, 190), Opened(2)],

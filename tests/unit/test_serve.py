@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from engine.storage import DirectoryInUseError, Storage
-from formats import chunk_filter
 from formats.errors import CorruptionError
 from server import serve
 from server.config import Settings
@@ -80,7 +79,7 @@ class Harness:
             data_dir=self.directory,
             wal_sources=sources,
             base_source=None,
-            chunks=chunk_filter.parse("all"),
+            chunks=None,
             slot=slot,
             tenant=None,
             timeline=None,
