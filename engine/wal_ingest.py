@@ -16,7 +16,6 @@ import zstandard
 
 from engine.cluster_records import ClusterRecords
 from engine.ingest import MEMTABLE_FULL, NEEDS_PYTHON, Ingest
-from engine.memtable import Memtable
 from engine.record_batch import RecordBatch
 from engine.wal_reader import WalReader
 from formats.errors import CorruptionError
@@ -56,7 +55,7 @@ class IngestHost(Protocol):
     def leave(self) -> None:
         """Give it back."""
 
-    def replace_memtable(self) -> Memtable:
+    def replace_memtable(self) -> None:
         """Freeze the full memtable, called without the lock; waits while too many are frozen."""
 
     def read_block(self, chunk: int, block: int, lsn: int) -> bytes:
@@ -118,7 +117,7 @@ class WalIngest:
                 self.copy_database(*self.cluster.pending_copy)
                 self.cluster.pending_copy = None
             if full:
-                self.ingest.memtable = self.host.replace_memtable()
+                self.host.replace_memtable()
 
     def _step(self, start: int, end: int) -> tuple[int, bool]:
         """Records start..end, as far as the memtable has room."""
