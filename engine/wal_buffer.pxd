@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from formats cimport coding
 
 cdef Py_ssize_t PAGE_BYTES, SHORT_HEADER_BYTES, LONG_HEADER_BYTES, BUFFER_BYTES
+cdef Py_ssize_t BUFFER_BYTES_MAX
 
 
 @cython.final

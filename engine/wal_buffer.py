@@ -21,6 +21,7 @@ SHORT_HEADER_BYTES = 24
 LONG_HEADER_BYTES = 40
 BUFFER_BYTES = 1 << 21  # for feeds of 1 MiB and what is left over from the last; records of more
 # than that make the buffer grow for as long as they are in it
+BUFFER_BYTES_MAX = 0xFFFFFFFF  # positions in record batches have 32 bits
 
 
 class WalBuffer:
@@ -49,6 +50,8 @@ class WalBuffer:
         Positions then count from `head` and pages from `page`.
         """
         kept = self.filled - head
+        if kept + length > BUFFER_BYTES_MAX:
+            raise ValueError("more WAL fed than is decoded: positions must fit into 32 bits")
         pages_kept = self.page_count - page
         data, headers = self.data, self.headers
         page_end, page_lsn = self.page_end, self.page_lsn

@@ -6,14 +6,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 # not expanded into one compiled for any CPU; a call per 8 bytes was three times slower.
 cdef extern from *:
     """
+    #include <string.h>
+    static inline uint64_t load_u64(const char *data, long i)
+    { uint64_t value; memcpy(&value, data + i, 8); return value; }
     #if defined(__x86_64__)
     static int has_instructions(void)
     { return __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("pclmul"); }
-    static inline uint64_t step_u8(uint64_t crc, const char *data, long i)
-    { uint32_t c = (uint32_t) crc; __asm__("crc32b %1, %0" : "+r"(c) : "m"(data[i])); return c; }
-    static inline uint64_t step_u32(uint64_t crc, const char *data, long i)
-    { uint32_t c = (uint32_t) crc;
-      __asm__("crc32l %1, %0" : "+r"(c) : "m"(*(const char (*)[4]) (data + i))); return c; }
     static inline uint64_t step_u64(uint64_t crc, const char *data, long i)
     { __asm__("crc32q %1, %0" : "+r"(crc) : "m"(*(const char (*)[8]) (data + i))); return crc; }
     static inline uint64_t reduce(uint64_t product)
@@ -22,38 +20,28 @@ cdef extern from *:
     { __asm__("movq %0, %%xmm0; movq %1, %%xmm1; pclmulqdq $0, %%xmm1, %%xmm0; movq %%xmm0, %0"
               : "+r"(a) : "r"(b) : "xmm0", "xmm1"); return a; }
     #elif defined(__aarch64__) && defined(__linux__)
-    #include <string.h>
     #include <sys/auxv.h>
     static int has_instructions(void)
     { unsigned long have = getauxval(AT_HWCAP); return (have >> 7 & 1) && (have >> 4 & 1); }
-    static inline uint64_t step_u8(uint64_t crc, const char *data, long i)
-    { uint32_t c = (uint32_t) crc, v = (unsigned char) data[i];
-      __asm__(".arch_extension crc\\n crc32cb %w0, %w0, %w1" : "+r"(c) : "r"(v)); return c; }
-    static inline uint64_t step_u32(uint64_t crc, const char *data, long i)
-    { uint32_t c = (uint32_t) crc, v; memcpy(&v, data + i, 4);
-      __asm__(".arch_extension crc\\n crc32cw %w0, %w0, %w1" : "+r"(c) : "r"(v)); return c; }
     static inline uint64_t reduce_onto(uint64_t crc, uint64_t v)
     { uint32_t c = (uint32_t) crc;
       __asm__(".arch_extension crc\\n crc32cx %w0, %w0, %x1" : "+r"(c) : "r"(v)); return c; }
     static inline uint64_t step_u64(uint64_t crc, const char *data, long i)
-    { uint64_t v; memcpy(&v, data + i, 8); return reduce_onto(crc, v); }
+    { return reduce_onto(crc, load_u64(data, i)); }
     static inline uint64_t reduce(uint64_t product) { return reduce_onto(0, product); }
     static inline uint64_t multiply(uint64_t a, uint64_t b)
     { __asm__(".arch_extension crypto\\n fmov d0, %x0\\n fmov d1, %x1\\n pmull v0.1q, v0.1d, v1.1d\\n"
               " fmov %x0, d0" : "+r"(a) : "r"(b) : "v0", "v1"); return a; }
     #else
     static int has_instructions(void) { return 0; }
-    static inline uint64_t step_u8(uint64_t crc, const char *data, long i)
+    static inline uint64_t step_u64(uint64_t crc, const char *data, long i)
     { (void) data; (void) i; return crc; }
-    #define step_u32 step_u8
-    #define step_u64 step_u8
     static inline uint64_t reduce(uint64_t product) { return product; }
     static inline uint64_t multiply(uint64_t a, uint64_t b) { (void) b; return a; }
     #endif
     """
     bint has_instructions()
-    uint64_t step_u8(uint64_t crc, const char *data, Py_ssize_t i) noexcept nogil
-    uint64_t step_u32(uint64_t crc, const char *data, Py_ssize_t i) noexcept nogil
+    uint64_t load_u64(const char *data, Py_ssize_t i) noexcept nogil
     uint64_t step_u64(uint64_t crc, const char *data, Py_ssize_t i) noexcept nogil
     uint64_t reduce(uint64_t product) noexcept nogil
     uint64_t multiply(uint64_t a, uint64_t b) noexcept nogil
@@ -66,6 +54,7 @@ cdef inline const char *first(const uint8_t[::1] data) except NULL nogil:
 cdef bint HAS_INSTRUCTIONS
 cdef Py_ssize_t STEPS_MAX, CUT_MIN
 cdef uint32_t INVERT
+cdef uint64_t ALL_BITS
 cdef uint32_t[256] TABLE
 cdef uint32_t[1025] ZEROS
 
@@ -82,6 +71,7 @@ cdef uint64_t _advance(uint64_t crc, const char *start, Py_ssize_t pos,
 @cython.locals(i=Py_ssize_t)
 cdef uint64_t _by_table(uint64_t crc, const char *start, Py_ssize_t pos,
                         Py_ssize_t end) noexcept nogil
-@cython.locals(second=uint64_t, third=uint64_t, i=Py_ssize_t, run=Py_ssize_t, steps=Py_ssize_t)
+@cython.locals(second=uint64_t, third=uint64_t, i=Py_ssize_t, run=Py_ssize_t, steps=Py_ssize_t,
+               bits=int, last=uint64_t)
 cdef uint64_t _by_instructions(uint64_t crc, const char *start, Py_ssize_t pos,
                                Py_ssize_t end) noexcept nogil

@@ -19,7 +19,7 @@ from formats import lsn, rmgr, wal_page
 from formats.errors import CorruptionError
 from formats.wal_page import PageHeader
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 18
 RECORDS_MAX = 4096
 
 
@@ -67,13 +67,13 @@ def segments(paths: Sequence[Path]) -> list[Path]:
     return [newest[name] for name in sorted(newest)]
 
 
-def pieces(files: Sequence[Path], skip_bytes: int) -> Iterator[bytes]:
+def pieces(files: Sequence[Path], skip_bytes: int) -> Iterator[memoryview]:
     for file in files:
         with file.open("rb") as stream:
             stream.seek(skip_bytes)
             skip_bytes = 0
             while piece := stream.read(CHUNK_BYTES):
-                yield piece
+                yield memoryview(piece)
 
 
 def count(paths: Sequence[Path], start_lsn: int | None = None, end_lsn: int = lsn.LSN_MAX) -> Stats:

@@ -4,6 +4,7 @@ Any chunking gives the same result: tests/property/test_wal_reader.py. Real WAL 
 pg_waldump: tests/integration/test_wal_decode.py.
 """
 
+import mmap
 import struct
 
 import crc32c
@@ -577,6 +578,14 @@ def test_a_very_large_record_is_read_in_small_pieces():
     found, reader = read(wal, 200_000)
     assert found == wal.placed
     assert not reader.pending
+
+
+def test_more_than_positions_can_say():
+    reader = WalReader(MIB, MIB)
+    too_much = pytest.raises(ValueError, match="must fit into 32 bits")
+    with mmap.mmap(-1, 1 << 32) as area, memoryview(area) as view, too_much:
+        reader.feed(MIB, view)
+    assert reader.lsn == MIB
 
 
 @pytest.mark.parametrize(
