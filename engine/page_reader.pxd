@@ -26,6 +26,7 @@ cdef class PageReader:
     cpdef int locate(self, PageBatch batch, Py_ssize_t count) except -1 nogil
     @cython.locals(block=uint32_t, root=int64_t, chunk=int64_t)
     cdef int _locate(self, ChunkTable chunks, PageBatch batch, Py_ssize_t i) except -1 nogil
+    cpdef int refuse(self, Py_ssize_t i, int state) except -1 nogil
     @cython.locals(remaining=Py_ssize_t, i=Py_ssize_t, found=int)
     cpdef Py_ssize_t recall(self, PageCache cache, Py_ssize_t count,
                             uint8_t[::1] out) except -1 nogil

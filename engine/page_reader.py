@@ -108,6 +108,12 @@ class PageReader:
             self.state[i] = 0
         return 0
 
+    def refuse(self, i, state):
+        """Request i, which asked for history, cannot be answered."""
+        self.state[i] = state
+        self.refused += 1
+        return 0
+
     def recall(self, cache, count, out):
         """Take pages from the cache; returns how many requests must still be gathered."""
         remaining = 0

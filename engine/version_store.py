@@ -23,6 +23,7 @@ from engine.page_cache import PageCache
 from engine.page_reader import (
     ASK_HISTORY,
     COMPLETE,
+    FOREIGN,
     NO_RELATION,
     OPEN,
     PAST_END,
@@ -113,13 +114,12 @@ class VersionStore:
         self.ready_lsn = lsn
         self.changed.notify_all()
 
-    def replace_memtable(self) -> Memtable:
+    def replace_memtable(self) -> None:
         """Freeze the open memtable, waiting while the flush is too far behind."""
         with self.lock:
             while len(self.frozen) >= FROZEN_MAX:
                 self.changed.wait()
             self.freeze()
-            return self.ingest.memtable
 
     def freeze(self) -> None:
         """Put a fresh memtable in place of the open one; called with the lock."""
@@ -257,11 +257,14 @@ class VersionStore:
         lsn, block = batch.lsn[i], batch.block[i]
         exists, blocks = self.history.state(root, lsn)
         if not exists:
-            reader.state[i] = NO_RELATION
+            reader.refuse(i, NO_RELATION)
         elif block >= blocks:
-            reader.state[i] = PAST_END
+            reader.refuse(i, PAST_END)
         else:
             chunk = self._chunk_of(root, block)
+            if not self.table.held[chunk]:
+                reader.refuse(i, FOREIGN)
+                return
             floor = self.history.floor(root, block, lsn)
             reader.ask(i, chunk, block & 0x1FFFF, floor, lsn, batch.out_pos[i])
 
