@@ -4,6 +4,7 @@
     bundles    every one that the manifest names: there, the same file, and whole
     index      sound, and equal to one rebuilt from the manifest and the bundles
     journal    every segment against its sums
+    server_id  against its CRC
 
 Files that nobody names are leftovers of a crash, which the next start removes: mentioned, no fault.
 """
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine import bundle_check
+from engine import bundle_check, server_id
 from engine.bundle_reader import BundleReader
 from engine.index import Index, check_in_child
 from engine.index_rebuild import catch_up, check_against_manifest
@@ -81,6 +82,7 @@ def check_directory(storage: Storage, root: Path, work: Path) -> Iterator[Findin
 
     `work` is an empty directory for indexes to compare with.
     """
+    yield from _check_server_id(storage, root)
     findings = list(check_manifest(storage, root / MANIFEST_NAME))
     yield from findings
     if any(finding.is_fault for finding in findings):
@@ -98,6 +100,14 @@ def check_directory(storage: Storage, root: Path, work: Path) -> Iterator[Findin
         size = state.identity.wal_segment_bytes
         for text in verify_journal(storage, root / JOURNAL_NAME, size):
             yield Finding(text, "")
+
+
+def _check_server_id(storage: Storage, root: Path) -> Iterator[Finding]:
+    if storage.exists(root / server_id.FILE_NAME):
+        try:
+            server_id.read(storage, root)
+        except CorruptionError as error:
+            yield Finding.of(error)
 
 
 def _bundle_names(storage: Storage, root: Path) -> list[str]:

@@ -12,13 +12,13 @@ The main thread waits for signals and does nothing else.
 """
 
 import logging
-import secrets
 import signal
 import threading
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from engine import server_id
 from engine.errors import DirectoryRefusedError
 from engine.page_store import PageStore, Wanted
 from engine.storage import DirectoryInUseError, Storage
@@ -37,7 +37,6 @@ from server.wal_receiver import WalReceiver
 
 log = logging.getLogger("pageserver")
 
-SERVER_ID_FILE = "server_id"
 LOCK_FILE = "lock"
 
 
@@ -81,7 +80,9 @@ class Server:
             storage,
             Wanted(options.chunks, options.tenant, options.timeline),
         )
-        self._slot = options.slot or default_slot_name(server_id(storage, options.data_dir))
+        self._slot = options.slot or default_slot_name(
+            server_id.read_or_draw(storage, options.data_dir)
+        )
         self._background = Background(self._store, settings.flush_seconds_max)
         self._service = PageService(self._store, settings, self.status)
 
@@ -207,9 +208,9 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
     try:
         lock = storage.lock(data_dir / LOCK_FILE)
         try:
-            if slot is None and not storage.exists(data_dir / SERVER_ID_FILE):
+            if slot is None and not storage.exists(data_dir / server_id.FILE_NAME):
                 raise Refused(f"{data_dir} was never served: --slot must say which slot to drop")
-            slot = slot or default_slot_name(server_id(storage, data_dir))
+            slot = slot or default_slot_name(server_id.read(storage, data_dir))
             if drop_slot(wal_sources, checked_slot(slot)):
                 print(f"dropped slot {slot}")
             else:
@@ -222,28 +223,6 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
     except (Refused, DirectoryInUseError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
     return ExitCode.OK
-
-
-def server_id(storage: Storage, directory: Path) -> int:
-    """The 32-bit number that names this directory's slot, drawn at its first start.
-
-    It is on disk before the slot is made: a start that was cut off finds its slot again.
-    """
-    path = directory / SERVER_ID_FILE
-    if not storage.exists(path):
-        draft = directory / (SERVER_ID_FILE + ".new")
-        if storage.exists(draft):
-            storage.remove(draft)
-        file = storage.create(draft)
-        storage.append(file, [f"{secrets.randbits(32):08x}\n".encode()])
-        storage.sync(file)
-        storage.close(file)
-        storage.rename(draft, path)
-        storage.sync_directory(directory)
-    text = storage.read_all(path)
-    if len(text) != 9 or not set(text[:8]) <= set(b"0123456789abcdef") or text[8:] != b"\n":
-        raise CorruptionError("server id", str(path), "8 hex digits and a line end", text)
-    return int(text, 16)
 
 
 def is_loopback(host: str) -> bool:

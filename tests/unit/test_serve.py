@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engine import server_id
 from engine.storage import DirectoryInUseError, Storage
 from formats.errors import CorruptionError
 from server import serve
@@ -187,9 +188,9 @@ def test_a_step_of_ours_that_failed_is_shown(harness: Harness) -> None:
 
 def test_the_server_id_is_drawn_once(tmp_path: Path) -> None:
     (tmp_path / "server_id.new").write_text("half")  # an earlier start that was cut off
-    first = serve.server_id(Storage(), tmp_path)
-    assert serve.server_id(Storage(), tmp_path) == first
-    assert (tmp_path / "server_id").read_text() == f"{first:08x}\n"
+    first = server_id.read_or_draw(Storage(), tmp_path)
+    assert server_id.read_or_draw(Storage(), tmp_path) == first
+    assert (tmp_path / "server_id").read_text() == server_id.pack(first).decode()
     assert [path.name for path in tmp_path.iterdir()] == ["server_id"]
 
 
@@ -197,7 +198,7 @@ def test_the_server_id_is_drawn_once(tmp_path: Path) -> None:
 def test_a_server_id_that_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "server_id").write_text(text)
     with pytest.raises(CorruptionError):
-        serve.server_id(Storage(), tmp_path)
+        server_id.read_or_draw(Storage(), tmp_path)
 
 
 def test_detach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -209,7 +210,7 @@ def test_detach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(serve, "drop_slot", drop)
     assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.REFUSED
-    number = serve.server_id(Storage(), tmp_path)
+    number = server_id.read_or_draw(Storage(), tmp_path)
     assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.OK
     assert serve.detach(tmp_path, ["host=a"], "mine") == ExitCode.OK
     assert dropped == [f"pageserver_{number:08x}", "mine"]
