@@ -38,7 +38,7 @@ class BaseImages:
         self._files: dict[ChunkKey, bytes] = {}
         self._torn: list[tuple[ChunkKey, int]] = []
 
-    def add_pages(self, key: ChunkKey, first_block: int, data: bytes | memoryview) -> None:
+    def add_pages(self, key: ChunkKey, first_block: int, data: bytes | bytearray) -> None:
         """Pages of a relation segment or an SLRU segment, in order, each chunk's together."""
         if not self._is_held(key):
             return

@@ -9,7 +9,8 @@ cdef class ChunkTable:
     cdef public object is_held
     cdef public int64_t count, capacity
     cdef public uint64_t slot_mask
-    cdef public uint32_t[::1] slots, kind, spc, db, rel, fork, seg, root, history, blocks, cut_blocks
+    cdef public uint32_t[::1] slots, kind, spc, db, rel, fork, seg
+    cdef public uint32_t[::1] root, history, blocks, cut_blocks
     cdef public uint64_t[::1] change_lsn, cut_lsn
     cdef public uint8_t[::1] exists, held
 

@@ -12,6 +12,7 @@ Until a base backup is complete the store answers nothing: its horizon is above 
 
 import hashlib
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from engine.bundle_writer import BundleInfo, BundleWriter
 from engine.chunk_table import ChunkTable
 from engine.cluster_records import ClusterRecords
 from engine.database_copy import DatabaseCopy
-from engine.errors import DirectoryRefusedError
+from engine.errors import DirectoryRefusedError, IngestStopped
 from engine.flush import sorted_run, write_bundle
 from engine.frame_cache import FrameCache
 from engine.index import Index
@@ -38,7 +39,7 @@ from engine.storage import File, Storage
 from engine.version_store import VersionStore
 from engine.wal_ingest import WalIngest, decompress_image
 from engine.wal_reader import WalReader
-from formats import chunk_filter, version
+from formats import chunk_filter
 from formats.chunk import ChunkKey
 from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
@@ -144,7 +145,7 @@ class PageStore:
             self._wanted.check(self._identity, directory)
             self._chunks = chunk_filter.parse(self._identity.chunks)
             self._open_layers()
-            # Only now: an index that knows more than the manifest shows that the manifest is damaged.
+            # Only now: an index that knows more than the manifest shows that this one is damaged.
             self._manifest.append(Opened(self._manifest.state.run + 1))
             recovery.remove_leftovers(self.storage, self.paths, self._manifest.state)
             self._start()
@@ -307,9 +308,7 @@ class PageStore:
             identity.postgres_version,
         )
         if self._journal is None:
-            self._journal = Journal(
-                self.storage, self.paths.journal, identity.wal_segment_bytes
-            )
+            self._journal = Journal(self.storage, self.paths.journal, identity.wal_segment_bytes)
         versions = self.versions
         versions.major = identity.postgres_version // 10000
         with versions.lock:
@@ -367,33 +366,54 @@ class PageStore:
 
     def _copy(self, source: tuple[int, int], target: tuple[int, int], lsn: int) -> None:
         """CREATE DATABASE by file copy, by the ingest thread and without the lock."""
+        self._wait_until_flushed(lsn)
         copy = DatabaseCopy(self.versions, lsn)
-        info = copy.write(source, target, self._create_bundle(FileKind.IMAGE))
-        if info is not None:
+        for info in copy.write(source, target, self._create_bundle):
             self._commit(info)
-            self.versions.layers_lsn = max(self.versions.layers_lsn, lsn)
         files = copy.files(source)
-        with self.versions.lock:
-            for key, blocks in copy.sizes:
-                root = self.table.intern(*key)
-                self.ingest.cut(root, 1, blocks, 0, lsn, lsn - 1)
-            for key, blocks in copy.unreadable:
-                number = self.table.intern(*key)
-                poison = memoryview(bytes([version.UNREADABLE, 4, 0, 0]))
-                for block in range(blocks):
-                    self.ingest.memtable.put(number, block, lsn, poison, True)
-            cluster = self._cluster
-            assert cluster is not None, "records are ingested by way of it"
-            for code, content in files:
-                cluster.put_file(*target, code, content, lsn)
+        versions = self.versions
+        with versions.lock:
+            versions.layers_lsn = max(versions.layers_lsn, lsn)
+            try:
+                self._begin_database(target, copy.sizes, files, lsn)
+            except BaseException:
+                versions.abandon(0)
+                raise
+            versions.advance_ready(lsn)  # before a freeze may come
+
+    def _wait_until_flushed(self, lsn: int) -> None:
+        """Layers never hold what the journal may still lose."""
+        while self.journal.flushed_lsn < lsn:
+            if self.journal.has_failed:
+                raise IngestStopped("the journal has failed")
+            time.sleep(FLUSHED_POLL_SECONDS)
+
+    def _begin_database(
+        self,
+        target: tuple[int, int],
+        sizes: list[tuple[ChunkKey, int]],
+        files: list[tuple[int, bytes]],
+        lsn: int,
+    ) -> None:
+        """The histories of what is in a new database; called with the lock."""
+        for key, blocks in sizes:
+            root = self.table.intern(*key)
+            self.ingest.cut(root, 1, blocks, 0, lsn, lsn - 1)
+        cluster = self._cluster
+        assert cluster is not None, "records are ingested by way of it"
+        for code, content in files:
+            cluster.put_file(*target, code, content, lsn)
 
     # --- flush ----------------------------------------------------------------------------------
 
     def freeze(self) -> None:
         """Freeze the open memtable if anything came since the last time, for the next flush."""
         with self.versions.lock:
-            if self.ready_lsn > self.durable_lsn and not self.versions.frozen:
-                self.versions.freeze()
+            versions = self.versions
+            if versions.is_abandoned or versions.frozen:
+                return
+            if versions.ready_lsn > versions.durable_lsn:
+                versions.freeze()
 
     def flush_step(self) -> bool:
         """Flush the oldest frozen memtable; False if there is none, or its WAL is not on disk."""

@@ -7,8 +7,8 @@
 A directory without a manifest has nothing worth keeping: its base backup was never completed.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from engine.chunk_table import ChunkTable
 from engine.frame_cache import FrameCache
@@ -23,7 +23,8 @@ from formats.file_name import FileName
 from formats.manifest import Manifest
 
 
-class Paths(NamedTuple):
+@dataclass(frozen=True)
+class Paths:
     """Where things lie in a data directory; docs/format.md has the picture."""
 
     directory: Path
@@ -47,11 +48,6 @@ class Paths(NamedTuple):
     @property
     def journal(self) -> Path:
         return self.directory / "journal"
-
-
-class OpenLayers(NamedTuple):
-    index: Index
-    layers: LayerMap
 
 
 def is_complete(storage: Storage, paths: Paths) -> bool:
@@ -89,10 +85,10 @@ def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list
 
 def open_layers(
     storage: Storage, paths: Paths, manifest: ManifestLog, frames: FrameCache
-) -> OpenLayers:
+) -> tuple[Index, LayerMap]:
     """The index and the layer map; CorruptionError says what is damaged and what to do."""
     index = open_index(storage, paths.index, manifest.state, paths.layers)
-    return OpenLayers(index, LayerMap(storage, paths.layers, index, frames))
+    return index, LayerMap(storage, paths.layers, index, frames)
 
 
 def load_relations(index: Index, table: ChunkTable, ingest: Ingest) -> None:

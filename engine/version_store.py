@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from engine.chunk_table import ChunkTable
-from engine.errors import RequestError
+from engine.errors import IngestStopped, RequestError
 from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
 from engine.memtable import Memtable
@@ -95,6 +95,8 @@ class VersionStore:
         self.horizon_lsn = 0
         self.backup_end_lsn = 0
         self.checksums = False  # whether pages carry one
+        self.is_abandoned = False
+        self.no_flush = False
         self.history = RelationHistory(table, ingest.cuts, self._collect, self.lock)
         self._keys: dict[int, bytes] = {}
         self._readers = threading.local()
@@ -114,12 +116,30 @@ class VersionStore:
         self.ready_lsn = lsn
         self.changed.notify_all()
 
+    def abandon(self, lsn: int) -> None:
+        """Never freeze the open memtable: above `lsn` it has half a record; called with the lock.
+
+        What is in it is ingested again after the next start.
+        """
+        self.is_abandoned = True
+        self.advance_ready(max(self.ready_lsn, lsn))
+
     def replace_memtable(self) -> None:
-        """Freeze the open memtable, waiting while the flush is too far behind."""
+        """Freeze the open memtable, waiting while the flush is too far behind.
+
+        IngestStopped: it will not catch up.
+        """
         with self.lock:
-            while len(self.frozen) >= FROZEN_MAX:
-                self.changed.wait()
+            self.changed.wait_for(lambda: len(self.frozen) < FROZEN_MAX or self.no_flush)
+            if len(self.frozen) >= FROZEN_MAX:
+                raise IngestStopped("memory is full and the flush has ended")
             self.freeze()
+
+    def end_flush(self) -> None:
+        """No flush may be waited for any more: it has failed, or the server stops."""
+        with self.lock:
+            self.no_flush = True
+            self.changed.notify_all()
 
     def freeze(self) -> None:
         """Put a fresh memtable in place of the open one; called with the lock."""
@@ -195,7 +215,7 @@ class VersionStore:
 
     def _gather(self, reader: PageReader, count: int) -> int:
         """Collect from the memtables, newest first; called with the lock."""
-        still_open = reader.gather(self.ingest.memtable, count)
+        still_open: int = reader.gather(self.ingest.memtable, count)
         for memtable in self.frozen:
             if not still_open:
                 break

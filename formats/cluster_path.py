@@ -31,7 +31,8 @@ _NAMES = {code: name for name, code in _CLUSTER_FILES.items()}
 _DATABASE_NAMES = {code: name for name, code in _DATABASE_FILES.items()}
 # Between tablespace and database a real path has a directory of the catalog version.
 _DATABASE = re.compile(
-    r"(?:base|pg_tblspc/(?P<spc>\d+)(?:/PG_\d+_\d+)?)/(?P<db>\d+)/(?P<name>PG_VERSION|pg_filenode\.map)"
+    r"(?:base|pg_tblspc/(?P<spc>\d+)(?:/PG_\d+_\d+)?)/(?P<db>\d+)"
+    r"/(?P<name>PG_VERSION|pg_filenode\.map)"
 )
 _TWOPHASE = re.compile(r"pg_twophase/([0-9A-F]{8,16})")
 

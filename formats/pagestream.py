@@ -299,7 +299,9 @@ class PageBatch:
 
 
 def _column(count: int, size: int, code: str) -> memoryview:
-    return memoryview(bytearray(count * size)).cast(code)  # type: ignore[call-overload,no-any-return]
+    room = memoryview(bytearray(count * size))
+    column: memoryview = room.cast(code)  # type: ignore[call-overload]
+    return column
 
 
 # Values of replies other than GetPage's -------------------------------------------------------

@@ -7,7 +7,7 @@ neighbours: eight clients with one request each get 108-114 thousand pages a sec
 calls (a C server: 149-151). One client with 32 requests under way gains nothing by it.
 """
 
-import cython  # type: ignore[import-untyped]
+import cython
 
 from server import socket_calls
 

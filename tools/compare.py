@@ -275,9 +275,7 @@ class _Comparer:
             )
             return bytearray(file.read(first_block, 1))
 
-    def check_checksums(
-        self, file: ForkFile, name: str, first_block: int, ours: bytearray
-    ) -> None:
+    def check_checksums(self, file: ForkFile, name: str, first_block: int, ours: bytearray) -> None:
         """Our pages must carry a checksum that fits, where PostgreSQL would verify it."""
         wrong = array("I", bytes(4 * (len(ours) // BLOCK_BYTES)))
         count = page_scan.find_bad_checksums(memoryview(ours), first_block, memoryview(wrong))
@@ -286,7 +284,7 @@ class _Comparer:
             self.differs(str(file.path), name, first_block + index, CHECKSUM, what)
 
     def clear_checksums(self, ours: bytearray, theirs: bytearray) -> None:
-        """Theirs is of the page as it is, with hint bits that ours has not: no part of its truth."""
+        """Theirs is of the page with hint bits that ours has not: no part of its truth."""
         n_differ = 0
         for page in range(CHECKSUM, len(theirs), BLOCK_BYTES):
             n_differ += ours[page : page + 2] != theirs[page : page + 2]
