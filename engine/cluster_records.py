@@ -11,6 +11,7 @@ status` shows, so that nothing is left out silently.
 
 import struct
 from collections import Counter
+from collections.abc import Collection
 
 from engine.chunk_table import ChunkTable
 from engine.ingest import Ingest
@@ -52,12 +53,47 @@ class ClusterRecords:
             19: self._replication_origin,
         }
 
-    def room(self, rmgr: int, main: bytes) -> tuple[int, int]:
+    def room(self, rmgr: int, info: int, main: bytes) -> tuple[int, int]:
         """Entries and bytes of memtable that a record can need, generously."""
-        entries = len(main) + 64
-        if rmgr == 4:  # dropping a database ends every relation in it
-            entries += 2 * self.table.count
-        return entries, 64 * entries + 8 * len(main)
+        if rmgr not in self._handlers:
+            return 0, 0
+        entries = 64 + 4 * (len(main) // (8 * MEMBERS_PER_PAGE))  # a multixact's pages
+        if rmgr == 1:
+            entries += self._room_of_transaction(info, main)
+        elif rmgr == 3 and info & 0xF0 == 0x10:
+            entries += 2 * len(self._existing_segments((XACT,)))
+        elif rmgr == 6 and info & 0xF0 == 0x30:
+            entries += 2 * len(self._existing_segments((MEMBERS, OFFSETS)))
+        elif rmgr == 4:  # of the words of CREATE and DROP, the OIDs of databases are some
+            words = struct.unpack_from(f"<{len(main) // 4}I", main)
+            entries += 2 * len(self._of_databases(words))
+        return entries, 32 * entries + 3 * len(main) + 4 * 8192
+
+    def _room_of_transaction(self, info: int, main: bytes) -> int:
+        try:
+            end = parse_transaction(info & 0x70, bool(info & 0x80), main, self.major)
+        except struct.error:
+            return 0  # `apply` says what is wrong
+        dropped = [self._exists(*relation, fork) for relation in end.relations for fork in range(4)]
+        pages = len({subxid >> 15 for subxid in end.subxids})
+        return 2 * sum(dropped) + 3 * (pages + 1)
+
+    def _exists(self, spc: int, db: int, rel: int, fork: int) -> bool:
+        root = self.table.find(1, spc, db, rel, fork, 0)
+        return root >= 0 and bool(self.table.exists[root])
+
+    def _of_databases(self, databases: Collection[int]) -> list[int]:
+        """Roots of the relations and small files that exist in databases with these OIDs."""
+        table = self.table
+        kind, db, root, exists = table.kind, table.db, table.root, table.exists
+        return [
+            number
+            for number in range(table.count)
+            if db[number] in databases
+            and exists[number]
+            and root[number] == number
+            and kind[number] in (1, 3)
+        ]
 
     def apply(self, rmgr: int, info: int, xid: int, main: bytes, lsn: int) -> None:
         """Take a record's effects, `main` being its main data and `lsn` its end."""
@@ -183,19 +219,20 @@ class ClusterRecords:
 
     def _truncate_slru(self, slru: int, cutoff_page: int, entries_per_page: int, lsn: int) -> None:
         """Drop the segments that wholly precede a page (SlruMayDeleteSegment, slru.c)."""
-        for segment in self._existing_segments(slru):
+        for segment in self._existing_segments((slru,)):
             first = segment * PAGES_PER_SEGMENT
             if precedes(first, cutoff_page, entries_per_page) and precedes(
                 first + PAGES_PER_SEGMENT - 1, cutoff_page, entries_per_page
             ):
                 self._drop(chunks_format.ChunkKind.SLRU, 0, 0, slru, 0, segment, lsn)
 
-    def _existing_segments(self, slru: int) -> list[int]:
+    def _existing_segments(self, slrus: Collection[int]) -> list[int]:
         table = self.table
+        kind, rel, seg, exists = table.kind, table.rel, table.seg, table.exists
         return [
-            table.seg[number]
+            seg[number]
             for number in range(table.count)
-            if table.kind[number] == 2 and table.rel[number] == slru and table.exists[number]
+            if kind[number] == 2 and rel[number] in slrus and exists[number]
         ]
 
     # --- rmgr MultiXact: src/include/access/multixact.h ----------------------------------------
@@ -263,11 +300,8 @@ class ClusterRecords:
             self._drop_database(db, set(struct.unpack_from(f"<{count}I", main, 8)), lsn)
 
     def _drop_database(self, db: int, tablespaces: set[int], lsn: int) -> None:
-        table = self.table
-        for number in range(table.count):
-            is_there = table.db[number] == db and table.exists[number]
-            is_whole = table.root[number] == number and table.kind[number] in (1, 3)
-            if is_there and is_whole and table.spc[number] in tablespaces:
+        for number in self._of_databases((db,)):
+            if self.table.spc[number] in tablespaces:
                 self.ingest.cut(number, 0, 0, 0, lsn, lsn)
 
     # --- rmgr RelMap, and those that change no page kept so far --------------------------------

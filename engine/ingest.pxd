@@ -17,6 +17,8 @@ cdef class Ingest:
     cdef public uint8_t[::1] image
     cdef public uint64_t lsn_floor, records, references, images, unreadable
     cdef public int reason
+    cdef public uint32_t xinfo
+    cdef public Py_ssize_t sub_pos, sub_count
     cdef public bint hint_bits_logged
 
     @cython.locals(i=Py_ssize_t)
@@ -24,8 +26,10 @@ cdef class Ingest:
     @cython.locals(i=Py_ssize_t, lsn=uint64_t)
     cdef Py_ssize_t run_records(self, RecordBatch batch, Py_ssize_t start,
                                 Py_ssize_t end) except -1 nogil
-    @cython.locals(references=Py_ssize_t, payload=Py_ssize_t)
+    @cython.locals(references=Py_ssize_t, entries=Py_ssize_t, payload=Py_ssize_t)
     cdef bint _fits(self, RecordBatch batch, Py_ssize_t i) except -1 nogil
+    @cython.locals(pages=Py_ssize_t, previous=uint32_t, page=uint32_t, k=Py_ssize_t)
+    cdef Py_ssize_t _status_pages(self, RecordBatch batch, Py_ssize_t i) except -1 nogil
     @cython.locals(r=Py_ssize_t, last=Py_ssize_t)
     cdef int _references(self, RecordBatch batch, Py_ssize_t i, uint64_t lsn) except -1 nogil
     @cython.locals(fork=uint32_t, chunk=int64_t, block=uint32_t, rmgr=int, pos=Py_ssize_t)
@@ -49,8 +53,8 @@ cdef class Ingest:
                          Py_ssize_t source_length, Py_ssize_t length,
                          Py_ssize_t pos) except -1 with gil
     @cython.locals(target=uint8_t[::1], first=Py_ssize_t, count=Py_ssize_t,
-                   main_length=Py_ssize_t, data_length=Py_ssize_t, length=Py_ssize_t, pos=Py_ssize_t, init=uint32_t,
-                   flags=uint32_t, at=Py_ssize_t)
+                   main_length=Py_ssize_t, data_length=Py_ssize_t, length=Py_ssize_t,
+                   pos=Py_ssize_t, init=uint32_t, flags=uint32_t, at=Py_ssize_t)
     cdef int _part(self, Memtable memtable, RecordBatch batch, Py_ssize_t i, Py_ssize_t r,
                    uint32_t chunk, uint32_t block, uint64_t lsn) except -1 nogil
     @cython.locals(rmgr=int, info=int)
@@ -78,8 +82,9 @@ cdef class Ingest:
     @cython.locals(at=Py_ssize_t)
     cdef int _effect_item(self, Py_ssize_t pos, Py_ssize_t item, uint32_t index,
                           uint32_t argument, uint32_t value) except -1 nogil
-    @cython.locals(operation=int, pos=Py_ssize_t, end=Py_ssize_t, xinfo=uint32_t,
-                   count=Py_ssize_t)
+    @cython.locals(pos=Py_ssize_t, end=Py_ssize_t, operation=int)
+    cdef int _find_subtransactions(self, RecordBatch batch, Py_ssize_t i) except -1 nogil
+    @cython.locals(operation=int, status=uint32_t)
     cdef int _transaction(self, RecordBatch batch, Py_ssize_t i, int info,
                           uint64_t lsn) except -1 nogil
     @cython.locals(done=Py_ssize_t, first=uint32_t, page=uint32_t, run=Py_ssize_t)

@@ -75,9 +75,27 @@ class Ingest:
     def _fits(self, batch, i):
         """Whether the memtable has room for whatever this record can become, generously."""
         references = batch.first_reference[i + 1] - batch.first_reference[i]
-        payload = 2 * batch.record_length[i] + 4096
-        payload += references * (8192 + 512 + batch.main_length[i])
-        return self.memtable.has_room(8 * references + batch.record_length[i] // 4 + 64, payload)
+        entries = 8 * references + 64
+        payload = references * (8192 + 512 + batch.main_length[i]) + 4096
+        if references:
+            payload += batch.record_length[i]
+        if batch.rmgr[i] == 1:
+            entries += 3 * self._status_pages(batch, i)  # perhaps a new segment's history
+            payload += 8 * self.sub_count + 32 * entries
+        return self.memtable.has_room(entries, payload)
+
+    def _status_pages(self, batch, i):
+        """No fewer than the pg_xact pages that a transaction's record changes."""
+        self._find_subtransactions(batch, i)
+        pages = 1
+        previous = batch.xid[i] // 32768
+        k = 0
+        while k < self.sub_count:
+            page = coding.u32(batch.data, self.sub_pos + 4 * k) // 32768
+            pages += page != previous
+            previous = page
+            k += 1
+        return pages
 
     def _references(self, batch, i, lsn):
         r = batch.first_reference[i]
@@ -321,6 +339,26 @@ class Ingest:
         coding.put_u16(self.memtable.data, at + 2, argument)
         return coding.put_u32(self.memtable.data, at + 4, value)
 
+    def _find_subtransactions(self, batch, i):
+        """Set `xinfo`, and `sub_pos` and `sub_count` of a COMMIT or ABORT, prepared or not."""
+        pos = batch.main_pos[i] + 8
+        end = batch.main_pos[i] + batch.main_length[i]
+        operation = batch.info[i] & 112
+        self.xinfo = 0
+        self.sub_pos = pos
+        self.sub_count = 0
+        if batch.info[i] & 128 == 0 or operation == 16 or operation > 64:
+            return 0
+        self.xinfo = coding.u32(batch.data, pos)
+        pos += 12 if self.xinfo & 1 else 4
+        if self.xinfo & 2:
+            self.sub_count = coding.u32(batch.data, pos)
+            pos += 4
+        if pos + 4 * self.sub_count > end:
+            raise ValueError("transaction record: its subtransactions are cut off")
+        self.sub_pos = pos
+        return 0
+
     def _transaction(self, batch, i, info, lsn):
         """COMMIT and ABORT of a transaction and its subtransactions (xact.h); others to Python."""
         operation = info & 112
@@ -328,26 +366,13 @@ class Ingest:
             return 0
         if operation != 0 and operation != 32:
             return 1
-        data = batch.data
-        pos = batch.main_pos[i] + 8
-        end = batch.main_pos[i] + batch.main_length[i]
-        xinfo = 0
-        if info & 128:
-            xinfo = coding.u32(data, pos)
-            pos += 4
-        if xinfo & 4 or xinfo & 32:  # files to drop; a replication origin
+        self._find_subtransactions(batch, i)
+        if self.xinfo & 4 or self.xinfo & 32:  # files to drop; a replication origin
             return 1
-        if xinfo & 1:
-            pos += 8
-        count = 0
-        if xinfo & 2:
-            count = coding.u32(data, pos)
-            pos += 4
-        if pos + 4 * count > end:
-            raise ValueError("transaction record: its subtransactions are cut off")
         if batch.xid[i] == 0:
             return 0
-        self.set_status(batch.xid[i], data, pos, count, 1 if operation == 0 else 2, lsn)
+        status = 1 if operation == 0 else 2
+        self.set_status(batch.xid[i], batch.data, self.sub_pos, self.sub_count, status, lsn)
         return 0
 
     def set_status(self, xid, data, pos, count, status, lsn):
