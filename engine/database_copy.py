@@ -2,18 +2,27 @@
 
 The record says only from where to where. PostgreSQL's redo copies the files as they are then; this
 reads every page of the source as of the record's end, in runs, and writes it under the new key.
-Relations of a source that this server does not hold are not copied: their pages are unreadable
-(design invariant 10) until something self-contained overwrites them.
+What cannot be read, because this server does not hold it or it is unreadable itself, is unreadable
+in the copy (design invariant 10) until something self-contained overwrites it: UNREADABLE versions
+in a bundle of their own, the images have gaps there.
 """
 
-from engine.bundle_writer import BundleInfo, BundleWriter
-from engine.version_store import VersionStore
+from collections.abc import Callable
+
+from engine.bundle_writer import BundleInfo, BundleWriter, Version, run_of
+from engine.errors import RequestError
+from engine.version_store import PAGE_BYTES, VersionStore
 from formats import version
 from formats.chunk import SEGMENT_BLOCKS, ChunkKey, ChunkKind
 from formats.chunk import relation as relation_key
+from formats.file_name import FileKind
 
 RUN_BLOCKS = 128
-DBASE_RMGR = 4
+UNREADABLE_MAX = 1 << 17  # in one bundle, as they are collected in memory
+DATABASE_RMGR = 4
+_UNREADABLE = bytes([version.UNREADABLE, DATABASE_RMGR, 0, 0])
+
+Fork = tuple[int, int, int, int]  # of a relation: tablespace, database, relation, fork
 
 
 class DatabaseCopy:
@@ -23,51 +32,76 @@ class DatabaseCopy:
         self._versions = versions
         self._lsn = lsn
         self.sizes: list[tuple[ChunkKey, int]] = []
-        self.unreadable: list[tuple[ChunkKey, int]] = []
+        self._bundles: list[BundleInfo] = []
+        self._unreadable: list[Version] = []
 
     def write(
-        self, source: tuple[int, int], target: tuple[int, int], writer: BundleWriter
-    ) -> BundleInfo | None:
-        """Copy all relations of `source` (tablespace, database); None if there is no page."""
-        pages = 0
-        for spc, db, rel, fork, blocks in self._versions.relations(self._lsn):
-            if (spc, db) != source:
-                continue
-            self.sizes.append((relation_key(*target, rel, fork), blocks))
-            for segment in range(0, blocks, SEGMENT_BLOCKS):
-                number = segment // SEGMENT_BLOCKS
-                key = relation_key(*target, rel, fork, number)
-                count = min(SEGMENT_BLOCKS, blocks - segment)
-                if self._holds(relation_key(spc, db, rel, fork, number)):
-                    self._copy_segment((spc, db, rel, fork), key, count, writer)
-                    pages += count
-                else:
-                    self.unreadable.append((key, count))
-        if not pages:
+        self,
+        source: tuple[int, int],
+        target: tuple[int, int],
+        create_bundle: Callable[[FileKind], BundleWriter],
+    ) -> list[BundleInfo]:
+        """Copy all relations of `source` (tablespace, database) into bundles, which are durable."""
+        writer = create_bundle(FileKind.IMAGE)
+        try:
+            pages = 0
+            for spc, db, rel, fork, blocks in self._versions.relations(self._lsn):
+                if (spc, db) != source:
+                    continue
+                self.sizes.append((relation_key(*target, rel, fork), blocks))
+                for segment in range(-(-blocks // SEGMENT_BLOCKS)):
+                    key = relation_key(*target, rel, fork, segment)
+                    count = min(SEGMENT_BLOCKS, blocks - segment * SEGMENT_BLOCKS)
+                    pages += self._copy_segment((spc, db, rel, fork), key, count, writer)
+                    if len(self._unreadable) >= UNREADABLE_MAX:
+                        self._write_unreadable(create_bundle)
+            if pages:
+                self._bundles.append(writer.finish())
+            else:
+                writer.abort()
+        except BaseException:
             writer.abort()
-            return None
-        return writer.finish()
+            raise
+        if self._unreadable:
+            self._write_unreadable(create_bundle)
+        return self._bundles
+
+    def _write_unreadable(self, create_bundle: Callable[[FileKind], BundleWriter]) -> None:
+        writer = create_bundle(FileKind.L0)
+        writer.add_run(run_of(self._unreadable))
+        self._bundles.append(writer.finish())
+        self._unreadable = []
 
     def _holds(self, key: ChunkKey) -> bool:
         with self._versions.lock:
             number = self._versions.table.intern(*key)
             return bool(self._versions.table.held[number])
 
-    def _copy_segment(
-        self,
-        source: tuple[int, int, int, int],
-        key: ChunkKey,
-        count: int,
-        writer: BundleWriter,
-    ) -> None:
+    def _copy_segment(self, source: Fork, key: ChunkKey, count: int, writer: BundleWriter) -> int:
+        """Copy `count` blocks of a segment to `key`; how many could be."""
         if not self._holds(key):
-            return
-        for block in range(0, count, RUN_BLOCKS):
-            run = min(RUN_BLOCKS, count - block)
-            data = self._versions.read_relation(
-                *source, key.seg * SEGMENT_BLOCKS + block, run, self._lsn
-            )
-            writer.add_pages(key.pack(), block, self._lsn, version.IMAGE_EXACT, data)
+            return 0
+        if not self._holds(relation_key(*source, key.seg)):
+            self._unreadable += [(key.pack(), i, self._lsn, _UNREADABLE) for i in range(count)]
+            return 0
+        return sum(
+            self._copy_run(source, key, block, min(RUN_BLOCKS, count - block), writer)
+            for block in range(0, count, RUN_BLOCKS)
+        )
+
+    def _copy_run(
+        self, source: Fork, key: ChunkKey, block: int, count: int, writer: BundleWriter
+    ) -> int:
+        first = key.seg * SEGMENT_BLOCKS + block
+        try:
+            data = self._versions.read_relation(*source, first, count, self._lsn)
+        except RequestError:
+            if count > 1:
+                return sum(self._copy_run(source, key, block + i, 1, writer) for i in range(count))
+            self._unreadable.append((key.pack(), block, self._lsn, _UNREADABLE))
+            return 0
+        writer.add_pages(key.pack(), block, self._lsn, version.IMAGE_EXACT, data)
+        return len(data) // PAGE_BYTES
 
     def files(self, source: tuple[int, int]) -> list[tuple[int, bytes]]:
         """(code, content) of the small files of the source database."""

@@ -10,3 +10,7 @@ class RequestError(Exception):
 
 class DirectoryRefusedError(Exception):
     """A data directory that is not what the caller takes it for; nothing in it was changed."""
+
+
+class IngestStopped(Exception):
+    """What ingest waits for does not come; nothing is wrong with the WAL."""

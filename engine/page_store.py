@@ -168,6 +168,7 @@ class PageStore:
         self.slru_segment = versions.slru_segment
         self.files = versions.files
         self.file = versions.file
+        self.end_flush = versions.end_flush
 
     # --- what it is -----------------------------------------------------------------------------
 

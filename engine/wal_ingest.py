@@ -15,6 +15,7 @@ import lz4.block
 import zstandard
 
 from engine.cluster_records import ClusterRecords
+from engine.errors import RequestError
 from engine.ingest import MEMTABLE_FULL, NEEDS_PYTHON, Ingest
 from engine.record_batch import RecordBatch
 from engine.wal_reader import WalReader
@@ -64,6 +65,9 @@ class IngestHost(Protocol):
     def advance_ready(self, lsn: int) -> None:
         """All records up to here are in the memtable; called with the lock."""
 
+    def abandon(self, lsn: int) -> None:
+        """Whole records end at `lsn`, what is above is of one that failed; called with the lock."""
+
 
 class WalIngest:
     """The one writer of the memtable; used by one thread."""
@@ -76,7 +80,8 @@ class WalIngest:
         reader: WalReader,
         copy_database: CopyDatabase,
     ) -> None:
-        """`copy_database` is called without the lock, for CREATE DATABASE by file copy."""
+        """`copy_database` is called without the lock, for CREATE DATABASE by file copy; then the
+        record is ready."""
         self.host = host
         self.ingest = ingest
         self.cluster = cluster
@@ -85,6 +90,7 @@ class WalIngest:
         self.batch = RecordBatch(RECORDS_PER_BATCH, REFERENCES_PER_BATCH)
         self.images_from_lsn = 0  # no page is materialised below the base backup's end
         self.hot_images = 0
+        self.hot_failures = 0
 
     def consume(self, lsn: int, data: bytes | memoryview) -> None:
         """Take raw WAL that continues where the last call ended.
@@ -94,30 +100,49 @@ class WalIngest:
         self.reader.feed(lsn, data)
         while count := self.reader.decode(self.batch, RECORDS_PER_BATCH):
             self._take(count)
-            self.host.enter()
-            self.host.advance_ready(self.reader.end_lsn)
-            self.host.leave()
+            self._advance(self.reader.end_lsn)
+        self._advance(self.reader.end_lsn)  # behind a WAL switch padding may come alone
+
+    def _advance(self, lsn: int) -> None:
+        self.host.enter()
+        self.host.advance_ready(lsn)
+        self.host.leave()
 
     def _take(self, count: int) -> None:
         done = 0
         while done < count:
-            self.host.enter()
-            try:
-                done, full = self._step(done, min(done + RECORDS_PER_STEP, count))
-                if done and self.cluster.pending_copy is None:
-                    self.host.advance_ready(self.batch.lsn_end[done - 1])
-                hot = self._hot_pages()
-            except (ValueError, IndexError, MemoryError) as error:
-                raise self._bad_record(error) from error
-            finally:
-                self.host.leave()
+            start, is_empty = done, not self.ingest.memtable.entry_count
+            done, full, hot = self._locked_step(start, min(start + RECORDS_PER_STEP, count))
             for chunk, block, lsn in hot:
                 self._materialise(chunk, block, lsn)
             if self.cluster.pending_copy is not None:
                 self.copy_database(*self.cluster.pending_copy)
                 self.cluster.pending_copy = None
+            if full and is_empty and done == start:
+                raise self._bad_record(start, "larger than a memtable: raise memory_bytes_max")
             if full:
                 self.host.replace_memtable()
+
+    def _locked_step(self, start: int, end: int) -> tuple[int, bool, list[tuple[int, int, int]]]:
+        """One step, after which all that the memtable has is ready; also the hot pages.
+
+        A record that fails may be in the memtable in part, above the ready LSN: that memtable must
+        never be flushed.
+        """
+        self.host.enter()
+        try:
+            done, full = self._step(start, end)
+            complete = done - (self.cluster.pending_copy is not None)
+            if complete:
+                self.host.advance_ready(self.batch.lsn_end[complete - 1])
+            return done, full, self._hot_pages()
+        except BaseException as error:
+            self.host.abandon(self.ingest.memtable.lsn_end)
+            if isinstance(error, (ValueError, IndexError, MemoryError)):
+                raise self._bad_record(start, str(error)) from error
+            raise
+        finally:
+            self.host.leave()
 
     def _step(self, start: int, end: int) -> tuple[int, bool]:
         """Records start..end, as far as the memtable has room."""
@@ -130,7 +155,7 @@ class WalIngest:
                 main_pos = batch.main_pos[start]
                 main = bytes(batch.data[main_pos : main_pos + batch.main_length[start]])
                 rmgr, info = batch.rmgr[start], batch.info[start]
-                if not ingest.memtable.has_room(*self.cluster.room(rmgr, main)):
+                if not ingest.memtable.has_room(*self.cluster.room(rmgr, info, main)):
                     return start, True
                 lsn = batch.lsn_end[start]
                 self.cluster.apply(rmgr, info, batch.xid[start], main, lsn)
@@ -141,13 +166,10 @@ class WalIngest:
                     break
         return start, False
 
-    def _bad_record(self, error: Exception) -> CorruptionError:
-        return CorruptionError(
-            "WAL record",
-            f"after {show_lsn(self.ingest.memtable.lsn_end)}",
-            "a record that can be taken apart",
-            str(error),
-        )
+    def _bad_record(self, start: int, found: str) -> CorruptionError:
+        """`start` is where the step began in which it happened."""
+        lsn = show_lsn(self.ingest.memtable.lsn_end or self.batch.lsn_start[start])
+        return CorruptionError("WAL record", f"or after {lsn}", "one that can be ingested", found)
 
     def _hot_pages(self) -> list[tuple[int, int, int]]:
         """(chunk, block, newest LSN) of the pages that were reported since the last step."""
@@ -166,10 +188,17 @@ class WalIngest:
         ]
 
     def _materialise(self, chunk: int, block: int, lsn: int) -> None:
-        """Put an image in the place of a hot page's newest version; only this thread writes."""
+        """Put an image in the place of a hot page's newest version; only this thread writes.
+
+        A page that cannot be made stays as it is: whoever reads it is told why.
+        """
         if lsn < self.images_from_lsn:
             return
-        payload = image_exact(self.host.read_block(chunk, block, lsn))
+        try:
+            payload = image_exact(self.host.read_block(chunk, block, lsn))
+        except RequestError:
+            self.hot_failures += 1
+            return
         self.host.enter()
         try:
             if self.ingest.memtable.has_room(1, len(payload)):

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from engine.errors import IngestStopped
 from engine.page_store import PageStore
 
 IDLE_SECONDS = 0.05
@@ -19,20 +20,32 @@ _log = logging.getLogger("pageserver.background")
 class Worker:
     """One thread that repeats `step` until it is stopped; `step` says whether it did anything."""
 
-    def __init__(self, name: str, step: Callable[[], bool], wait: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], bool],
+        wait: Callable[[], None],
+        on_error: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_error` is called once when a step has failed."""
         self.name = name
         self.error: BaseException | None = None
         self._step = step
         self._wait = wait
+        self._on_error = on_error
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def begin_stop(self) -> None:
+        """Let the step at hand be the last."""
+        self._stopping = True
+
     def stop(self) -> None:
         """Let the step at hand finish; returns when the thread has ended."""
-        self._stopping = True
+        self.begin_stop()
         if self._thread.ident is not None:
             self._thread.join()
 
@@ -42,8 +55,11 @@ class Worker:
                 if not self._step():
                     self._wait()
         except Exception as error:
+            if self._stopping and isinstance(error, IngestStopped):
+                return
             _log.exception("%s stopped", self.name)
             self.error = error
+            self._on_error()
 
 
 class Background:
@@ -55,13 +71,18 @@ class Background:
         self._flush_seconds_max = flush_seconds_max
         self._flushed_at = time.monotonic()
         self.ingest = Worker("ingest", store.ingest_step, self._wait_for_wal)
-        self.flush = Worker("flush", self._flush_step, lambda: time.sleep(IDLE_SECONDS))
+        self.flush = Worker(
+            "flush", self._flush_step, lambda: time.sleep(IDLE_SECONDS), store.end_flush
+        )
 
     def start(self) -> None:
         self.ingest.start()
         self.flush.start()
 
     def stop(self) -> None:
+        """What is in memory and not flushed by now is ingested again after the next start."""
+        self.ingest.begin_stop()
+        self._store.end_flush()
         self.ingest.stop()
         self.flush.stop()
 

@@ -1,4 +1,4 @@
-"""Where a read looks and what it refuses: sizes and lives of relations, segments, foreign chunks."""
+"""Where a read looks and what it refuses: sizes and lives of relations, foreign segments."""
 
 import pytest
 
