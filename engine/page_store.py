@@ -48,6 +48,7 @@ from formats.lsn import show as show_lsn
 from formats.manifest import FileAdded, Identity, Opened, Progress, Record
 
 FRAME_CACHE_SHARE = 8  # of the memory budget
+FLUSHED_POLL_SECONDS = 0.005
 READ_BYTES = 256 << 10  # of WAL a step: what is decoded is still in the processor's cache
 NEVER = (1 << 64) - 1
 

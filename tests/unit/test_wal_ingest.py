@@ -195,3 +195,22 @@ def test_a_copied_database_with_an_unreadable_page(tmp_path):
         small.reopen()
     repaired = small.put(image(1, 21, target))
     assert small.mark(1, repaired, target) == 21
+
+
+def test_a_copied_database_waits_for_the_journal(tmp_path):
+    """Layers never hold what the journal may still lose."""
+    small = SmallStore(tmp_path)
+    small.add(create(), image(0, 10))
+    copied = small.add(copy_database(5, 9))
+    journal = small.store.journal
+    journal.append(small.fed, bytes(small.wal.data))
+    synced, journal.flushed_lsn = small.wal.lsn, small.wal.start
+    thread = threading.Thread(target=small.store.ingest_step, daemon=True)
+    thread.start()
+    thread.join(0.2)
+    assert thread.is_alive()
+    assert small.store.ready_lsn < copied
+    assert not small.store.manifest.state.durable_lsn > small.wal.start
+    journal.flushed_lsn = synced
+    thread.join(20)
+    assert small.mark(0, copied, (1663, 9, REL[2])) == 10
