@@ -1,6 +1,5 @@
 """The page service on real sockets: psql, page streams, and clients that misbehave."""
 
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,12 +19,13 @@ from server.config import Settings
 from server.page_service import SPARE_CONNECTIONS, PageService
 from tests.fixtures.fake_store import FakeIdentity, FakeStore, page_of, small_store
 from tests.fixtures.raw_client import RawClient
+from tools.postgres_binaries import WHEEL_MAJOR, Installation
 
 TABLE = (1663, 5, 16384, 0)
 IDS = FakeIdentity()
 LSN = 0x900
 SETTINGS = Settings(wait_lsn_timeout=0.5, send_timeout=0.5, startup_timeout=0.5, connections_max=4)
-PSQL = shutil.which("psql")
+PSQL = Installation.find(WHEEL_MAJOR).binaries / "psql"
 
 
 class Running:
@@ -75,9 +75,8 @@ def frames(*requests: bytes) -> bytes:
 
 
 def psql(running: Running, *statements: str) -> "subprocess.CompletedProcess[str]":
-    assert PSQL is not None, "the page service is meant to be used from psql: install it"
     host, port = running.address
-    command = [PSQL, "-X", "-h", host, "-p", str(port), "-U", "me", "-d", "any", "-At"]
+    command = [str(PSQL), "-X", "-h", host, "-p", str(port), "-U", "me", "-d", "any", "-At"]
     for statement in statements:
         command += ["-c", statement]
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
