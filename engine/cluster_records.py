@@ -17,8 +17,10 @@ from engine.chunk_table import ChunkTable
 from engine.ingest import Ingest
 from formats import chunk as chunks_format
 from formats import version
+from formats.control_file import ControlFile, parse_control_file, with_parameters
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
+from formats.transaction import parse_transaction
 
 HEAP_BLOCKS_PER_MAP_PAGE = 32672
 FSM_LEAVES_PER_PAGE = 4069  # fsm_internals.h: LeafNodesPerPage with 8 KiB blocks
@@ -33,10 +35,17 @@ XACT, MEMBERS, OFFSETS = range(3)
 class ClusterRecords:
     """Applies one record at a time; the caller holds the store's lock."""
 
-    def __init__(self, table: ChunkTable, ingest: Ingest, major: int) -> None:
+    def __init__(
+        self, table: ChunkTable, ingest: Ingest, major: int, control: bytes | None = None
+    ) -> None:
+        """`control`: pg_control as of the LSN at which ingest begins; without it hint bits count
+        as logged."""
         self.table = table
         self.ingest = ingest
         self.major = major
+        self._control = control
+        if control is not None:
+            self._follow_control(control)
         # (spc, db) -> (new spc, new db) at an LSN: CREATE DATABASE by file copy, the caller's to do
         self.pending_copy: tuple[tuple[int, int], tuple[int, int], int] | None = None
         self.ignored: Counter[str] = Counter()
@@ -112,15 +121,22 @@ class ClusterRecords:
     # --- rmgr XLOG: src/include/catalog/pg_control.h, access/xlog_internal.h -------------------
 
     def _xlog(self, info: int, xid: int, main: bytes, lsn: int) -> None:
-        if info == 0x60:  # PARAMETER_CHANGE: five limits, wal_level, two flags
-            (wal_level,) = struct.unpack_from("<i", main, 20)
-            if wal_level == 0:
+        if info == 0x60 and self._control is not None:  # PARAMETER_CHANGE
+            self._control = with_parameters(self._control, main)
+            if self._follow_control(self._control).wal_level == "minimal":
                 raise CorruptionError(
                     "WAL",
                     show_lsn(lsn),
                     "wal_level replica or logical",
                     "wal_level minimal: set it to replica on the source and take a new base backup",
                 )
+            self.put_file(0, 0, chunks_format.SmallFile.PG_CONTROL, self._control, lsn)
+
+    def _follow_control(self, content: bytes) -> ControlFile:
+        """Redo depends on it: whether setting a bit in the visibility map moves a page's LSN."""
+        control = parse_control_file(content)
+        self.ingest.hint_bits_logged = control.checksums or control.wal_log_hints
+        return control
 
     # --- rmgr Transaction: src/include/access/xact.h -------------------------------------------
 
@@ -331,48 +347,6 @@ class ClusterRecords:
 
     def _replication_origin(self, info: int, xid: int, main: bytes, lsn: int) -> None:
         self.ignored["replication origin records"] += 1
-
-
-class TransactionEnd:
-    """What a commit or abort record says beyond its own xid."""
-
-    def __init__(self) -> None:
-        self.subxids: tuple[int, ...] = ()
-        self.relations: list[tuple[int, int, int]] = []
-        self.prepared_xid = 0
-        self.origin = False
-
-
-def parse_transaction(operation: int, has_info: bool, main: bytes, major: int) -> TransactionEnd:
-    """Parse COMMIT, ABORT and their PREPARED forms (ParseCommitRecord, xactdesc.c)."""
-    end = TransactionEnd()
-    pos = 8  # after the time
-    if not has_info:
-        return end
-    (xinfo,) = struct.unpack_from("<I", main, pos)
-    pos += 4
-    if xinfo & 1:  # database and tablespace
-        pos += 8
-    if xinfo & 2:
-        (count,) = struct.unpack_from("<i", main, pos)
-        end.subxids = struct.unpack_from(f"<{count}I", main, pos + 4)
-        pos += 4 + 4 * count
-    if xinfo & 4:
-        (count,) = struct.unpack_from("<i", main, pos)
-        pos += 4
-        for _ in range(count):
-            end.relations.append(struct.unpack_from("<III", main, pos))
-            pos += 12
-    if xinfo & 256:  # dropped statistics: object ids became 64 bits wide in 18
-        (count,) = struct.unpack_from("<i", main, pos)
-        pos += 4 + count * (16 if major >= 18 else 12)
-    if xinfo & 8:  # cache invalidations, of commits only
-        (count,) = struct.unpack_from("<i", main, pos)
-        pos += 4 + 16 * count
-    if xinfo & 16:
-        (end.prepared_xid,) = struct.unpack_from("<I", main, pos)
-    end.origin = bool(xinfo & 32)
-    return end
 
 
 def precedes(page: int, cutoff_page: int, entries_per_page: int) -> bool:

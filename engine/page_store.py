@@ -321,10 +321,9 @@ class PageStore:
             versions.durable_lsn = versions.ready_lsn = state.durable_lsn
             versions.horizon_lsn = state.horizon_lsn
             versions.backup_end_lsn = state.backup_end_lsn
-        control = parse_control_file(self.file("global/pg_control", state.durable_lsn))
-        versions.checksums = control.checksums
-        self.ingest.hint_bits_logged = control.checksums or control.wal_log_hints
-        self._cluster = ClusterRecords(self.table, self.ingest, versions.major)
+        control = self.file("global/pg_control", state.durable_lsn)
+        versions.checksums = parse_control_file(control).checksums
+        self._cluster = ClusterRecords(self.table, self.ingest, versions.major, control)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), self._copy)
         self._wal.images_from_lsn = state.backup_end_lsn
 

@@ -135,6 +135,18 @@ def parse_control_file(data: bytes, where: str = "global/pg_control") -> Control
     return ControlFile(**fields)
 
 
+def with_parameters(data: bytes, record: bytes) -> bytes:
+    """pg_control after an XLOG_PARAMETER_CHANGE record (xlog_redo): five limits, wal_level, two
+    flags; struct.error if the record is cut off."""
+    *limits, wal_level, wal_log_hints, track_commit_timestamp = struct.unpack_from("<6i2?", record)
+    changed = bytearray(data)
+    struct.pack_into("<i?3x5i?", changed, 172, wal_level, wal_log_hints, *limits,
+                     track_commit_timestamp)  # fmt: skip
+    crc_offset = _CRC_OFFSET[int.from_bytes(data[8:12], "little")]
+    struct.pack_into("<I", changed, crc_offset, crc32c.crc32c(bytes(changed[:crc_offset])))
+    return bytes(changed)
+
+
 def _name(names: tuple[str, ...], number: int, what: str, where: str) -> str:
     if number >= len(names):
         raise CorruptionError(what, where, f"0 to {len(names) - 1}", str(number))
