@@ -1,0 +1,75 @@
+"""`make bench`: run the benchmarks, print a table, write build/bench.json.
+
+    python -m tools.bench [--only NAME]... [--quick] [--out FILE]
+
+`--quick` runs everything once and briefly, to see that it works: its figures mean nothing. The exit
+status says whether the benchmarks ran, not whether they reached their bars: the table does that.
+"""
+
+import argparse
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from tools.bench import (
+    base_backup,
+    freshness,
+    getpage_hit,
+    getpage_replay,
+    ingest_durable,
+    memory,
+    primary_cost,
+    wal_decode,
+)
+from tools.bench.bench import Bench
+from tools.bench.row import Row, show, write_json
+
+OUT = Path(__file__).parent.parent.parent / "build" / "bench.json"
+
+BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
+    wal_decode.NAME: wal_decode.run,
+    ingest_durable.NAME: ingest_durable.run,
+    getpage_hit.PIPELINED: getpage_hit.run_pipelined,
+    getpage_hit.EIGHT_CONNECTIONS: getpage_hit.run_eight_connections,
+    getpage_replay.REPLAY: getpage_replay.run_replay,
+    getpage_replay.HOT: getpage_replay.run_hot,
+    freshness.NAME: freshness.run,
+    primary_cost.NAME: primary_cost.run,
+    base_backup.NAME: base_backup.run,
+    memory.NAME: memory.run,
+}
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="bench", description="The benchmarks.")
+    parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME")
+    parser.add_argument("--quick", action="store_true", help="see that they work")
+    parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
+    began = time.monotonic()
+    rows: list[Row] = []
+    with ExitStack() as resources:
+        bench = Bench(console, resources, quick=options.quick)
+        for name in options.only or BENCHMARKS:
+            rows += BENCHMARKS[name](bench)
+            write_json(rows, options.out)
+    show(rows, console)
+    console.print(f"{time.monotonic() - began:.0f} s in all; {options.out}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""`memory`: resident memory under load, beside the budget plus 200 MB.
+
+The budget is small, so that a short load fills it many times: pgbench writes, and pages are read
+at the newest LSN and at older ones.
+"""
+
+from pathlib import Path
+
+from tools.bench.attached import (
+    LATEST_LSN,
+    address_of,
+    attached,
+    catch_up,
+    frame,
+    insert_lsn,
+    page_query,
+    primary_of,
+    relation_of,
+    write_frames,
+)
+from tools.bench.bench import MIB, Bench
+from tools.bench.row import Bar, Row
+
+NAME = "memory"
+BUDGET_BYTES = 128 * MIB
+ALLOWED_BYTES = 200_000_000
+SECONDS = 20.0
+SCALE = 15
+PAGES = 20_000
+BAR = Bar(1.0, is_most=True)
+
+
+def run(bench: Bench) -> list[Row]:
+    options = ("--set", f"memory_bytes_max={BUDGET_BYTES}", "--set", "flush_seconds_max=5")
+    with bench.step(NAME), primary_of(bench, SCALE, {"synchronous_commit": "off"}) as primary:
+        with attached(bench, primary, *options) as server:
+            begin = insert_lsn(primary)
+            seconds = round(bench.seconds(SECONDS))
+            load = primary.start_pgbench("-n", "-T", str(seconds), "-c", "2")
+            try:
+                relation = relation_of(primary, "pgbench_accounts")
+                lsns = (begin, LATEST_LSN)
+                frames = write_frames(
+                    bench,
+                    [
+                        frame(relation, block, lsns[block % 2], begin)
+                        for block in range(min(PAGES, SCALE * 1600))
+                    ],
+                )
+                bench.programs.load(
+                    address_of(server),
+                    frames,
+                    page_query(server),
+                    seconds=seconds,
+                    connections=4,
+                    depth=8,
+                )
+                load.communicate()
+            finally:
+                load.kill()
+            catch_up(primary, server)
+            pid, _ = address_of(server)
+            peak = _peak_bytes(pid)
+            server.stop()
+    limit = BUDGET_BYTES + ALLOWED_BYTES
+    peer = f"budget of {BUDGET_BYTES // MIB} MiB + 200 MB"
+    return [Row(NAME, "", peak / 1e6, "MB", peer, limit / 1e6, peak / limit, BAR)]
+
+
+def _peak_bytes(pid: int) -> int:
+    """The most memory that was resident at any time."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"process {pid} says nothing of its memory")
