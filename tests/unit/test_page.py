@@ -108,6 +108,24 @@ def test_add_item_overwrites_only_unused_line_pointers() -> None:
     assert contents(view) == [b"x", b"b", b"z"]
 
 
+def test_add_item_overwrites_the_last_line_pointer() -> None:
+    view = filled([b"a", b"b"])
+    page.set_item(view, 2, 0, UNUSED, 0)
+    assert add(view, b"x", 2, overwrite=True) == 2
+    assert contents(view) == [b"a", b"x"]
+
+
+def test_a_page_can_be_filled_to_the_last_byte() -> None:
+    view = filled([b"a" * 8000])
+    assert add(view, b"b" * 161) == 0
+    assert add(view, b"b" * 157) == 2, "24 + 2 * 4 + 8000 + 160 = 8192"
+    assert upper(view) == 32
+    assert page.index_tuple_overwrite(view, 1, memoryview(b"c" * 7993), 0, 7993) == 0
+    view = filled([b"a" * 7992, b"b" * 160])
+    assert page.index_tuple_overwrite(view, 1, memoryview(b"c" * 8000), 0, 8000) == 1
+    assert (upper(view), contents(view)) == (32, [b"c" * 8000, b"b" * 160])
+
+
 def test_add_item_looks_for_free_line_pointers_only_when_the_hint_says_so() -> None:
     view = filled([b"a", b"b"])
     page.set_item(view, 1, 0, UNUSED, 0)
@@ -282,6 +300,9 @@ def test_a_page_whose_regions_are_out_of_order_is_refused(pos: int, value: int) 
         page.repair_fragmentation(view)
     with pytest.raises((ValueError, IndexError)):
         page.index_multi_delete(view, numbers(1, 2, 3), 3)
+    if value != 8190:
+        with pytest.raises(ValueError, match="out of order"):
+            add(view, b"x")
 
 
 @pytest.mark.parametrize("item", [(8191, NORMAL, 8), (8190, NORMAL, 2), (16, NORMAL, 8)])
@@ -348,3 +369,14 @@ def test_checksum_of_all_ones() -> None:
 def test_checksum_needs_a_page() -> None:
     with pytest.raises(ValueError, match="not a page"):
         page.checksum(memoryview(bytes(8191)), 0)
+
+
+def test_set_checksum_writes_it_into_the_page_but_not_into_a_new_one() -> None:
+    view = pattern(1)
+    page.set_checksum(view, 0)
+    assert view[8:10] == (43762).to_bytes(2, "little")
+    assert view[:8] == pattern(1)[:8]
+    assert view[10:] == pattern(1)[10:]
+    empty = memoryview(bytearray(8192))
+    page.set_checksum(empty, 7)
+    assert not any(empty)
