@@ -120,7 +120,7 @@ def test_a_page_can_be_filled_to_the_last_byte() -> None:
     assert add(view, b"b" * 161) == 0
     assert add(view, b"b" * 157) == 2, "24 + 2 * 4 + 8000 + 160 = 8192"
     assert upper(view) == 32
-    assert page.index_tuple_overwrite(view, 1, memoryview(b"c" * 7993), 0, 7993) == 0
+    assert page.index_tuple_overwrite(view, 1, memoryview(b"c" * 8001), 0, 8001) == 0
     view = filled([b"a" * 7992, b"b" * 160])
     assert page.index_tuple_overwrite(view, 1, memoryview(b"c" * 8000), 0, 8000) == 1
     assert (upper(view), contents(view)) == (32, [b"c" * 8000, b"b" * 160])
