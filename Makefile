@@ -33,6 +33,9 @@ test: build
 	cd $(UNBUILT) && $(CURDIR)/$(BIN)/python -m pytest --require-interpreted $(WITHOUT_SERVERS)
 	$(BIN)/python -m pytest --require-compiled
 
+bench: build
+	$(BIN)/python -m tools.bench
+
 lint: build
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

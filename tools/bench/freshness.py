@@ -48,7 +48,7 @@ def run(bench: Bench) -> list[Row]:
         )
     rows = []
     for name, index in (("p50", 49), ("p99", 98)):
-        ours, theirs = (_percentile(values, index) for values in zip(*pairs))
+        ours, theirs = (_percentile(values, index) for values in zip(*pairs, strict=True))
         rows.append(Row(NAME, name, ours, "ms", PEER, theirs, ours / theirs))
     return rows
 

@@ -53,21 +53,26 @@ def cached_pages(bench: Bench) -> Iterator[tuple[tuple[int, int], str, Path]]:
 
 def _run(bench: Bench, name: str, bar: Bar, *, connections: int, depth: int) -> list[Row]:
     programs, seconds = bench.programs, bench.seconds(SECONDS)
-    with bench.step(name), cached_pages(bench) as (server, query, frames):
-        with programs.peer("pages", PAGES) as peer, programs.peer("bare", PAGES) as bare:
-            bare_rates: list[float] = []
+    shares: list[float] = []
+    with (
+        bench.step(name),
+        cached_pages(bench) as (server, query, frames),
+        programs.peer("pages", PAGES) as peer,
+        programs.peer("bare", PAGES) as bare,
+    ):
 
-            def load(target: tuple[int, int], words: str) -> Load:
-                return programs.load(
-                    target, frames, words, seconds=seconds, connections=connections, depth=depth
-                )
+        def load(target: tuple[int, int], words: str) -> Load:
+            return programs.load(
+                target, frames, words, seconds=seconds, connections=connections, depth=depth
+            )
 
-            def load_peer() -> Load:
-                bare_rates.append(load(bare, BARE).pages_per_second)
-                return load(peer, "pages")
+        def load_peer() -> Load:
+            loop = load(bare, BARE)
+            theirs = load(peer, "pages")
+            shares.append(theirs.pages_per_second / loop.pages_per_second)
+            return theirs
 
-            pairs = bench.in_turns(ROUNDS, lambda: load(server, query), load_peer)
-    shares = [theirs.pages_per_second / rate for (_, theirs), rate in zip(pairs, bare_rates)]
+        pairs = bench.in_turns(ROUNDS, lambda: load(server, query), load_peer)
     notes = [describe_cpu(pairs), describe_bare(median(shares))]
     rates = [(ours.pages_per_second, theirs.pages_per_second) for ours, theirs in pairs]
     return [Row.of_pairs(name, "", "pages/s", PEER, rates, bar, notes)]
@@ -84,5 +89,5 @@ def describe_cpu(pairs: list[tuple[Load, Load]]) -> str:
 
 
 def describe_bare(share: float) -> str:
-    enough = "" if share >= BARE_SHARE_MIN else f", which is LESS than the {BARE_SHARE_MIN} it needs"
+    enough = "" if share >= BARE_SHARE_MIN else f", LESS than the {BARE_SHARE_MIN} it needs"
     return f"the C server reaches {share:.2f} of a bare send and receive loop{enough}"

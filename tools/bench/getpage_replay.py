@@ -54,9 +54,7 @@ def run_replay(bench: Bench) -> list[Row]:
             pairs = measure(bench, server, frames)
             notes = [f"{RECORDS} records over an image, {len(lsns)} pages", describe_cpu(pairs)]
             rates = [(ours.pages_per_second, peer.pages_per_second) for ours, peer in pairs]
-            rows.append(
-                Row.of_pairs(REPLAY, place, "pages/s", PEER, rates, REPLAY_BAR, notes)
-            )
+            rows.append(Row.of_pairs(REPLAY, place, "pages/s", PEER, rates, REPLAY_BAR, notes))
             used = median(ours.server_cpu_us for ours, _ in pairs)
             peer = f"what is allowed (Neon's redo child: {PUBLISHED_US} µs, published)"
             rows.append(

@@ -20,51 +20,53 @@ from tools.bench.attached import (
 )
 from tools.bench.bench import MIB, Bench
 from tools.bench.row import Bar, Row
+from tools.page_server import PageServer
+from tools.postgres import Server
 
 NAME = "memory"
 BUDGET_BYTES = 128 * MIB
 ALLOWED_BYTES = 200_000_000
 SECONDS = 20.0
-SCALE = 15
-PAGES = 20_000
+PAGES = 4000
 BAR = Bar(1.0, is_most=True)
 
 
 def run(bench: Bench) -> list[Row]:
     options = ("--set", f"memory_bytes_max={BUDGET_BYTES}", "--set", "flush_seconds_max=5")
-    with bench.step(NAME), primary_of(bench, SCALE, {"synchronous_commit": "off"}) as primary:
-        with attached(bench, primary, *options) as server:
-            begin = insert_lsn(primary)
-            seconds = round(bench.seconds(SECONDS))
-            load = primary.start_pgbench("-n", "-T", str(seconds), "-c", "2")
-            try:
-                relation = relation_of(primary, "pgbench_accounts")
-                lsns = (begin, LATEST_LSN)
-                frames = write_frames(
-                    bench,
-                    [
-                        frame(relation, block, lsns[block % 2], begin)
-                        for block in range(min(PAGES, SCALE * 1600))
-                    ],
-                )
-                bench.programs.load(
-                    address_of(server),
-                    frames,
-                    page_query(server),
-                    seconds=seconds,
-                    connections=4,
-                    depth=8,
-                )
-                load.communicate()
-            finally:
-                load.kill()
-            catch_up(primary, server)
-            pid, _ = address_of(server)
-            peak = _peak_bytes(pid)
-            server.stop()
+    with (
+        bench.step(NAME),
+        primary_of(bench, bench.scale, {"synchronous_commit": "off"}) as primary,
+        attached(bench, primary, *options) as server,
+    ):
+        _load(bench, primary, server)
+        catch_up(primary, server)
+        peak = _peak_bytes(address_of(server)[0])
+        server.stop()
     limit = BUDGET_BYTES + ALLOWED_BYTES
     peer = f"budget of {BUDGET_BYTES // MIB} MiB + 200 MB"
     return [Row(NAME, "", peak / 1e6, "MB", peer, limit / 1e6, peak / limit, BAR)]
+
+
+def _load(bench: Bench, primary: Server, server: PageServer) -> None:
+    """pgbench writes while pages are read, every other one as it was before."""
+    begin = insert_lsn(primary)
+    seconds = round(bench.seconds(SECONDS))
+    writing = primary.start_pgbench("-n", "-T", str(seconds), "-c", "2")
+    try:
+        relation = relation_of(primary, "pgbench_accounts")
+        lsns = (begin, LATEST_LSN)
+        frames = [frame(relation, block, lsns[block % 2], begin) for block in range(PAGES)]
+        bench.programs.load(
+            address_of(server),
+            write_frames(bench, frames),
+            page_query(server),
+            seconds=seconds,
+            connections=4,
+            depth=8,
+        )
+        writing.communicate()
+    finally:
+        writing.kill()
 
 
 def _peak_bytes(pid: int) -> int:

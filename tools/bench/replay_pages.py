@@ -19,6 +19,7 @@ SCALE = 2
 FILL_PERCENT = 80
 ROWS_PER_PAGE = 49  # with that fill
 HAS_IMAGE = 0x10
+FORK = 0x0F  # 0 is the main fork
 BATCH_RECORDS = 4096
 SETTINGS = {"autovacuum": "off"}
 NEVER_FLUSH = ("--set", "flush_seconds_max=3600")
@@ -33,20 +34,22 @@ def replay_pages(
     Every round changes one row of each page. The first change after the base backup's checkpoint is
     an image; then come the records, among them prunes, as the updates fill the pages.
     """
-    with primary_of(bench, SCALE, SETTINGS, fill_percent=FILL_PERCENT) as primary:
-        with attached(bench, primary, *NEVER_FLUSH) as server:
-            relation = relation_of(primary, "pgbench_accounts")
-            start = insert_lsn(primary)
-            for number in range(UPDATES):
-                primary.sql(
-                    "update pgbench_accounts set abalance = abalance + 1 "
-                    f"where aid <= {PAGES * ROWS_PER_PAGE} and aid % {ROWS_PER_PAGE} = {number}"
-                )
-            catch_up(primary, server)
-            lsns = nth_record_lsns(primary, start, relation)
-            if len(lsns) < PAGES // 2:
-                raise ValueError(f"only {len(lsns)} pages have more than {RECORDS} records")
-            yield server, relation, lsns
+    with (
+        primary_of(bench, SCALE, SETTINGS, fill_percent=FILL_PERCENT) as primary,
+        attached(bench, primary, *NEVER_FLUSH) as server,
+    ):
+        relation = relation_of(primary, "pgbench_accounts")
+        start = insert_lsn(primary)
+        for number in range(UPDATES):
+            primary.sql(
+                "update pgbench_accounts set abalance = abalance + 1 "
+                f"where aid <= {PAGES * ROWS_PER_PAGE} and aid % {ROWS_PER_PAGE} = {number}"
+            )
+        catch_up(primary, server)
+        lsns = nth_record_lsns(primary, start, relation)
+        if len(lsns) < PAGES // 2:
+            raise ValueError(f"only {len(lsns)} pages have more than {RECORDS} records")
+        yield server, relation, lsns
 
 
 def nth_record_lsns(primary: Server, start: int, relation: tuple[int, int, int]) -> dict[int, int]:
@@ -94,7 +97,7 @@ def _references(
         if batch.lsn_start[r] < start:
             continue
         for i in range(batch.first_reference[r], batch.first_reference[r + 1]):
-            if (batch.ref_spc[i], batch.ref_db[i], batch.ref_rel[i]) == relation:
-                if batch.ref_flags[i] & 0x0F == 0:  # the main fork
-                    is_image = bool(batch.ref_flags[i] & HAS_IMAGE)
-                    yield batch.ref_block[i], batch.lsn_end[r], is_image
+            named = batch.ref_spc[i], batch.ref_db[i], batch.ref_rel[i]
+            if named == relation and batch.ref_flags[i] & FORK == 0:
+                is_image = bool(batch.ref_flags[i] & HAS_IMAGE)
+                yield batch.ref_block[i], batch.lsn_end[r], is_image

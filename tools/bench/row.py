@@ -1,4 +1,4 @@
-"""A row of the table: one figure of ours, its peer's, their ratio, and the bar that it must reach."""
+"""A row of the table: a figure of ours, its peer's, their ratio, and the bar it must reach."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -76,7 +76,8 @@ class Row:
 
 def write_json(rows: Sequence[Row], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([row.as_json() for row in rows], indent=1, ensure_ascii=False) + "\n")
+    values = [row.as_json() for row in rows]
+    path.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def show_number(value: float | None) -> str:

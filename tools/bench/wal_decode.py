@@ -1,4 +1,4 @@
-"""`wal-decode`: records a second out of WAL in memory, beside pg_waldump --stats on the same WAL."""
+"""`wal-decode`: records a second of WAL in memory, beside pg_waldump --stats on the same WAL."""
 
 import re
 import time
