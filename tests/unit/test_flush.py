@@ -92,6 +92,7 @@ def fails_at(directory: Path, call: int) -> bool:
     except OSError:
         pass
     else:
+        storage.fail_at = -1
         small.let_go()
         return False
     assert small.store.durable_lsn == lsns[0], call
