@@ -25,7 +25,7 @@ cdef uint32_t _old_block(Part part) except? 0xFFFFFFFF nogil
 @cython.locals(page=uint8_t[::1], flags=int, new_block=uint32_t, old_block=uint32_t,
                covers_old=bint, cleared=int)
 cdef int _clear_map_of_new_version(Part part) except -1 nogil
-@cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", pos=int)
+@cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", pos=int, new_block=uint32_t)
 cdef int _end_old_version(Part part, bint hot) except -1 nogil
 @cython.locals(page=uint8_t[::1], source="const uint8_t[::1]", flags=int, n=int, pos=Py_ssize_t,
                prefix=int, suffix=int, end=Py_ssize_t, length=int)

@@ -70,7 +70,7 @@ def clear_map(part, flags_offset, condition, bits):
     heap_tuple.check_lengths(part, flags_offset + 1, 0)
     if coding.u8(part.bytes, part.main + flags_offset) & condition == 0:
         return 0
-    return visibility.clear_bits(part.page, part.block(0), bits)
+    return visibility.clear_bits(part.page, heap_tuple.block_number(part, 0), bits)
 
 
 def _insert(part):
@@ -110,7 +110,7 @@ def _delete(part):
     if flags & DELETE_IS_PARTITION_MOVE:
         heap_tuple.put_ctid(page, pos, 0xFFFFFFFF, 0xFFFD)
     else:
-        heap_tuple.put_ctid(page, pos, part.block(0), n)
+        heap_tuple.put_ctid(page, pos, heap_tuple.block_number(part, 0), n)
     return 1
 
 
@@ -137,17 +137,17 @@ def _update(part, hot):
 
 def _old_block(part):
     if part.has_block(1):
-        return part.block(1)
-    return part.block(0)
+        return heap_tuple.block_number(part, 1)
+    return heap_tuple.block_number(part, 0)
 
 
 def _clear_map_of_new_version(part):
     """The map page of the new tuple's page, which may cover the old one's too (18.6 only)."""
     page = part.page
     flags = coding.u8(part.bytes, part.main + 7)
-    new_block = part.block(0)
+    new_block = heap_tuple.block_number(part, 0)
     old_block = _old_block(part)
-    covers_old = old_block // visibility.HEAP_BLOCKS_PER_PAGE == part.block(2)
+    covers_old = old_block // visibility.HEAP_BLOCKS_PER_PAGE == heap_tuple.block_number(part, 2)
     cleared = 0
     if flags & UPDATE_OLD_ALL_VISIBLE_CLEARED and covers_old:
         cleared |= visibility.clear_bits(page, old_block, visibility.VISIBLE_AND_FROZEN)
@@ -164,7 +164,8 @@ def _end_old_version(part, hot):
     heap_tuple.set_infobits(page, pos, coding.u8(source, part.main + 6))
     coding.put_u32(page, pos + 4, coding.u32(source, part.main))
     heap_tuple.clear_command(page, pos)
-    heap_tuple.put_ctid(page, pos, part.block(0), coding.u16(source, part.main + 12))
+    new_block = heap_tuple.block_number(part, 0)
+    heap_tuple.put_ctid(page, pos, new_block, coding.u16(source, part.main + 12))
     heap_tuple.set_prunable(page, part.xid)
     if coding.u8(source, part.main + 7) & UPDATE_OLD_ALL_VISIBLE_CLEARED:
         heap_tuple.set_all_visible(page, False)
@@ -245,7 +246,7 @@ def _confirm(part):
     heap_tuple.check_lengths(part, 2, 0)
     page = part.page
     n = coding.u16(part.bytes, part.main)
-    heap_tuple.put_ctid(page, heap_tuple.position(page, n), part.block(0), n)
+    heap_tuple.put_ctid(page, heap_tuple.position(page, n), heap_tuple.block_number(part, 0), n)
     return 1
 
 
@@ -259,7 +260,7 @@ def _lock(part):
     heap_tuple.set_infobits(page, pos, coding.u8(source, part.main + 6))
     if _is_only_locked(coding.u16(page, pos + 20)):
         heap_tuple.set_hot_updated(page, pos, False)
-        heap_tuple.put_ctid(page, pos, part.block(0), n)
+        heap_tuple.put_ctid(page, pos, heap_tuple.block_number(part, 0), n)
     coding.put_u32(page, pos + 4, coding.u32(source, part.main))
     heap_tuple.clear_command(page, pos)
     return 1

@@ -36,7 +36,7 @@ cdef int _prune_15(Part part) except -1 nogil
 cdef int _vacuum_15(Part part) except -1 nogil
 @cython.locals(source="const uint8_t[::1]", count=int, pos=Py_ssize_t)
 cdef int _freeze_page_15(Part part) except -1 nogil
-@cython.locals(page=uint8_t[::1])
+@cython.locals(page=uint8_t[::1], heap_block=uint32_t)
 cdef int _visible(Part part) except -1 nogil
 @cython.locals(source="const uint8_t[::1]", flags=int, count=int, initialise=bint,
                offset=Py_ssize_t, i=int, n=int)

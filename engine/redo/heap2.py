@@ -220,7 +220,8 @@ def _visible(part):
     heap_tuple.check_lengths(part, 5, 0)
     page = part.page
     if part.block_id == 0:
-        return visibility.set_bits(page, part.block(1), coding.u8(part.bytes, part.main + 4))
+        heap_block = heap_tuple.block_number(part, 1)
+        return visibility.set_bits(page, heap_block, coding.u8(part.bytes, part.main + 4))
     if part.block_id != 1:
         raise ValueError("heap2 record of a kind that does not change this block")
     if layout.is_new(page):

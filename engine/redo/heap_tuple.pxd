@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from engine.redo.part cimport Part
 from formats cimport coding
@@ -10,6 +10,8 @@ cdef int XMAX_KEY_SHARE_LOCK, COMBO_COMMAND, XMAX_EXCLUSIVE_LOCK, XMAX_LOCK_ONLY
 cdef int XMAX_IS_MULTIXACT, XMAX_AND_MOVED, ALL_VISIBLE
 
 cdef int check_lengths(Part part, Py_ssize_t main_length, Py_ssize_t data_length) except -1 nogil
+@cython.locals(number=int64_t)
+cdef int64_t block_number(Part part, int block_id) except -1 nogil
 cdef int position(const uint8_t[::1] page, int n) except -1 nogil
 cdef int put_ctid(uint8_t[::1] view, int tuple_pos, uint32_t block, int n) except -1 nogil
 @cython.locals(infomask=int, infomask2=int)

@@ -40,6 +40,14 @@ def check_lengths(part, main_length, data_length):
     return 0
 
 
+def block_number(part, block_id):
+    """The number of a block that the record must reference."""
+    number = part.block(block_id)
+    if number < 0:
+        raise ValueError("heap record without a block that its kind references")
+    return number
+
+
 def position(page, n):
     """Where the tuple of line pointer `n` starts in the page."""
     if layout.item_flags(page, n) != 1:
@@ -117,7 +125,7 @@ def start(part, header_pos, xmax, n):
     coding.put_u32(tuple_, 0, part.xid)
     coding.put_u32(tuple_, 4, xmax)
     coding.put_u32(tuple_, 8, 0)
-    put_ctid(tuple_, 0, part.block(0), n)
+    put_ctid(tuple_, 0, block_number(part, 0), n)
     coding.put_u16(tuple_, 18, coding.u16(source, header_pos))
     coding.put_u16(tuple_, 20, coding.u16(source, header_pos + 2) & ~COMBO_COMMAND)
     return coding.put_u8(tuple_, 22, coding.u8(source, header_pos + 4))

@@ -339,3 +339,10 @@ def test_a_block_that_the_kind_does_not_change_is_refused(opcode: int, block_id:
     blocks = {0: 5, block_id: 0}
     with pytest.raises(ValueError, match="does not change this block|cannot have"):
         heap.redo(make_part(heap_page(Row()), opcode, bytes(14), b"", blocks, block_id))
+
+
+@pytest.mark.parametrize(("opcode", "block_id"), [(DELETE, 0), (CONFIRM, 0), (INSERT, 1)])
+def test_a_record_without_the_reference_it_needs_is_refused(opcode: int, block_id: int) -> None:
+    main = struct.pack("<HBBHBB", 1, 1, 0, 1, 1, 1)
+    with pytest.raises(ValueError, match="without a block"):
+        heap.redo(make_part(heap_page(Row()), opcode, main, b"", {1: 0}, block_id))
