@@ -7,7 +7,6 @@ in play as well. Reads of any LSN come at any time, so that the page cache has s
 """
 
 import copy
-import struct
 from dataclasses import dataclass, field
 
 import pytest
@@ -16,8 +15,8 @@ from hypothesis import strategies as st
 
 from engine import index_rebuild, version_store
 from formats import page as pages
-from tests.fixtures.small_store import SmallStore, create, drop, image, mark_of, truncate
-from tests.fixtures.wal_builder import Record, Reference
+from tests.fixtures.small_store import SmallStore, create, drop, image, insert, mark_of, truncate
+from tests.fixtures.wal_builder import Record
 
 RELATIONS = [(1663, 5, 16384), (1663, 5, 16385)]
 BLOCKS = [0, 1, 2, 16383, 16384, 131071, 131072, 131075]
@@ -62,14 +61,6 @@ class Model:
         found.content[block] = content
 
 
-def insert(relation, block: int, offset: int, text: bytes, init: bool) -> Record:
-    """HEAP INSERT without an image."""
-    main = struct.pack("<HB", offset, 0)
-    data = struct.pack("<HHB", 1, 0x0800, 24) + b"\0" + text
-    info = 0x80 if init else 0
-    return Record(10, info, 700, main, [Reference(0, relation, block, data=data, will_init=init)])
-
-
 def commit(xid: int, status: int) -> Record:
     return Record(1, 0x00 if status == 1 else 0x20, xid, bytes(8))
 
@@ -102,7 +93,7 @@ def apply(small: SmallStore, model: Model, op: tuple) -> None:
         init = kind == "init" or old is None or len(old.tuples) >= TUPLES_MAX
         tuples = [] if init else old.tuples
         text = number.to_bytes(8, "little")
-        small.add(insert(relation, block, len(tuples) + 1, text, init))
+        small.add(insert(block, len(tuples) + 1, text, relation, init=init))
         model.change(relation, block, Content(0 if init else old.mark, [*tuples, text]))
     model.note(small.wal.placed[-1][1])
 

@@ -8,7 +8,7 @@ from engine import index_rebuild
 from formats import page as pages
 from formats.chunk import ChunkKey, ChunkKind
 from formats.chunk import relation as relation_key
-from tests.fixtures.small_store import REL, SmallStore, create, heap_page, image, truncate
+from tests.fixtures.small_store import REL, SmallStore, create, heap_page, image, insert, truncate
 from tests.fixtures.wal_builder import MIB, PAGE, Record, Reference, WalBuilder
 
 MAIN = relation_key(*REL, 0)
@@ -17,13 +17,6 @@ MAIN = relation_key(*REL, 0)
 @pytest.fixture(autouse=True)
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: None)
-
-
-def insert(block: int, offset: int, text: bytes = b"text", init: bool = False) -> Record:
-    main = struct.pack("<HB", offset, 0)
-    data = struct.pack("<HHB", 1, 0x0800, 24) + b"\0" + text
-    info = 0x80 if init else 0
-    return Record(10, info, 700, main, [Reference(0, REL, block, data=data, will_init=init)])
 
 
 def ends_of(*records: Record) -> list[int]:

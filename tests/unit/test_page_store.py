@@ -1,0 +1,153 @@
+"""Readers beside ingest, freezes, flushes and images of hot pages: no wrong page, ever."""
+
+import random
+import threading
+import time
+
+import pytest
+
+from engine import index_rebuild, version_store
+from formats import page as pages
+from server.background import Background
+from tests.fixtures.small_store import (
+    REL,
+    SmallStore,
+    create,
+    drop,
+    image,
+    insert,
+    mark_of,
+    truncate,
+)
+
+SECONDS = 3.0
+BLOCKS = 24
+READERS = 3
+OTHER = (1663, 5, 16385)
+
+
+@pytest.fixture(autouse=True)
+def settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: None)
+    monkeypatch.setattr(version_store, "HOT_RECORDS", 6)
+
+
+class History:
+    """What is right at each LSN, as the writer made it: (lsn, sizes, pages)."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[int, dict, dict]] = []
+
+    def note(self, lsn: int, sizes: dict, content: dict) -> None:
+        self.entries.append((lsn, dict(sizes), dict(content)))
+
+
+def write(small: SmallStore, history: History, until: float) -> None:
+    random_ = random.Random(5)
+    sizes: dict = {}
+    content: dict = {}  # (relation, block) -> (mark, tuples)
+    number = 0
+    while time.monotonic() < until:
+        for _ in range(20):
+            number += 1
+            relation, block = random_.choice([REL, OTHER]), random_.randrange(BLOCKS)
+            action = random_.random()
+            known = content.get((relation, block))
+            if action < 0.01 and relation in sizes:
+                small.add(drop(relation))
+                del sizes[relation]
+                content = {key: page for key, page in content.items() if key[0] != relation}
+            elif action < 0.03 and relation in sizes:
+                small.add(truncate(block, relation))
+                sizes[relation] = min(sizes[relation], block)
+                content = {
+                    key: page
+                    for key, page in content.items()
+                    if key[0] != relation or key[1] < block
+                }
+            elif action < 0.1 or known is None or known[1] >= 20:
+                small.add(create(relation), image(block, number, relation))
+                content[relation, block] = (number, 0)
+                sizes[relation] = max(sizes.get(relation, 0), block + 1)
+            else:
+                text = number.to_bytes(8, "little")
+                small.add(insert(block, known[1] + 1, text, relation))
+                content[relation, block] = (number, known[1] + 1)
+            history.note(small.wal.placed[-1][1], sizes, content)
+        small.receive()
+        small.store.notify_wal()
+        time.sleep(0.001)
+
+
+def check(small: SmallStore, entry: tuple[int, dict, dict], relation, block: int) -> None:
+    lsn, sizes, content = entry
+    if block >= sizes.get(relation, 0):
+        with pytest.raises(LookupError, match="no main fork|past its end"):
+            small.page(block, lsn, relation)
+        return
+    page = small.page(block, lsn, relation)
+    if (relation, block) not in content:
+        assert page == bytes(8192)
+        return
+    mark, tuples = content[relation, block]
+    view = memoryview(bytearray(page))
+    assert pages.max_offset(view) == tuples
+    if tuples:
+        at = pages.item_offset(view, tuples) + 24
+        assert int.from_bytes(page[at : at + 8], "little") == mark
+    else:
+        assert mark_of(page) == mark
+
+
+def read(small: SmallStore, history: History, stop: threading.Event, seed: int) -> int:
+    random_ = random.Random(seed)
+    count = 0
+    while not stop.is_set():
+        ready = small.store.ready_lsn
+        known = history.entries[-2000:]
+        if not known or known[0][0] > ready:
+            continue
+        newest = max(i for i, entry in enumerate(known) if entry[0] <= ready)
+        place = newest if random_.random() < 0.6 else random_.randrange(newest + 1)
+        check(small, known[place], random_.choice([REL, OTHER]), random_.randrange(BLOCKS))
+        count += 1
+    return count
+
+
+def test_readers_beside_everything_else(tmp_path):
+    small = SmallStore(tmp_path, memory_bytes=3 << 20)
+    history = History()
+    background = Background(small.store, 0.02)
+    background.start()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+    counts: list[int] = []
+
+    def reader(seed: int) -> None:
+        try:
+            counts.append(read(small, history, stop, seed))
+        except BaseException as error:  # raised again below
+            failures.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=reader, args=(seed,)) for seed in range(READERS)]
+    for thread in threads:
+        thread.start()
+    write(small, history, time.monotonic() + SECONDS)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+    assert len(counts) == READERS and min(counts) > 100
+    end = history.entries[-1][0]
+    assert small.store.wait_for(end, 30)
+    background.stop()
+    assert background.ingest.error is None and background.flush.error is None
+    assert small.store.manifest.state.durable_lsn > small.wal.start
+    small.reopen()
+    for entry in random.Random(3).sample(history.entries, 100):
+        for relation in (REL, OTHER):
+            for block in range(BLOCKS):
+                check(small, entry, relation, block)
+    small.let_go()
