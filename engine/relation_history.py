@@ -78,15 +78,16 @@ class RelationHistory:
         """(chunk key, blocks) of every root of a kind that exists at an LSN."""
         table = self.table
         with self.lock:
+            kinds, root = table.kind, table.root  # each look at a kernel's column makes a view
             roots = [
                 number
                 for number in range(table.count)
-                if table.kind[number] == kind and table.root[number] == number
+                if kinds[number] == kind and root[number] == number
             ]
-        for root in roots:
-            exists, blocks = self.state(root, lsn)
+        for number in roots:
+            exists, blocks = self.state(number, lsn)
             if exists:
-                yield table.key(root), blocks
+                yield table.key(number), blocks
 
     def missing_relation(self, spc: int, db: int, rel: int, fork: int, lsn: int) -> RequestError:
         """The error for a relation that does not exist at an LSN."""
