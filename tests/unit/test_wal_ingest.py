@@ -214,3 +214,27 @@ def test_a_copied_database_waits_for_the_journal(tmp_path):
     journal.flushed_lsn = synced
     thread.join(20)
     assert small.mark(0, copied, (1663, 9, REL[2])) == 10
+
+
+def test_a_kill_between_a_copy_and_its_flush(tmp_path):
+    """The copied layers are there, nothing else says so; the record is ingested again."""
+    small = SmallStore(tmp_path, [(relation_key(*REL, 0), [heap_page(1), heap_page(2)])])
+    target = (1663, 9, REL[2])
+    start = small.put(image(0, 10))
+    copied = small.put(copy_database(5, 9))
+    changed = small.put(image(1, 21, target), image(0, 11))
+    for _ in range(3):
+        small.reopen()
+        assert not small.store.exists(*target, 0, start)
+        assert [small.mark(block, copied, target) for block in (0, 1)] == [10, 2]
+        assert [small.mark(block, changed, target) for block in (0, 1)] == [10, 21]
+        assert small.mark(0, changed) == 11
+    small.flush()
+    gone = small.put(Record(4, 0x20, main=struct.pack("<IiI", 9, 1, 1663)))
+    again = small.put(copy_database(5, 9))
+    for _ in range(2):
+        assert not small.store.exists(*target, 0, gone)
+        assert [small.mark(block, again, target) for block in (0, 1)] == [11, 2]
+        assert [small.mark(block, changed, target) for block in (0, 1)] == [10, 21]
+        small.flush()
+        small.reopen()
