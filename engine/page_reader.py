@@ -140,7 +140,9 @@ class PageReader:
         self.lsn_from[i] = floor
         self.has_base[i] = 0
         self.is_relation[i] = self.chunks.kind[chunk] == 1
-        self.relation_block[i] = block + (self.chunks.seg[chunk] << 17)
+        self.relation_block[i] = block
+        if self.is_relation[i]:
+            self.relation_block[i] += self.chunks.seg[chunk] << 17
         self.lsn[i] = lsn
         self.out_pos[i] = out_pos
         self.oldest[i] = 0
