@@ -135,6 +135,29 @@ def test_names() -> None:
                 assert "manager" not in node.name.lower(), f"{path}:{node.lineno}: {node.name}"
 
 
+@pytest.mark.parametrize("path", [path for path in TEXTS if path.suffix == ".md"], ids=str)
+def test_files_that_a_document_names_exist(path: Path) -> None:
+    """`engine/journal.py`, or `journal.py` where the folder is clear, or `unit/test_redo_*.py`."""
+    ours = [Path("/", file) for file in (*TEXTS, *files_of(LAYERS, ".sql"))]
+    for name in re.findall(r"`([\w./*-]+\.(?:py|pxd|md|toml|sql))`", text_of(path)):
+        known = any(file.match(f"**/{name}") for file in ours) or name.endswith("pageserver.toml")
+        assert known, f"{path} names {name}"
+
+
+def test_every_dependency_has_its_reason() -> None:
+    tables = project()
+    required = [
+        *tables["project"]["dependencies"],
+        *tables["build-system"]["requires"],
+        *tables["project"]["optional-dependencies"]["dev"],
+    ]
+    names = [re.split(r"[\[=>]", requirement)[0] for requirement in required]
+    reasons = re.findall(
+        r"^\| ([\w-]+) \| (?!Why)", text_of(Path("docs/dependencies.md")), re.MULTILINE
+    )
+    assert sorted(reasons) == sorted(names)
+
+
 # Kernels ------------------------------------------------------------------------------------------
 
 
