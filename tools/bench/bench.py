@@ -34,11 +34,11 @@ class Bench:
     def wals(self) -> list[GeneratedWal]:
         """pgbench's WAL, with rare and with frequent full-page images; made when first needed."""
         with self.step("WAL of pgbench, with rare and with frequent full-page images"):
-            return generate(self.workspace, self.seconds(12.0), self.scale)
+            return generate(self.workspace, self.seconds(20.0), self.scale)
 
     @property
     def scale(self) -> int:
-        return 3 if self.quick else 15
+        return 3 if self.quick else 10
 
     def seconds(self, full: float) -> float:
         return full / 4 if self.quick else full
