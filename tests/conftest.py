@@ -11,8 +11,17 @@ from tests.fixtures import kernel_modes, postgres_servers
 from tests.fixtures.kernel_modes import Mode
 from tests.fixtures.page_servers import page_server
 from tests.fixtures.postgres_servers import postgres, postgres_templates, workspace
+from tests.fixtures.receiving import receiving
+from tests.fixtures.running_service import running
 
-__all__ = ["page_server", "postgres", "postgres_templates", "workspace"]
+__all__ = [
+    "page_server",
+    "postgres",
+    "postgres_templates",
+    "receiving",
+    "running",
+    "workspace",
+]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -24,6 +24,10 @@ def twice(number):
     return 2 * number
 """
 DECLARATION = "cpdef int twice(int number)\n"
+NO_FIXTURES = """# no servers are needed here
+page_server = postgres = postgres_templates = receiving = running = workspace = None
+def report_lines(): return []
+"""
 BROKEN = "cpdef int twice(NoSuchType number)\n"
 
 
@@ -41,9 +45,8 @@ def tree(tmp_path: Path) -> Path:
     fixtures.mkdir(parents=True)
     shutil.copy(ROOT / "tests/fixtures/kernel_modes.py", fixtures)
     shutil.copy(ROOT / "tests/conftest.py", tmp_path / "tests")
-    for name in ("page_servers", "postgres_servers"):  # no servers are needed here
-        names = "page_server = postgres = postgres_templates = workspace = None"
-        (fixtures / f"{name}.py").write_text(f"{names}\ndef report_lines(): return []\n")
+    for name in ("page_servers", "postgres_servers", "receiving", "running_service"):
+        (fixtures / f"{name}.py").write_text(NO_FIXTURES)
     (tmp_path / "tests/test_one.py").write_text(
         "from formats import small\ndef test_one(): assert small.twice(2) == 4\n"
     )
