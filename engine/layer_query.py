@@ -96,8 +96,11 @@ class LayerQuery:
 
     def wants_of(self, i, lsn_start, lsn_end):
         """Whether request i is open and can want versions of an LSN range, half-open."""
-        return not self.complete[i] and lsn_start <= self.lsn_max[i] \
+        return (
+            not self.complete[i]
+            and lsn_start <= self.lsn_max[i]
             and lsn_end > self.lsn_floor[i] + 1
+        )
 
     def block_of(self, i):
         return self.block[i]
@@ -121,10 +124,12 @@ class LayerQuery:
         while i < self.count:
             if not self.complete[i]:
                 row = directory.find(self.keys, 18 * i, self.block[i] >> 14)
-                if row >= 0 \
-                        and self.wants_of(i, directory.lsn_start(row), directory.lsn_end(row)) \
-                        and directory.block_start(row) <= self.block[i] \
-                        and directory.block_end(row) > self.block[i]:
+                if (
+                    row >= 0
+                    and self.wants_of(i, directory.lsn_start(row), directory.lsn_end(row))
+                    and directory.block_start(row) <= self.block[i]
+                    and directory.block_end(row) > self.block[i]
+                ):
                     self.layer[i] = directory.number(row)
                     self.first[i] = directory.frame_start(row)
                     self.end[i] = directory.frame_end(row)
@@ -150,8 +155,9 @@ class LayerQuery:
         hit = 0
         while hit < self.hit_count:
             i = self.hits[hit]
-            last = table.last_frame(self.first[i], self.end[i], self.layer[i], self.block[i],
-                                    self.lsn_max[i])
+            last = table.last_frame(
+                self.first[i], self.end[i], self.layer[i], self.block[i], self.lsn_max[i]
+            )
             if last >= 0:
                 self.frame[i] = last
                 self.hits[kept] = i

@@ -72,7 +72,7 @@ cpdef Py_ssize_t version_start(const uint8_t[::1] raw, Py_ssize_t slot) except -
 @cython.locals(count=Py_ssize_t)
 cpdef Py_ssize_t version_end(const uint8_t[::1] raw, Py_ssize_t slot) except -1 nogil
 @cython.locals(count=Py_ssize_t, slot=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t,
-               layer=uint32_t)
+               layer=uint32_t, block=uint32_t, kind=uint32_t)
 cdef Py_ssize_t _check(const uint8_t[::1] raw, uint32_t frame,
                        LayerColumns layers) except -1 nogil
 cpdef Py_ssize_t check(const uint8_t[::1] raw, uint32_t frame, LayerColumns layers) except -1

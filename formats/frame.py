@@ -26,6 +26,8 @@ LSN_MAX = (1 << 64) - 1
 class LayerColumns:
     """What the layer directory says, one row per (chunk, stripe) in order of writing."""
 
+    fuzzy: memoryview  # as the other columns, made by `_grow`
+
     def __init__(self):
         self.count = 0
         self.capacity = 0
@@ -33,10 +35,18 @@ class LayerColumns:
 
     def _grow(self):
         capacity = 2 * self.capacity + 1024
-        for name, code, size in (("chunk", "I", 4), ("stripe", "I", 4), ("lsn_start", "Q", 8),
-                                 ("lsn_end", "Q", 8), ("frame_start", "I", 4),
-                                 ("frame_end", "I", 4), ("block_start", "I", 4),
-                                 ("block_end", "I", 4), ("versions", "I", 4), ("fuzzy", "B", 1)):
+        for name, code, size in (
+            ("chunk", "I", 4),
+            ("stripe", "I", 4),
+            ("lsn_start", "Q", 8),
+            ("lsn_end", "Q", 8),
+            ("frame_start", "I", 4),
+            ("frame_end", "I", 4),
+            ("block_start", "I", 4),
+            ("block_end", "I", 4),
+            ("versions", "I", 4),
+            ("fuzzy", "B", 1),
+        ):
             column = memoryview(bytearray(size * capacity)).cast(code)
             if self.count:
                 column[: self.count] = getattr(self, name)[: self.count]
@@ -69,7 +79,8 @@ class LayerColumns:
             self.last_lsn = lsn
             return row
         if block + 1 < self.block_end[row] or (
-                block + 1 == self.block_end[row] and lsn <= self.last_lsn):
+            block + 1 == self.block_end[row] and lsn <= self.last_lsn
+        ):
             raise ValueError("versions of a layer are not in order of block and LSN")
         self.lsn_start[row] = min(self.lsn_start[row], lsn)
         self.lsn_end[row] = max(self.lsn_end[row], lsn + 1)
@@ -113,8 +124,11 @@ class FrameEncoder:
             return False
         this = self.order[i]
         that = self.order[i + 1]
-        return self.lsn[this] == self.lsn[that] and self.block[this] == self.block[that] \
+        return (
+            self.lsn[this] == self.lsn[that]
+            and self.block[this] == self.block[that]
             and self.chunk[this] == self.chunk[that]
+        )
 
     def _choose(self):
         """How far the next frame goes in `order`; sets count and length."""
@@ -156,9 +170,15 @@ class FrameEncoder:
                 length = self.payload_length[version]
                 coding.copy(out, payload + used, self.data, self.offset[version], length)
                 used += length
-                self._put(slot, self.chunk_base + self.chunk[version], self.block[version],
-                          self.lsn[version], used, frame,
-                          coding.u8(self.data, self.offset[version]))
+                self._put(
+                    slot,
+                    self.chunk_base + self.chunk[version],
+                    self.block[version],
+                    self.lsn[version],
+                    used,
+                    frame,
+                    coding.u8(self.data, self.offset[version]),
+                )
                 slot += 1
             i += 1
         self.position = end
@@ -193,8 +213,13 @@ class FrameEncoder:
             coding.put_u16(out, payload + used + 2, hole)
             coding.put_u16(out, payload + used + 4, hole_length)
             coding.copy(out, payload + used + 6, data, pos, hole)
-            coding.copy(out, payload + used + 6 + hole, data, pos + hole + hole_length,
-                        8192 - hole - hole_length)
+            coding.copy(
+                out,
+                payload + used + 6 + hole,
+                data,
+                pos + hole + hole_length,
+                8192 - hole - hole_length,
+            )
             used += 6 + 8192 - hole_length
             self._put(slot, chunk, block + slot, lsn, used, frame, kind)
             slot += 1
@@ -278,8 +303,10 @@ def last_version(raw, layer, block, lsn):
 def is_of_block(raw, slot, layer, block):
     """Whether the version in `slot` belongs to that block of that layer."""
     count = coding.u32(raw, 0)
-    return coding.u32(raw, 4 + 4 * slot) == layer and \
-        coding.u32(raw, 4 + 4 * count + 4 * slot) == block
+    return (
+        coding.u32(raw, 4 + 4 * slot) == layer
+        and coding.u32(raw, 4 + 4 * count + 4 * slot) == block
+    )
 
 
 def slots_of_layer(raw, layer):
@@ -334,8 +361,9 @@ def _check(raw, frame, layers):
         if end <= start or end > len(raw):
             raise ValueError("payload ends of a frame are not in order")
         layer = coding.u32(raw, 4 + 4 * slot)
-        if layers.note(layer, version_block(raw, slot), version_lsn(raw, slot), frame,
-                       coding.u8(raw, start)) != layer:
+        block = version_block(raw, slot)
+        kind = coding.u8(raw, start)
+        if layers.note(layer, block, version_lsn(raw, slot), frame, kind) != layer:
             raise ValueError("layer numbers of a frame are not those of its versions")
         start = end
         slot += 1

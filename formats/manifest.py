@@ -92,8 +92,7 @@ class TimelineSwitch:
 
 Record = Identity | Opened | FileAdded | FileRemoved | Progress | TimelineSwitch
 _RECORDS: dict[str, type[Record]] = {
-    kind.tag: kind
-    for kind in (Identity, Opened, FileAdded, FileRemoved, Progress, TimelineSwitch)
+    kind.tag: kind for kind in (Identity, Opened, FileAdded, FileRemoved, Progress, TimelineSwitch)
 }
 
 

@@ -26,6 +26,8 @@ cdef class RecordColumns:
     cdef readonly uint16_t[::1] ref_hole_offset, ref_hole_length
 
 
+cdef int _header(RecordColumns columns, Py_ssize_t record, Py_ssize_t pos,
+                 Py_ssize_t length) except -1 nogil
 @cython.locals(record=Py_ssize_t, end=Py_ssize_t, reference=Py_ssize_t, main_length=Py_ssize_t,
                fragments=Py_ssize_t, fragment=uint32_t, size=Py_ssize_t, stored=uint32_t,
                computed=uint32_t, fault=int)

@@ -133,6 +133,17 @@ def describe(fault: int, about: int, found: int) -> tuple[str, str, str]:
     return what, expected, str(found)
 
 
+def _header(columns, record, pos, length):
+    """What a record's header says, into the columns."""
+    columns.record_pos[record] = pos
+    columns.record_length[record] = length
+    columns.xid[record] = coding.u32(columns.data, pos + 4)
+    columns.info[record] = coding.u8(columns.data, pos + 16)
+    columns.rmgr[record] = coding.u8(columns.data, pos + 17)
+    columns.origin[record] = 0
+    return 0
+
+
 def parse(columns, pos, length, version):
     """Append the record of `length` bytes at `pos` in columns.data to the columns.
 
@@ -151,12 +162,7 @@ def parse(columns, pos, length, version):
     if stored != computed:
         return -_fault(columns, computed, CHECKSUM, stored)
     end = pos + length
-    columns.record_pos[record] = pos
-    columns.record_length[record] = length
-    columns.xid[record] = coding.u32(columns.data, pos + 4)
-    columns.info[record] = coding.u8(columns.data, pos + 16)
-    columns.rmgr[record] = coding.u8(columns.data, pos + 17)
-    columns.origin[record] = 0
+    _header(columns, record, pos, length)
     columns.first_reference[record] = reference
     main_length = 0
     fragments = 0  # bytes that the fragment headers so far announce
