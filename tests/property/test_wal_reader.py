@@ -24,6 +24,8 @@ from formats.errors import CorruptionError
 from tests.fixtures.wal_builder import (
     MIB,
     PAGE,
+    SWITCH,
+    XLOG,
     Image,
     Record,
     Reference,
@@ -148,7 +150,10 @@ def test_reading_may_start_at_any_record_and_at_any_segment(wal, data):
     reader = WalReader(start, MIB, version=18)
     reader.feed(start, whole[start - wal.start :])
     assert drain(reader, batch, 100) == wal.placed[n:]
-    if wal.lsn > 2 * MIB:
+    across = [record for start, end, record in wal.placed if start < 2 * MIB < end]
+    # A switch whose last 16 bytes begin a segment: nobody can tell from them why zeros follow.
+    is_switch = [(record.rmgr, record.info) for record in across] == [(XLOG, SWITCH)]
+    if wal.lsn > 2 * MIB and not is_switch:
         reader = WalReader(2 * MIB, MIB)
         reader.feed(2 * MIB, whole[2 * MIB - wal.start :])
         assert drain(reader, batch, 100) == [row for row in wal.placed if row[0] >= 2 * MIB]

@@ -51,7 +51,7 @@ class Script:
 
     def run(self, *messages: bytes | Callable[[], None] | None) -> None:
         self.source.messages = list(messages)
-        stream = WalStream(self.source, self.store, SYSTEM_IDENTIFIER, "slot")  # type: ignore[arg-type]
+        stream = WalStream(self.source, self.store, SYSTEM_IDENTIFIER, "slot")
         stream.run(_nothing)
 
     @property
@@ -180,7 +180,7 @@ def test_a_journal_that_is_gone_begins_at_the_durable_lsn(
     source.identity = SourceIdentity(SYSTEM_IDENTIFIER, 3, 0)
     ends = [lsn.show(START + end) for end in (200_000, 300_000)]
     source.histories[3] = f"1\t{ends[0]}\tx\n2\t{ends[1]}\tx\n".encode()
-    WalStream(source, store, SYSTEM_IDENTIFIER, "slot").run(_nothing)  # type: ignore[arg-type]
+    WalStream(source, store, SYSTEM_IDENTIFIER, "slot").run(_nothing)
     assert source.started == [("slot", START, timeline)]
 
 
