@@ -31,7 +31,8 @@ cdef extern from *:
     static inline uint64_t reduce(uint64_t product) { return reduce_onto(0, product); }
     static inline uint64_t multiply(uint64_t a, uint64_t b)
     { __asm__(".arch_extension crypto\\n fmov d0, %x0\\n fmov d1, %x1\\n"
-              " pmull v0.1q, v0.1d, v1.1d\\n fmov %x0, d0" : "+r"(a) : "r"(b) : "v0", "v1"); return a; }
+              " pmull v0.1q, v0.1d, v1.1d\\n fmov %x0, d0"
+              : "+r"(a) : "r"(b) : "v0", "v1"); return a; }
     #else
     static int has_instructions(void) { return 0; }
     static inline uint64_t step_u64(uint64_t crc, const char *data, long i)
