@@ -10,7 +10,9 @@ in a bundle of their own, the images have gaps there.
 from collections.abc import Callable
 
 from engine.bundle_writer import BundleInfo, BundleWriter, Version, run_of
+from engine.cluster_records import ClusterRecords
 from engine.errors import RequestError
+from engine.ingest import Ingest
 from engine.version_store import PAGE_BYTES, VersionStore
 from formats import version
 from formats.chunk import SEGMENT_BLOCKS, ChunkKey, ChunkKind
@@ -111,3 +113,17 @@ class DatabaseCopy:
             if (chunk.spc, chunk.db) == source:
                 found.append((chunk.rel, self._versions.read_file(chunk, self._lsn)))
         return found
+
+    def begin(
+        self,
+        target: tuple[int, int],
+        files: list[tuple[int, bytes]],
+        ingest: Ingest,
+        cluster: ClusterRecords,
+    ) -> None:
+        """The histories of what is in the new database; called with the store's lock."""
+        for key, blocks in self.sizes:
+            root = self._versions.table.intern(*key)
+            ingest.cut(root, 1, blocks, 0, self._lsn, self._lsn - 1)
+        for code, content in files:
+            cluster.put_file(*target, code, content, self._lsn)

@@ -5,11 +5,17 @@ leaves is a file that the manifest does not name (removed at start), or a manife
 index (which is caught up at start).
 """
 
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.bundle_writer import BundleInfo, BundleWriter
+from engine.errors import IngestStopped
+from engine.journal import Journal
 from engine.memtable import Memtable
+from formats.manifest import FileAdded
+
+FLUSHED_POLL_SECONDS = 0.01
 
 
 class MemtableRun(NamedTuple):
@@ -60,3 +66,22 @@ def write_bundle(writer: BundleWriter, run: MemtableRun) -> BundleInfo:
     except BaseException:
         writer.abort()
         raise
+
+
+def wait_until_flushed(journal: Journal, lsn: int) -> None:
+    """Until the journal's fsync has passed `lsn`: layers never hold what it may still lose.
+
+    Raises IngestStopped when the journal has failed.
+    """
+    while journal.flushed_lsn < lsn:
+        if journal.has_failed:
+            raise IngestStopped("the journal has failed")
+        time.sleep(FLUSHED_POLL_SECONDS)
+
+
+def file_added(info: BundleInfo) -> FileAdded:
+    """The manifest's record of a finished bundle."""
+    footer = info.footer
+    return FileAdded(
+        info.name.text, info.bytes_total, footer.lsn_start, footer.lsn_end, info.footer_crc
+    )

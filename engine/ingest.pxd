@@ -15,7 +15,7 @@ cdef class Ingest:
     cdef public object decompress
     cdef public dict cuts
     cdef public uint8_t[::1] image
-    cdef public uint64_t lsn_floor, records, references, images, unreadable
+    cdef public uint64_t records, images, unreadable
     cdef public int reason
     cdef public uint32_t xinfo
     cdef public Py_ssize_t sub_pos, sub_count
@@ -30,7 +30,7 @@ cdef class Ingest:
     cdef bint _fits(self, RecordBatch batch, Py_ssize_t i) except -1 nogil
     @cython.locals(pages=Py_ssize_t, previous=uint32_t, page=uint32_t, k=Py_ssize_t)
     cdef Py_ssize_t _status_pages(self, RecordBatch batch, Py_ssize_t i) except -1 nogil
-    @cython.locals(r=Py_ssize_t, last=Py_ssize_t)
+    @cython.locals(r=Py_ssize_t)
     cdef int _references(self, RecordBatch batch, Py_ssize_t i, uint64_t lsn) except -1 nogil
     @cython.locals(fork=uint32_t, chunk=int64_t, block=uint32_t, rmgr=int, pos=Py_ssize_t)
     cdef int _reference(self, RecordBatch batch, Py_ssize_t i, Py_ssize_t r,

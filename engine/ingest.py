@@ -10,9 +10,7 @@ For each block that a record references:
 and the relation grows if the block lies past its end. Beside that, heap records clear visibility
 map bits that they do not always name, and commits and aborts set transaction status. Records that
 create, truncate, drop or copy files, and the few others that need Python, are handed back by
-`run` to engine/cluster_records.py.
-
-Nothing of a record is put into the memtable unless all of it fits.
+`run` to engine/cluster_records.py. A record is taken only if all of it fits into the memtable.
 """
 
 import cython
@@ -24,8 +22,7 @@ DONE = 0
 MEMTABLE_FULL = 1
 NEEDS_PYTHON = 2
 
-HEAP_BLOCKS_PER_MAP_PAGE = 32672  # (8192 - 24) * 4: two bits a block (visibilitymap.c)
-TRANSACTIONS_PER_PAGE = 32768  # two bits each (clog.c)
+# In the code: 32672 heap blocks a map page (visibilitymap.c), 32768 transactions a page (clog.c).
 
 
 class Ingest:
@@ -37,9 +34,7 @@ class Ingest:
         self.memtable = None
         self.image = memoryview(bytearray(8192))
         self.hint_bits_logged = True
-        self.lsn_floor = 0
         self.records = 0
-        self.references = 0
         self.images = 0
         self.unreadable = 0
 
@@ -61,13 +56,12 @@ class Ingest:
                 self.reason = 1
                 return i
             lsn = batch.lsn_end[i]
-            if lsn > self.lsn_floor:
-                self._references(batch, i, lsn)
-                if self._effects(batch, i, lsn):
-                    self.reason = 2
-                    return i
-                self.memtable.lsn_end = lsn
-                self.records += 1
+            self._references(batch, i, lsn)
+            if self._effects(batch, i, lsn):
+                self.reason = 2
+                return i
+            self.memtable.lsn_end = lsn
+            self.records += 1
             i += 1
         self.reason = 0
         return i
@@ -99,11 +93,9 @@ class Ingest:
 
     def _references(self, batch, i, lsn):
         r = batch.first_reference[i]
-        last = batch.first_reference[i + 1]
-        while r < last:
+        while r < batch.first_reference[i + 1]:
             self._reference(batch, i, r, lsn)
             r += 1
-        self.references += last - batch.first_reference[i]
         return 0
 
     def _reference(self, batch, i, r, lsn):
@@ -123,10 +115,7 @@ class Ingest:
         if not dispatch.is_supported(rmgr):
             self.unreadable += 1
             pos = self.memtable.reserve(4)
-            coding.put_u8(self.memtable.data, pos, 32)
-            coding.put_u8(self.memtable.data, pos + 1, rmgr)
-            coding.put_u8(self.memtable.data, pos + 2, batch.info[i])
-            coding.put_u8(self.memtable.data, pos + 3, 0)
+            coding.put_u32(self.memtable.data, pos, 32 | rmgr << 8 | batch.info[i] << 16)
             return self.memtable.link(chunk, block, lsn, pos, 4, 1)
         return self._part(self.memtable, batch, i, r, chunk, block, lsn)
 
@@ -291,11 +280,7 @@ class Ingest:
 
     def _clear_visible_update(self, batch, i, flags, lsn):
         """UPDATE: flag 1 clears the old block's bits, flag 2 the new one's; ids 2, 3 name maps."""
-        if (
-            flags == 0
-            or self._find_reference(batch, i, 2) >= 0
-            or self._find_reference(batch, i, 3) >= 0
-        ):
+        if self._find_reference(batch, i, 2) >= 0 or self._find_reference(batch, i, 3) >= 0:
             return 0
         new = self._find_reference(batch, i, 0)
         old = self._find_reference(batch, i, 1)
@@ -328,8 +313,7 @@ class Ingest:
 
     def _begin_effect(self, effect_class, count):
         pos = self.memtable.reserve(4 + 8 * count)
-        coding.put_u8(self.memtable.data, pos, 16)
-        coding.put_u8(self.memtable.data, pos + 1, effect_class)
+        coding.put_u16(self.memtable.data, pos, 16 | effect_class << 8)
         coding.put_u16(self.memtable.data, pos + 2, count)
         return pos
 

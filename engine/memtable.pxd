@@ -9,7 +9,8 @@ from formats cimport coding
 cdef class Memtable:
     cdef public uint8_t[::1] data
     cdef public uint64_t[::1] entry_lsn, slot_counts
-    cdef public uint32_t[::1] entry_chunk, entry_block, entry_older, entry_pos, entry_length
+    cdef public uint32_t[::1] entry_chunk, entry_block, entry_older, entry_image
+    cdef public uint32_t[::1] entry_pos, entry_length
     cdef public uint32_t[::1] page_chunk, page_block, page_newest, page_records, page_bytes
     cdef public uint32_t[::1] slots, hot
     cdef public uint64_t slot_mask, lsn_start, lsn_end
@@ -35,7 +36,7 @@ cdef class Memtable:
     @cython.locals(pos=Py_ssize_t)
     cpdef int put_word(self, uint32_t chunk, uint32_t block, uint64_t lsn,
                        uint64_t word) except -1 nogil
-    @cython.locals(page=uint32_t, entry=uint32_t, lsn=uint64_t)
+    @cython.locals(page=uint32_t, entry=uint32_t, image=uint32_t, lsn=uint64_t)
     cpdef int collect(self, uint32_t chunk, uint32_t block, uint64_t lsn_floor, uint64_t lsn_max,
                       VersionSet into) except -1 nogil
     @cython.locals(page=uint32_t)

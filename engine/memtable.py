@@ -3,7 +3,8 @@
 
     slots: hash of (chunk, block) -> page
     page:  chunk, block, newest entry, records and bytes since its last self-contained version
-    entry: chunk, block, LSN, next older entry, where its payload lies in the arena
+    entry: chunk, block, LSN, next older entry, the newest self-contained one at or below it, where
+           its payload lies in the arena
 
 Everything lies in columns of fixed capacity, allocated once and never moved, so that an entry that
 was published stays where it is. When either the arena or a column is full, the memtable is frozen
@@ -33,6 +34,7 @@ class Memtable:
         self.entry_chunk = _column(entries_max + 1, 4, "I")
         self.entry_block = _column(entries_max + 1, 4, "I")
         self.entry_older = _column(entries_max + 1, 4, "I")
+        self.entry_image = _column(entries_max + 1, 4, "I")
         self.entry_pos = _column(entries_max + 1, 4, "I")
         self.entry_length = _column(entries_max + 1, 4, "I")
         self.page_chunk = _column(pages_max + 1, 4, "I")
@@ -135,6 +137,7 @@ class Memtable:
         self.entry_chunk[entry] = chunk
         self.entry_block[entry] = block
         self.entry_older[entry] = newest
+        self.entry_image[entry] = entry if self_contained else self.entry_image[newest]
         self.entry_pos[entry] = pos
         self.entry_length[entry] = length
         self.entry_count = entry
@@ -190,6 +193,10 @@ class Memtable:
                 self.data, self.entry_pos[entry], self.entry_length[entry], lsn
             ):
                 return 1
+            # where even the image below is too new, so is everything in between
+            image = self.entry_image[entry]
+            if image != 0 and self.entry_lsn[image] > lsn_max:
+                entry = image
             entry = self.entry_older[entry]
         return 0
 

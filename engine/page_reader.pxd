@@ -6,7 +6,7 @@ from engine.memtable cimport Memtable
 from engine.page_cache cimport PageCache
 from engine.reconstruct cimport Reconstruct
 from engine.version_set cimport VersionSet
-from formats cimport page as pages
+from formats cimport page_checksum
 from formats.pagestream cimport PageBatch
 
 

@@ -18,7 +18,7 @@ import cython
 
 from engine.reconstruct import Reconstruct
 from engine.version_set import VersionSet
-from formats import page as pages
+from formats import page_checksum
 
 OPEN = 0
 COMPLETE = 1
@@ -203,7 +203,7 @@ class PageReader:
                     self.versions, self.oldest[i], out, self.out_pos[i], self.has_base[i]
                 )
                 if self.checksums and self.is_relation[i]:
-                    pages.set_checksum(
+                    page_checksum.set_checksum(
                         out[self.out_pos[i] : self.out_pos[i] + 8192], self.relation_block[i]
                     )
             i += 1

@@ -10,23 +10,20 @@ calls `ingest_step`, one that calls `flush_step`, one that feeds the journal, an
 Until a base backup is complete the store answers nothing: its horizon is above every LSN.
 """
 
-import hashlib
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-from engine import recovery
+from engine import recovery, store_status
 from engine.backup_identity import BackupIdentity
 from engine.base_images import BaseImages
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo, BundleWriter
 from engine.chunk_table import ChunkTable
+from engine.cluster_identity import Ids, Wanted, derive_ids
 from engine.cluster_records import ClusterRecords
 from engine.database_copy import DatabaseCopy
-from engine.errors import DirectoryRefusedError, IngestStopped
-from engine.flush import sorted_run, write_bundle
+from engine.flush import file_added, sorted_run, wait_until_flushed, write_bundle
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.index_rebuild import commit_flush
@@ -45,64 +42,10 @@ from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.lsn import show as show_lsn
-from formats.manifest import FileAdded, Identity, Opened, Progress, Record
+from formats.manifest import Identity, Opened, Progress, Record
 
 FRAME_CACHE_SHARE = 8  # of the memory budget
-FLUSHED_POLL_SECONDS = 0.005
 READ_BYTES = 256 << 10  # of WAL a step: what is decoded is still in the processor's cache
-NEVER = (1 << 64) - 1
-
-
-@dataclass(frozen=True)
-class Ids:
-    """Names that clients use, derived once from the cluster (design invariant 11)."""
-
-    tenant: str
-    timeline: str
-    system_identifier: int
-    pg_version: int
-
-
-def derive_ids(identity: BackupIdentity) -> Ids:
-    """The ids of a cluster that is being backed up."""
-
-    def digest(text: str) -> str:
-        return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-    system = identity.system_identifier
-    return Ids(
-        digest(f"pageserver tenant {system}"),
-        digest(f"pageserver timeline {system} {identity.timeline}"),
-        system,
-        identity.pg_version_num,
-    )
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the caller says of a directory; None: whatever it is, or the default for a new one."""
-
-    chunks: str | None = None
-    tenant: str | None = None
-    timeline: str | None = None
-
-    def ids(self, derived: Ids) -> Ids:
-        """The ids of a new directory."""
-        return replace(
-            derived,
-            tenant=self.tenant or derived.tenant,
-            timeline=self.timeline or derived.timeline,
-        )
-
-    def check(self, identity: Identity, directory: Path) -> None:
-        """DirectoryRefusedError if an existing directory is another one."""
-        for name in ("chunks", "tenant", "timeline"):
-            wanted, found = getattr(self, name), getattr(identity, name)
-            if wanted is not None and wanted != found:
-                raise DirectoryRefusedError(
-                    f"{directory} was begun with {name} {found}, not {wanted}: that is kept for "
-                    f"its life; leave --{name} away, or take another directory"
-                )
 
 
 class PageStore:
@@ -125,7 +68,7 @@ class PageStore:
         self.ingest = Ingest(self.table, decompress_image)
         self.frames = FrameCache(memory_bytes_max // FRAME_CACHE_SHARE)
         self.versions = VersionStore(self.table, self.ingest, memory_bytes_max)
-        self.versions.horizon_lsn = NEVER
+        self.versions.horizon_lsn = store_status.NEVER
         self.wal_arrived = threading.Event()
         self._ids: Ids | None = None
         self._manifest: ManifestLog | None = None
@@ -171,8 +114,6 @@ class PageStore:
         self.file = versions.file
         self.end_flush = versions.end_flush
 
-    # --- what it is -----------------------------------------------------------------------------
-
     @property
     def is_complete(self) -> bool:
         """Whether there is a base backup, so that the directory can be served."""
@@ -212,8 +153,6 @@ class PageStore:
     @property
     def horizon_lsn(self) -> int:
         return self.versions.horizon_lsn
-
-    # --- base backup ----------------------------------------------------------------------------
 
     def begin_base_backup(self, identity: BackupIdentity) -> None:
         """Drop what an earlier attempt left and take a new one."""
@@ -285,8 +224,6 @@ class PageStore:
             self.storage, self.paths.layers, name, ids.tenant, ids.timeline, ids.pg_version
         )
 
-    # --- from the manifest to a store that reads and ingests ------------------------------------
-
     @property
     def _identity(self) -> Identity:
         identity = self.manifest.state.identity
@@ -335,8 +272,6 @@ class PageStore:
             version=self.versions.major,
         )
 
-    # --- WAL in ---------------------------------------------------------------------------------
-
     def notify_wal(self) -> None:
         """The journal has more bytes."""
         self.wal_arrived.set()
@@ -367,7 +302,7 @@ class PageStore:
 
     def _copy(self, source: tuple[int, int], target: tuple[int, int], lsn: int) -> None:
         """CREATE DATABASE by file copy, by the ingest thread and without the lock."""
-        self._wait_until_flushed(lsn)
+        wait_until_flushed(self.journal, lsn)
         copy = DatabaseCopy(self.versions, lsn)
         for info in copy.write(source, target, self._create_bundle):
             self._commit(info)
@@ -376,36 +311,16 @@ class PageStore:
         with versions.lock:
             versions.layers_lsn = max(versions.layers_lsn, lsn)
             try:
-                self._begin_database(target, copy.sizes, files, lsn)
+                copy.begin(target, files, self.ingest, self._known_cluster)
             except BaseException:
                 versions.abandon(0)
                 raise
             versions.advance_ready(lsn)  # before a freeze may come
 
-    def _wait_until_flushed(self, lsn: int) -> None:
-        """Layers never hold what the journal may still lose."""
-        while self.journal.flushed_lsn < lsn:
-            if self.journal.has_failed:
-                raise IngestStopped("the journal has failed")
-            time.sleep(FLUSHED_POLL_SECONDS)
-
-    def _begin_database(
-        self,
-        target: tuple[int, int],
-        sizes: list[tuple[ChunkKey, int]],
-        files: list[tuple[int, bytes]],
-        lsn: int,
-    ) -> None:
-        """The histories of what is in a new database; called with the lock."""
-        for key, blocks in sizes:
-            root = self.table.intern(*key)
-            self.ingest.cut(root, 1, blocks, 0, lsn, lsn - 1)
-        cluster = self._cluster
-        assert cluster is not None, "records are ingested by way of it"
-        for code, content in files:
-            cluster.put_file(*target, code, content, lsn)
-
-    # --- flush ----------------------------------------------------------------------------------
+    @property
+    def _known_cluster(self) -> ClusterRecords:
+        assert self._cluster is not None, "records are ingested by way of it"
+        return self._cluster
 
     def freeze(self) -> None:
         """Freeze the open memtable if anything came since the last time, for the next flush."""
@@ -420,7 +335,7 @@ class PageStore:
         """Flush the oldest frozen memtable; False if there is none, or its WAL is not on disk."""
         with self.versions.lock:
             frozen = self.versions.frozen
-        if not frozen or self.journal.flushed_lsn < frozen[-1].lsn_end:
+        if not frozen or not self._is_on_disk(frozen[-1].lsn_end):
             return False
         memtable = frozen[-1]
         progress = Progress(durable_lsn=memtable.lsn_end)
@@ -435,6 +350,14 @@ class PageStore:
         self.journal.trim(self.durable_lsn)
         self.manifest.compact_if_worthwhile()
         return True
+
+    def _is_on_disk(self, lsn: int) -> bool:
+        """Whether the journal's records up to `lsn` are.
+
+        `lsn` is where the next record will start: behind a WAL switch that is past a page header
+        which has not come yet.
+        """
+        return self.journal.flushed_lsn >= min(lsn, self.journal.received_lsn)
 
     def _commit(self, info: BundleInfo, *more: Record) -> None:
         """Manifest, then index, then layer map: from here on a bundle counts."""
@@ -464,50 +387,8 @@ class PageStore:
             self._index.close()
         self.storage.close(self._lock)
 
-    # --- status ---------------------------------------------------------------------------------
-
     def status(self) -> Mapping[str, object]:
         """The engine's part of `pageserver status`; LSNs as text, None where there is none."""
-        files = self._manifest.state.files.values() if self._manifest is not None else ()
-        journal = self._journal
-        received = journal.received_lsn if journal is not None else 0
-        flushed = journal.flushed_lsn if journal is not None else 0
-        ignored = self._cluster.ignored if self._cluster is not None else {}
-        l0_bytes = sum(file.bytes_total for file in files if file.name.startswith("l0"))
-        return {
-            "tenant": self._ids.tenant if self._ids is not None else None,
-            "timeline": self._ids.timeline if self._ids is not None else None,
-            "received_lsn": _lsn_text(received),
-            "flushed_lsn": _lsn_text(flushed),
-            "ready_lsn": _lsn_text(self.ready_lsn),
-            "durable_lsn": _lsn_text(self.durable_lsn),
-            "remote_lsn": None,
-            "horizon_lsn": _lsn_text(self.horizon_lsn),
-            "lag_bytes": max(0, received - self.ready_lsn) if self.ready_lsn else 0,
-            "layer_count": len(files),
-            "layer_bytes": sum(file.bytes_total for file in files),
-            "journal_bytes": received - journal.start_lsn if journal is not None else 0,
-            "debt_bytes": l0_bytes,
-            "counters": {
-                **self.versions.counters,
-                "cache_hits": self.versions.cache.hits,
-                "cache_bases": self.versions.cache.bases,
-                "cache_misses": self.versions.cache.misses,
-                "records": self.ingest.records,
-                "page_images": self.ingest.images,
-                "unreadable_versions": self.ingest.unreadable,
-                **{f"ignored: {name}": count for name, count in sorted(ignored.items())},
-            },
-        }
-
-
-def _lsn_text(lsn: int) -> str | None:
-    return show_lsn(lsn) if 0 < lsn < NEVER else None
-
-
-def file_added(info: BundleInfo) -> FileAdded:
-    """The manifest's record of a finished bundle."""
-    footer = info.footer
-    return FileAdded(
-        info.name.text, info.bytes_total, footer.lsn_start, footer.lsn_end, info.footer_crc
-    )
+        return store_status.describe(
+            self._ids, self._manifest, self._journal, self.versions, self.ingest, self._cluster
+        )

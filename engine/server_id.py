@@ -1,4 +1,4 @@
-"""D/server_id: the 32-bit number that names a directory's replication slot, drawn at its first start.
+"""D/server_id: the 32-bit number that names a directory's slot, drawn at its first start.
 
 Eight hex digits, a blank, their CRC-32C in eight more, a line end. It is on disk before the slot is
 made: a start that was cut off finds its slot again.

@@ -5,19 +5,18 @@
     get_pages <───────┴───────────────────────────┴─────────────────────────┘
 
 One lock, held for microseconds: ingest holds it for a step, a reader while it looks up and copies
-what the memtables have. What a reader needs of the layers it reads without the lock, from the layer
-map, which has a memtable's bundle before `publish` drops the memtable: what is being flushed
-is seen at least once.
+what the memtables have. Layers are read without it; they have a memtable's bundle before `publish`
+drops the memtable, so what is being flushed is seen at least once.
 """
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol
 
 from engine.chunk_table import ChunkTable
 from engine.errors import IngestStopped, RequestError
 from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
+from engine.layer_source import LayerSource, NoLayers
 from engine.memtable import Memtable
 from engine.page_cache import PageCache
 from engine.page_reader import (
@@ -47,31 +46,8 @@ FROZEN_MAX = 2
 # take half as much again; the page cache. The frame cache and the queues share what remains.
 MEMTABLE_SHARE = 9
 CACHE_SHARE = 4
-HOT_RECORDS = 256
-HOT_BYTES = 64 << 10
+HOT_RECORDS, HOT_BYTES = 64, 64 << 10  # of a chain, before it gets an image
 FAILED = 255  # a PageBatch status: the reason is in batch.errors
-
-
-class LayerMap(Protocol):
-    """Where versions lie that are in no memtable (engine/layer_map.py)."""
-
-    def collect(
-        self, key: bytes, block: int, lsn_max: int, lsn_floor: int, into: VersionSet
-    ) -> bool: ...
-
-    def collect_batch(self, query: LayerQuery) -> None: ...
-
-
-class NoLayers:
-    """The layers of a store that has none: before the base backup is complete."""
-
-    def collect(
-        self, key: bytes, block: int, lsn_max: int, lsn_floor: int, into: VersionSet
-    ) -> bool:
-        return False
-
-    def collect_batch(self, query: LayerQuery) -> None:
-        return
 
 
 class VersionStore:
@@ -81,7 +57,7 @@ class VersionStore:
         """`major`, PostgreSQL's version, and `layers` are set when they are known."""
         self.table = table
         self.ingest = ingest
-        self.layers: LayerMap = NoLayers()
+        self.layers: LayerSource = NoLayers()
         self.major = 0
         self.memtable_bytes = memory_bytes_max // MEMTABLE_SHARE
         self.cache = PageCache(memory_bytes_max // CACHE_SHARE)
@@ -102,8 +78,6 @@ class VersionStore:
         self._readers = threading.local()
         self.counters = {"pages": 0, "layer_reads": 0, "failed": 0}
         ingest.memtable = self._fresh_memtable()
-
-    # --- the write side: called by WalIngest and the flush --------------------------------------
 
     def enter(self) -> None:
         self.lock.acquire()
@@ -172,8 +146,6 @@ class VersionStore:
         if key is None:
             key = self._keys[number] = ChunkKey(*self.table.key(number)).pack()
         return key
-
-    # --- the read side --------------------------------------------------------------------------
 
     def wait_for(self, lsn: int, timeout_seconds: float) -> bool:
         """Block until `lsn` is ready; False if the time is over before."""
@@ -365,8 +337,6 @@ class VersionStore:
             key = ChunkKey(*self.table.key(chunk))
             raise RequestError(f"block {block + i} of {key} at {show_lsn(lsn)}: {problem}")
         return bytes(out)
-
-    # --- what exists ----------------------------------------------------------------------------
 
     def exists(self, spc: int, db: int, rel: int, fork: int, lsn: int) -> bool:
         return self.history.blocks(spc, db, rel, fork, lsn) is not None

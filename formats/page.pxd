@@ -3,8 +3,6 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from formats cimport coding
 
-cdef const uint8_t[::1] _checksum_seeds
-
 @cython.locals(special=int)
 cpdef int init(uint8_t[::1] page, int special_size) except -1 nogil
 cpdef bint is_new(const uint8_t[::1] page) except -1 nogil
@@ -58,8 +56,3 @@ cpdef int index_multi_delete(uint8_t[::1] page, const uint16_t[::1] numbers,
 @cython.locals(offset=int, flags=int, old_length=int, old_aligned=int, aligned=int)
 cpdef int index_tuple_overwrite(uint8_t[::1] page, int n, const uint8_t[::1] source,
                                 Py_ssize_t source_pos, int length) except -1 nogil
-
-@cython.locals(mask=uint32_t, lane=int, stored=uint32_t, row=int, pos=Py_ssize_t,
-               value=uint32_t, total=uint32_t)
-cpdef int checksum(const uint8_t[::1] page, uint32_t block) except -1 nogil
-cpdef int set_checksum(uint8_t[::1] page, uint32_t block) except -1 nogil

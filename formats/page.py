@@ -26,17 +26,6 @@ import cython
 
 from formats import coding
 
-# One 32-bit start value for each of the 32 interleaved sums of the page checksum.
-_checksum_seeds = memoryview(
-    bytes.fromhex(
-        "e9361f5b605952b8aa50ab022a6de61d7a46ff79a3f8b99bd27c7e212c3de183"
-        "4f47d4f870b99ee316aec642fa1632995d3b097b3cffda982a9018f7db9c1c0b"
-        "4b768fe5bc367618b13b7b5ddee73de779c9be92b2c0a6cc79094a30d443aa85"
-        "bb253178a2eaa86cc6ea07e43efc5c4b768cbf9fbe20ca15d39fcaf256d79b95"
-    )
-)
-
-
 def init(page, special_size):
     """Make it an empty page with `special_size` bytes, rounded up to 8, for the index."""
     special = 8192 - ((special_size + 7) & -8)
@@ -388,42 +377,3 @@ def index_tuple_overwrite(page, n, source, source_pos, length):
     set_item(page, n, offset, flags, length)
     coding.copy(page, offset, source, source_pos, length)
     return 1
-
-
-@cython.boundscheck(False)
-def checksum(page, block):
-    """The data checksum of the page as block `block`, whatever pd_checksum holds.
-
-    32 interleaved FNV-1a sums over the u32 of the page, with pd_checksum taken as zero.
-    """
-    if len(page) != 8192:
-        raise ValueError("checksum of something that is not a page")
-    sums = cython.declare(cython.uint[32])
-    mask = 0xFFFFFFFF
-    for lane in range(32):
-        sums[lane] = coding.u32(_checksum_seeds, 4 * lane)
-    stored = coding.u16(page, 8)
-    # The field lies in the low half of word 2: what the first row sees there is taken out again.
-    sums[2] ^= stored
-    row = 0
-    while row < 8192:
-        for lane in range(32):
-            # In bounds: the page's length was checked above.
-            value = sums[lane] ^ coding.u32_checked_before(page, row + 4 * lane)
-            sums[lane] = (value * 16777619 & mask) ^ value >> 17
-        row += 128
-    for _ in range(2):
-        for lane in range(32):
-            value = sums[lane]
-            sums[lane] = (value * 16777619 & mask) ^ value >> 17
-    total = block & mask
-    for lane in range(32):
-        total ^= sums[lane]
-    return total % 65535 + 1
-
-
-def set_checksum(page, block):
-    """Write the data checksum of the page as block `block`; a new page has none (PageIsNew)."""
-    if is_new(page):
-        return 0
-    return coding.put_u16(page, 8, checksum(page, block))

@@ -25,9 +25,8 @@ from server.replication import (
     Stopped,
     StopSignal,
     drop_slot,
-    is_not_offered,
 )
-from server.source_errors import SourceError
+from server.source_errors import SourceError, is_not_offered
 from server.wal_receiver import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, WalReceiver
 from server.wal_stream import WalStore
 

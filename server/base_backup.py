@@ -19,7 +19,7 @@ from typing import Protocol
 from psycopg import pq
 
 from engine.backup_identity import BackupIdentity
-from formats import lsn, page_scan
+from formats import lsn, page_checksum
 from formats.chunk import BLOCK_BYTES, SEGMENT_BLOCKS, ChunkKey, ChunkKind, Fork
 from formats.control_file import ControlFile, ControlVersionError, parse_control_file
 from formats.errors import CorruptionError
@@ -30,10 +30,9 @@ from server.replication import (
     ReplicationConnection,
     StopSignal,
     StreamEnded,
-    is_not_offered,
     rows,
 )
-from server.source_errors import SourceError, other_system_identifier
+from server.source_errors import SourceError, is_not_offered, other_system_identifier
 from server.source_facts import check_control_file, read_source_facts
 
 PIECE_BYTES = 1 << 20
@@ -299,7 +298,7 @@ def check_pages(key: ChunkKey, block: int, pages: bytearray, report: BackupRepor
     Returns which of the others are wrong: their indexes in `pages`.
     """
     wrong = array("I", bytes(4 * (len(pages) // BLOCK_BYTES)))
-    count = page_scan.find_bad_checksums(pages, key.seg * SEGMENT_BLOCKS + block, wrong)
+    count = page_checksum.find_bad_checksums(pages, key.seg * SEGMENT_BLOCKS + block, wrong)
     if key.fork not in _HINT_FORKS:
         report.torn_pages += count
         return wrong[:count].tolist()

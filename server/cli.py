@@ -77,8 +77,9 @@ Chunks = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="Which chunks to hold, kept for the directory's life: all (the default), or any of slru:KIND[/SEGMENT], "
-        "rel:SPC/DB/REL[/FORK[/SEGMENT]] and hash:I/N, separated by commas; fields may be *. "
+        help="Which chunks to hold, kept for the directory's life: all (the default), or any of "
+        "slru:KIND[/SEGMENT], rel:SPC/DB/REL[/FORK[/SEGMENT]] and hash:I/N, separated by commas; "
+        "fields may be *. "
         "Pages of other chunks are refused.",
     ),
 ]

@@ -1,6 +1,6 @@
 """What `pageserver page` says of a page: its header, its checksum, its line pointers."""
 
-from formats import coding, page
+from formats import coding, page, page_checksum
 from formats import lsn as lsn_text
 
 _FLAGS = {1: "has free line pointers", 2: "full", 4: "all visible"}
@@ -33,7 +33,7 @@ def _describe_checksum(view: memoryview, block: int) -> str:
     stored = coding.u16(view, 8)
     if stored == 0:
         return "none"
-    computed = page.checksum(view, block)
+    computed = page_checksum.checksum(view, block)
     # WAL does not carry the checksums of the pages that it changes.
     remark = "right" if stored == computed else f"stale, of this content it is {computed:#06x}"
     return f"{stored:#06x} ({remark})"

@@ -27,7 +27,7 @@ from psycopg import pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from formats import lsn
-from server.source_errors import SourceError, source_error
+from server.source_errors import SourceError, is_not_offered, slot_is_missing, source_error
 
 WAL_DATA = ord("w")
 KEEPALIVE = ord("k")
@@ -42,8 +42,6 @@ _EPOCH_2000_SECONDS = 946684800
 
 _SLOT_NAME = re.compile(r"[a-z0-9_]{1,63}")
 _OBJECT_EXISTS = "42710"
-_OBJECT_MISSING = "42704"
-_NOT_OFFERED = ("0A000", "42601")  # feature not supported, syntax error
 
 
 class Stopped(Exception):
@@ -386,15 +384,6 @@ def checked_slot(slot: str) -> str:
             permanent=True,
         )
     return slot
-
-
-def is_not_offered(error: SourceError) -> bool:
-    """Whether a command failed because the source does not know it: one that has WAL only."""
-    return error.sqlstate in _NOT_OFFERED
-
-
-def slot_is_missing(error: SourceError) -> bool:
-    return error.sqlstate == _OBJECT_MISSING
 
 
 def drop_slot(conninfo: str, slot: str, stop: StopSignal) -> bool:

@@ -138,3 +138,16 @@ def other_system_identifier(expected: int, found: int, source: str) -> SourceErr
         "Check the connection string; another cluster needs a data directory of its own",
         permanent=True,
     )
+
+
+def is_not_offered(error: SourceError) -> bool:
+    """Whether a command failed because the source does not know it: one that has WAL only."""
+    return error.sqlstate in _NOT_OFFERED
+
+
+def slot_is_missing(error: SourceError) -> bool:
+    return error.sqlstate == _OBJECT_MISSING
+
+
+_OBJECT_MISSING = "42704"
+_NOT_OFFERED = ("0A000", "42601")  # feature not supported, syntax error

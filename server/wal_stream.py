@@ -31,10 +31,13 @@ from server.replication import (
     SourceIdentity,
     Stopped,
     StreamEnded,
+)
+from server.source_errors import (
+    SourceError,
     is_not_offered,
+    other_system_identifier,
     slot_is_missing,
 )
-from server.source_errors import SourceError, other_system_identifier
 
 PIECE_BYTES = 1 << 20
 OVERLAP_BYTES = 128 << 10

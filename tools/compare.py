@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from formats import lsn as lsn_text
-from formats import page_scan
+from formats import page_checksum
 from formats.chunk import BLOCK_BYTES, SLRU_SEGMENT_BLOCKS, Fork, Slru, SmallFile, small_file
 from formats.cluster_path import small_file_path
 from formats.control_file import parse_control_file
@@ -278,7 +278,7 @@ class _Comparer:
     def check_checksums(self, file: ForkFile, name: str, first_block: int, ours: bytearray) -> None:
         """Our pages must carry a checksum that fits, where PostgreSQL would verify it."""
         wrong = array("I", bytes(4 * (len(ours) // BLOCK_BYTES)))
-        count = page_scan.find_bad_checksums(memoryview(ours), first_block, memoryview(wrong))
+        count = page_checksum.find_bad_checksums(memoryview(ours), first_block, memoryview(wrong))
         for index in wrong[:count]:
             what = "the checksum of our page does not fit it"
             self.differs(str(file.path), name, first_block + index, CHECKSUM, what)

@@ -10,6 +10,7 @@ import threading
 import time
 
 from formats import page as pages
+from formats import page_checksum
 from formats.lsn import parse
 from server.client import PageClient
 from tools.page_server import PageServer
@@ -64,7 +65,7 @@ def check(server: PageServer, database: int, samples: list[Sample]) -> None:
             assert again == page, f"block {block} of {node} at {lsn:X} has changed"
             view = memoryview(page)
             stored = int.from_bytes(page[8:10], "little")
-            assert pages.is_new(view) or pages.checksum(view, block) == stored
+            assert pages.is_new(view) or page_checksum.checksum(view, block) == stored
 
 
 def test_same_page_at_the_same_lsn(postgres, page_server):

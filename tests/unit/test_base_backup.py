@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from psycopg import pq
 
-from formats import page
+from formats import page, page_checksum
 from formats.chunk import BLOCK_BYTES, SEGMENT_BLOCKS, ChunkKey, relation, slru
 from formats.errors import CorruptionError
 from server.backup_members import SmallFileMember, classify
@@ -103,7 +103,8 @@ def source_of(archives: dict[str, dict[str, bytes]], piece: int = 32768) -> Fake
 
 
 def take(source: FakeSource, store: FakeIngest) -> BackupReport:
-    backup = BaseBackup(source, store, lambda identity: None, lambda report: None)  # type: ignore[arg-type]
+    nothing = (lambda identity: None, lambda report: None)
+    backup = BaseBackup(source, store, *nothing)  # type: ignore[arg-type]
     return backup.take(SYSTEM_IDENTIFIER)
 
 
@@ -218,7 +219,7 @@ def test_checksums_count_blocks_of_the_relation_not_of_the_segment() -> None:
     for index in range(2):
         one = memoryview(pages)[index * BLOCK_BYTES : (index + 1) * BLOCK_BYTES]
         page.init(one, 0)
-        one[8:10] = page.checksum(one, SEGMENT_BLOCKS + 5 + index).to_bytes(2, "little")
+        one[8:10] = page_checksum.checksum(one, SEGMENT_BLOCKS + 5 + index).to_bytes(2, "little")
     report = BackupReport()
     check_pages(relation(1663, 5, 16384, 0, 1), 5, pages, report)
     assert report.torn_pages == 0

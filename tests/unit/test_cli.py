@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from formats import page as page_kernel
+from formats import page_checksum
 from server import cli, config, page_description
 from server.config import Settings
 from server.page_service import PageService
@@ -155,7 +156,7 @@ def test_a_page_description() -> None:
     tuple_bytes = memoryview(bytearray(b"x" * 24))
     page_kernel.add_item(page, tuple_bytes, 0, 24, 1, False, True)
     page_kernel.set_item(page, 1, page_kernel.item_offset(page, 1), 1, 24)
-    checksum = page_kernel.checksum(page, 3)
+    checksum = page_checksum.checksum(page, 3)
     page[8:10] = checksum.to_bytes(2, "little")
     found = dict(page_description.describe(bytes(page), 3))
     assert found["LSN"] == "1/28"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from formats import page
+from formats import page, page_checksum
 
 UNUSED, NORMAL, REDIRECT, DEAD = range(4)
 
@@ -355,28 +355,28 @@ def test_compaction_agrees_with_a_model(seed: int) -> None:
 )
 def test_checksum_is_postgresqls(seed: int, block: int, expected: int) -> None:
     view = pattern(seed)
-    assert page.checksum(view, block) == expected
+    assert page_checksum.checksum(view, block) == expected
     view[8:10] = b"\xab\xcd"
-    assert page.checksum(view, block) == expected, "pd_checksum itself does not count"
+    assert page_checksum.checksum(view, block) == expected, "pd_checksum itself does not count"
     view[8191] ^= 1
-    assert page.checksum(view, block) != expected
+    assert page_checksum.checksum(view, block) != expected
 
 
 def test_checksum_of_all_ones() -> None:
-    assert page.checksum(memoryview(b"\xff" * 8192), 0) == 3612
+    assert page_checksum.checksum(memoryview(b"\xff" * 8192), 0) == 3612
 
 
 def test_checksum_needs_a_page() -> None:
     with pytest.raises(ValueError, match="not a page"):
-        page.checksum(memoryview(bytes(8191)), 0)
+        page_checksum.checksum(memoryview(bytes(8191)), 0)
 
 
 def test_set_checksum_writes_it_into_the_page_but_not_into_a_new_one() -> None:
     view = pattern(1)
-    page.set_checksum(view, 0)
+    page_checksum.set_checksum(view, 0)
     assert view[8:10] == (43762).to_bytes(2, "little")
     assert view[:8] == pattern(1)[:8]
     assert view[10:] == pattern(1)[10:]
     empty = memoryview(bytearray(8192))
-    page.set_checksum(empty, 7)
+    page_checksum.set_checksum(empty, 7)
     assert not any(empty)

@@ -5,7 +5,7 @@ from array import array
 
 import pytest
 
-from formats import page, page_scan
+from formats import page_checksum
 
 PAGE_BYTES = 8192
 
@@ -16,13 +16,13 @@ def pages(count: int, first_block: int) -> bytearray:
     for index in range(count):
         one = memoryview(data)[index * PAGE_BYTES : (index + 1) * PAGE_BYTES]
         one[14:16] = b"\0\x20"  # pd_upper: not new
-        one[8:10] = page.checksum(one, first_block + index).to_bytes(2, "little")
+        one[8:10] = page_checksum.checksum(one, first_block + index).to_bytes(2, "little")
     return data
 
 
 def wrong(data: bytes | bytearray, first_block: int) -> list[int]:
     found = array("I", bytes(4 * (len(data) // PAGE_BYTES)))
-    count = page_scan.find_bad_checksums(data, first_block, found)
+    count = page_checksum.find_bad_checksums(data, first_block, found)
     return list(found[:count])
 
 
@@ -52,4 +52,4 @@ def test_whole_pages_only() -> None:
     with pytest.raises(ValueError, match="whole number of pages"):
         wrong(bytes(PAGE_BYTES + 1), 0)
     with pytest.raises(ValueError, match="whole number of pages"):
-        page_scan.find_bad_checksums(bytes(2 * PAGE_BYTES), 0, array("I", [0]))
+        page_checksum.find_bad_checksums(bytes(2 * PAGE_BYTES), 0, array("I", [0]))

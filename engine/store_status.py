@@ -1,0 +1,62 @@
+"""What the engine says of itself: its part of `pageserver status`."""
+
+from engine.cluster_identity import Ids
+from engine.cluster_records import ClusterRecords
+from engine.ingest import Ingest
+from engine.journal import Journal
+from engine.manifest_log import ManifestLog
+from engine.version_store import VersionStore
+from formats.lsn import show as show_lsn
+
+NEVER = (1 << 64) - 1  # the horizon while nothing can be read
+
+
+def describe(
+    ids: Ids | None,
+    manifest: ManifestLog | None,
+    journal: Journal | None,
+    versions: VersionStore,
+    ingest: Ingest,
+    cluster: ClusterRecords | None,
+) -> dict[str, object]:
+    """LSNs as text, None where there is none; `debt_bytes` is what no compaction has merged."""
+    files = manifest.state.files.values() if manifest is not None else ()
+    received = journal.received_lsn if journal is not None else 0
+    flushed = journal.flushed_lsn if journal is not None else 0
+    ready = versions.ready_lsn
+    return {
+        "tenant": ids.tenant if ids is not None else None,
+        "timeline": ids.timeline if ids is not None else None,
+        "received_lsn": _text(received),
+        "flushed_lsn": _text(flushed),
+        "ready_lsn": _text(ready),
+        "durable_lsn": _text(versions.durable_lsn),
+        "remote_lsn": None,
+        "horizon_lsn": _text(versions.horizon_lsn),
+        "lag_bytes": max(0, received - ready) if ready else 0,
+        "layer_count": len(files),
+        "layer_bytes": sum(file.bytes_total for file in files),
+        "journal_bytes": received - journal.start_lsn if journal is not None else 0,
+        "debt_bytes": sum(file.bytes_total for file in files if file.name.startswith("l0")),
+        "counters": _counters(versions, ingest, cluster),
+    }
+
+
+def _counters(
+    versions: VersionStore, ingest: Ingest, cluster: ClusterRecords | None
+) -> dict[str, int]:
+    ignored = cluster.ignored if cluster is not None else {}
+    return {
+        **versions.counters,
+        "cache_hits": versions.cache.hits,
+        "cache_bases": versions.cache.bases,
+        "cache_misses": versions.cache.misses,
+        "records": ingest.records,
+        "page_images": ingest.images,
+        "unreadable_versions": ingest.unreadable,
+        **{f"ignored: {name}": count for name, count in sorted(ignored.items())},
+    }
+
+
+def _text(lsn: int) -> str | None:
+    return show_lsn(lsn) if 0 < lsn < NEVER else None
