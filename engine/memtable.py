@@ -76,9 +76,11 @@ class Memtable:
 
     def has_room(self, entries, payload_bytes):
         """Whether that many more entries (each perhaps a new page) and bytes fit."""
-        return self.entry_count + entries <= self.entries_max \
-            and self.page_count + entries <= self.pages_max \
+        return (
+            self.entry_count + entries <= self.entries_max
+            and self.page_count + entries <= self.pages_max
             and self.used + payload_bytes <= len(self.data)
+        )
 
     def find(self, chunk, block):
         """The page's number, 0 if the memtable has nothing for it."""
@@ -148,8 +150,10 @@ class Memtable:
         else:
             self.page_records[page] += 1
             self.page_bytes[page] += length
-            if self.page_records[page] >= self.hot_records or \
-                    self.page_bytes[page] >= self.hot_bytes:
+            if (
+                self.page_records[page] >= self.hot_records
+                or self.page_bytes[page] >= self.hot_bytes
+            ):
                 self._note_hot(page)
         return 0
 

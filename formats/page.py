@@ -26,6 +26,7 @@ import cython
 
 from formats import coding
 
+
 def init(page, special_size):
     """Make it an empty page with `special_size` bytes, rounded up to 8, for the index."""
     special = 8192 - ((special_size + 7) & -8)

@@ -19,8 +19,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from engine import server_id
+from engine.cluster_identity import Wanted
 from engine.errors import DirectoryRefusedError
-from engine.page_store import PageStore, Wanted
+from engine.page_store import PageStore
 from engine.storage import DirectoryInUseError, Storage
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
