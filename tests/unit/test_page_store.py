@@ -1,5 +1,6 @@
 """Readers beside ingest, freezes, flushes and images of hot pages: no wrong page, ever."""
 
+import bisect
 import random
 import threading
 import time
@@ -104,12 +105,13 @@ def read(small: SmallStore, history: History, stop: threading.Event, seed: int) 
     count = 0
     while not stop.is_set():
         ready = small.store.ready_lsn
-        known = history.entries[-2000:]
-        if not known or known[0][0] > ready:
+        newest = bisect.bisect_right(history.entries, ready, key=lambda entry: entry[0]) - 1
+        if newest < 0:
             continue
-        newest = max(i for i, entry in enumerate(known) if entry[0] <= ready)
-        place = newest if random_.random() < 0.6 else random_.randrange(newest + 1)
-        check(small, known[place], random_.choice([REL, OTHER]), random_.randrange(BLOCKS))
+        oldest = max(0, newest - 2000)
+        place = newest if random_.random() < 0.6 else random_.randrange(oldest, newest + 1)
+        relation = random_.choice([REL, OTHER])
+        check(small, history.entries[place], relation, random_.randrange(BLOCKS))
         count += 1
     return count
 
