@@ -10,7 +10,7 @@ from engine.journal import JournalFailedError
 from formats import lsn
 from server.replication import NextTimeline, SourceIdentity, Stopped, checked_slot, describe_source
 from server.source_errors import SourceError, source_error
-from server.wal_stream import OVERLAP_BYTES, WalStream
+from server.wal_stream import GROUP_SECONDS, OVERLAP_BYTES, WalStream
 from tests.fixtures.fake_ingest import FakeIngest
 from tests.fixtures.fake_source import SYSTEM_IDENTIFIER, FakeSource
 from tests.fixtures.faulty_storage import FaultyStorage
@@ -256,3 +256,13 @@ def test_errors_say_what_to_do(message: str, advice: str, permanent: bool) -> No
     assert error.permanent is permanent
     assert advice in error.advice
     assert "ERROR" not in str(error)
+
+
+@pytest.mark.parametrize(("standbys", "seconds"), [("", GROUP_SECONDS), ("*", 0.0)])
+def test_fsyncs_are_grouped_only_where_no_commit_waits(
+    tmp_path: Path, standbys: str, seconds: float
+) -> None:
+    script = Script(tmp_path)
+    script.source.shown["synchronous_standby_names"] = standbys
+    stream = WalStream(script.source, script.store, SYSTEM_IDENTIFIER, "slot")
+    assert stream._ask_group_seconds() == seconds
