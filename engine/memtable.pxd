@@ -13,7 +13,7 @@ cdef class Memtable:
     cdef public uint32_t[::1] entry_pos, entry_length
     cdef public uint32_t[::1] page_chunk, page_block, page_newest, page_records, page_bytes
     cdef public uint32_t[::1] slots, hot
-    cdef public uint64_t slot_mask, lsn_start, lsn_end
+    cdef public uint64_t slot_mask, lsn_end
     cdef public uint32_t hot_records, hot_bytes, hot_count
     cdef public Py_ssize_t entries_max, pages_max, entry_count, page_count, used
 

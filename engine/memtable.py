@@ -53,7 +53,6 @@ class Memtable:
         self.hot_bytes = hot_bytes
         self.entries_max = entries_max
         self.pages_max = pages_max
-        self.lsn_start = 0
         self.lsn_end = 0
         self.entry_count = 0
         self.page_count = 0
@@ -70,7 +69,6 @@ class Memtable:
         self.page_count = 0
         self.used = 0
         self.hot_count = 0
-        self.lsn_start = 0
         self.lsn_end = 0
         return 0
 

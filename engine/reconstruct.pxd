@@ -11,7 +11,7 @@ from formats cimport page as pages
 @cython.final
 cdef class Reconstruct:
     cdef public Part part
-    cdef public uint64_t new_page_lsn_max, applied, unreadable_lsn
+    cdef public uint64_t new_page_lsn_max, unreadable_lsn
     cdef public int unreadable_rmgr, unreadable_info
 
     @cython.locals(target=uint8_t[::1], source=uint8_t[::1], start=Py_ssize_t, length=Py_ssize_t,

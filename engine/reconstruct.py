@@ -24,7 +24,6 @@ class Reconstruct:
         self.part = Part()
         self.part.version = version
         self.new_page_lsn_max = 0
-        self.applied = 0
         self.unreadable_rmgr = -1
 
     def page(self, versions, oldest, out, pos, has_base):
@@ -64,7 +63,6 @@ class Reconstruct:
             else:
                 raise ValueError("a version of a kind that pages do not have")
             number = versions.newer[number]
-            self.applied += 1
         return 0
 
     def _image(self, target, source, start, length):
