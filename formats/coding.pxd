@@ -41,6 +41,12 @@ cdef inline uint64_t u64(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFF
     return value
 
 
+cdef inline uint64_t u64_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
+    cdef uint64_t value
+    memcpy(&value, <const char *>&view[0] + pos, 8)
+    return value
+
+
 cdef inline int put_u8(uint8_t[::1] view, Py_ssize_t pos, uint32_t value) except -1 nogil:
     if pos < 0 or pos + 1 > view.shape[0]:
         raise IndexError("write of 1 byte out of bounds")
@@ -68,6 +74,16 @@ cdef inline int put_u64(uint8_t[::1] view, Py_ssize_t pos, uint64_t value) excep
         raise IndexError("write of 8 bytes out of bounds")
     memcpy(&view[pos], &value, 8)
     return 0
+
+
+cdef inline void put_u32_checked_before(uint8_t[::1] view, Py_ssize_t pos,
+                                        uint32_t value) noexcept nogil:
+    memcpy(<char *>&view[0] + pos, &value, 4)
+
+
+cdef inline void put_u64_checked_before(uint8_t[::1] view, Py_ssize_t pos,
+                                        uint64_t value) noexcept nogil:
+    memcpy(<char *>&view[0] + pos, &value, 8)
 
 
 cdef inline uint32_t be16(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFF nogil:

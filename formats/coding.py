@@ -48,6 +48,11 @@ def u64(view: memoryview, pos: int) -> int:
     return _get(view, pos, 8, "little")
 
 
+def u64_checked_before(view: memoryview, pos: int) -> int:
+    """The same for eight bytes."""
+    return _get(view, pos, 8, "little")
+
+
 def put_u8(view: memoryview, pos: int, value: int) -> int:
     return _put(view, pos, 1, value, "little")
 
@@ -62,6 +67,15 @@ def put_u32(view: memoryview, pos: int, value: int) -> int:
 
 def put_u64(view: memoryview, pos: int, value: int) -> int:
     return _put(view, pos, 8, value, "little")
+
+
+def put_u32_checked_before(view: memoryview, pos: int, value: int) -> None:
+    """`put_u32` without a check when compiled, where the bounds were checked before."""
+    _put(view, pos, 4, value, "little")
+
+
+def put_u64_checked_before(view: memoryview, pos: int, value: int) -> None:
+    _put(view, pos, 8, value, "little")
 
 
 def be16(view: memoryview, pos: int) -> int:

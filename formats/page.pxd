@@ -26,21 +26,26 @@ cdef int _check_item(const uint8_t[::1] page, int offset, int length) except -1 
 
 @cython.locals(flags=int, n=int, item=uint32_t)
 cdef int _free_item(uint8_t[::1] page, int count) except -1 nogil
-@cython.locals(count=int, n=int, shift=int, lower=int, upper=int, pos=int)
+@cython.locals(n=int)
 cpdef int add_item(uint8_t[::1] page, const uint8_t[::1] source, Py_ssize_t source_pos,
                    Py_ssize_t length, int offset_number, bint overwrite,
                    bint is_heap) except -1 nogil
+@cython.locals(count=int, n=int, shift=int, lower=int, upper=int, pos=int)
+cpdef int add_room(uint8_t[::1] page, Py_ssize_t length, int offset_number, bint overwrite,
+                   bint is_heap) except -1 nogil
 
-@cython.locals(upper=int, n=int, pos=int, item=uint32_t, length=int, offset=int)
-cdef int _move_up(uint8_t[::1] page, int count) except -1 nogil
-@cython.locals(start=int, upper=int, pos=int, n=int, item=uint32_t, length=int, offset=int)
-cdef int _reorder(uint8_t[::1] page, int count) except -1 nogil
-cdef int _compact(uint8_t[::1] page, int count, int total, bint presorted) except -1 nogil
+@cython.locals(upper=int, head=int, tail=int, i=int, pos=int, item=uint32_t, length=int,
+               offset=int)
+cdef int _close_gaps(uint8_t[::1] page, const uint16_t *numbers, int count) except -1 nogil
+@cython.locals(upper=int, word=int, i=int, pos=int, item=uint32_t, length=int, offset=int)
+cdef int _reorder(uint8_t[::1] page, const uint16_t *numbers, int count) except -1 nogil
+@cython.locals(lower=int, upper=int, special=int, outside=int, presorted=int, total=int, last=int,
+               i=int, item=uint32_t, length=int, offset=int)
+cdef int _compact(uint8_t[::1] page, const uint16_t *numbers, int count) except -1 nogil
 @cython.locals(flags=int)
 cdef int _set_free_lines(uint8_t[::1] page, bint has_free_lines) except -1 nogil
 
-@cython.locals(count=int, special=int, last=int, presorted=bint, total=int, unused=int,
-               used_end=int, n=int, item=uint32_t, length=int, offset=int)
+@cython.locals(count=int, kept=int, unused=int, used_end=int, n=int, item=uint32_t)
 cpdef int repair_fragmentation(uint8_t[::1] page) except -1 nogil
 @cython.locals(count=int, end=int, has_free_lines=bint, n=int)
 cpdef int truncate_line_pointers(uint8_t[::1] page) except -1 nogil
@@ -49,8 +54,7 @@ cpdef int truncate_line_pointers(uint8_t[::1] page) except -1 nogil
 cdef int _shift_before(uint8_t[::1] page, int offset, int distance) except -1 nogil
 @cython.locals(offset=int, length=int, lower=int, pos=int)
 cpdef int index_tuple_delete(uint8_t[::1] page, int n) except -1 nogil
-@cython.locals(present=int, special=int, last=int, presorted=bint, total=int, kept=int,
-               deleted=int, n=int, item=uint32_t, offset=int, length=int)
+@cython.locals(present=int, tuples=int, kept=int, deleted=int, n=int, item=uint32_t)
 cpdef int index_multi_delete(uint8_t[::1] page, const uint16_t[::1] numbers,
                              int count) except -1 nogil
 @cython.locals(offset=int, flags=int, old_length=int, old_aligned=int, aligned=int)

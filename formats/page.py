@@ -145,6 +145,14 @@ def add_item(page, source, source_pos, length, offset_number, overwrite, is_heap
     `offset_number` 0 takes the first free line pointer. Otherwise that one: with `overwrite` it
     must be unused or the next new one, without it the later ones move up. 0 where there is no room.
     """
+    n = add_room(page, length, offset_number, overwrite, is_heap)
+    if n != 0:
+        coding.copy(page, coding.u16(page, 14), source, source_pos, length)
+    return n
+
+
+def add_room(page, length, offset_number, overwrite, is_heap):
+    """The same, but for the tuple's bytes: the caller puts them where pd_upper is now."""
     _check_bounds(page)
     count = max_offset(page)
     n = offset_number
@@ -168,68 +176,90 @@ def add_item(page, source, source_pos, length, offset_number, overwrite, is_heap
     if shift == 1:
         coding.move(page, pos + 4, pos, 4 * (count + 1 - n))
     _put_item(page, pos, upper, 1, length)
-    coding.copy(page, upper, source, source_pos, length)
     coding.put_u16(page, 12, lower)
     coding.put_u16(page, 14, upper)
     return n
 
 
-def _move_up(page, count):
-    """Close the gaps between tuples that lie in reverse order of their line pointers already."""
+def _close_gaps(page, numbers, count):
+    """Close the gaps between tuples that lie in reverse order of their line pointers already.
+
+    Tuples that touch each other are moved in one go, once the next gap is found.
+    """
     upper = coding.u16(page, 16)
-    n = 1
-    while n <= count:
-        pos = 20 + 4 * n
-        item = coding.u32(page, pos)
+    head = upper
+    tail = upper
+    i = 0
+    while i < count:
+        pos = 20 + 4 * numbers[i]
+        item = coding.u32_checked_before(page, pos)
+        offset = item & 0x7FFF
         length = ((item >> 17) + 7) & -8
-        if length != 0:
-            upper -= length
-            offset = item & 0x7FFF
-            if offset != upper:
-                coding.move(page, upper, offset, length)
-                coding.put_u32(page, pos, (item & -32768) | upper)
-        n += 1
-    coding.put_u16(page, 14, upper)
-    return 0
+        if offset + length != head:
+            coding.move(page, upper, head, tail - head)
+            tail = offset + length
+        upper -= length
+        head = offset
+        coding.put_u32_checked_before(page, pos, (item & -32768) | upper)
+        i += 1
+    coding.move(page, upper, head, tail - head)
+    return coding.put_u16(page, 14, upper)
 
 
-def _reorder(page, count):
+def _reorder(page, numbers, count):
     """Put tuples that lie in any order into reverse order of their line pointers, without gaps."""
     words = cython.declare(cython.ulonglong[1024])
-    start = coding.u16(page, 14)
     upper = coding.u16(page, 16)
-    pos = start & -8
-    while pos < upper:
-        words[pos >> 3] = coding.u64(page, pos)
-        pos += 8
-    n = 1
-    while n <= count:
-        item = coding.u32(page, 20 + 4 * n)
+    for word in range(coding.u16(page, 14) >> 3, upper >> 3):
+        words[word] = coding.u64_checked_before(page, word << 3)
+    i = 0
+    while i < count:
+        pos = 20 + 4 * numbers[i]
+        item = coding.u32_checked_before(page, pos)
         length = ((item >> 17) + 7) & -8
-        if length != 0:
-            upper -= length
-            offset = item & 0x7FFF
-            if offset != upper:
-                pos = 0
-                while pos < length:
-                    coding.put_u64(page, upper + pos, words[(offset + pos) >> 3])
-                    pos += 8
-                coding.put_u32(page, 20 + 4 * n, (item & -32768) | upper)
-        n += 1
-    coding.put_u16(page, 14, upper)
-    return 0
+        upper -= length
+        offset = item & 0x7FFF
+        if offset != upper:
+            # Inside the tuple space: so was each tuple, and their sum is not more than that.
+            for word in range(length >> 3):
+                coding.put_u64_checked_before(
+                    page, upper + (word << 3), words[(offset >> 3) + word]
+                )
+            coding.put_u32_checked_before(page, pos, (item & -32768) | upper)
+        i += 1
+    return coding.put_u16(page, 14, upper)
 
 
-def _compact(page, count, total, presorted):
-    """Close the gaps between the tuples of `count` line pointers, `total` bytes when aligned.
+def _compact(page, numbers, count):
+    """Close the gaps between the tuples of the line pointers numbers[0:count], which rise.
 
-    Line pointers alone decide where each tuple ends up, as in PostgreSQL; `presorted` saves a copy.
+    Line pointers alone decide where each tuple ends up, as in PostgreSQL; tuples that lie in the
+    right order already need no copy aside. The page must have passed _check_compactable.
     """
-    if total > coding.u16(page, 16) - coding.u16(page, 12):
+    lower = coding.u16(page, 12)
+    upper = coding.u16(page, 14)
+    special = coding.u16(page, 16)
+    outside = 0
+    presorted = 1
+    total = 0
+    last = special
+    i = 0
+    while i < count:
+        item = coding.u32_checked_before(page, 20 + 4 * numbers[i])
+        offset = item & 0x7FFF
+        length = item >> 17
+        outside |= (offset < upper) | (offset + length > special) | (offset & 7)
+        presorted &= offset + length <= last
+        last = offset
+        total += (length + 7) & -8
+        i += 1
+    if outside:
+        raise ValueError("line pointer to outside the page's tuples")
+    if total > special - lower:
         raise ValueError("page whose tuples are larger than their space")
     if presorted:
-        return _move_up(page, count)
-    return _reorder(page, count)
+        return _close_gaps(page, numbers, count)
+    return _reorder(page, numbers, count)
 
 
 def _set_free_lines(page, has_free_lines):
@@ -242,31 +272,23 @@ def _set_free_lines(page, has_free_lines):
 def repair_fragmentation(page):
     """Close the gaps in a heap page, drop unused line pointers at the end, set the hint."""
     _check_compactable(page)
+    numbers = cython.declare(cython.ushort[2048])  # line pointers that have a tuple
     count = max_offset(page)
-    special = coding.u16(page, 16)
-    last = special
-    presorted = 1
-    total = 0
+    kept = 0
     unused = 0
     used_end = 0
     n = 1
     while n <= count:
-        item = coding.u32(page, 20 + 4 * n)
+        item = coding.u32_checked_before(page, 20 + 4 * n)
         if item >> 15 & 3 == 0:
             unused += 1
-            coding.put_u32(page, 20 + 4 * n, 0)
+            coding.put_u32_checked_before(page, 20 + 4 * n, 0)
         else:
             used_end = n
-            length = item >> 17
-            if length != 0:
-                offset = item & 0x7FFF
-                _check_item(page, offset, length)
-                if offset + length > last:
-                    presorted = 0
-                last = offset
-                total += (length + 7) & -8
+            numbers[kept] = n
+            kept += item >> 17 != 0
         n += 1
-    _compact(page, count, total, presorted)
+    _compact(page, numbers, kept)
     if used_end != count:
         unused -= count - used_end
         coding.put_u16(page, 12, 24 + 4 * used_end)
@@ -332,33 +354,27 @@ def index_multi_delete(page, numbers, count):
             index_tuple_delete(page, numbers[count])
         return 0
     _check_compactable(page)
+    left = cython.declare(cython.ushort[2048])  # line pointers that have a tuple, renumbered
     present = max_offset(page)
-    special = coding.u16(page, 16)
-    last = special
-    presorted = 1
-    total = 0
+    tuples = 0
     kept = 0
     deleted = 0
     n = 1
     while n <= present:
         item = coding.u32(page, 20 + 4 * n)
-        offset = item & 0x7FFF
-        length = item >> 17
-        _check_item(page, offset, length)
+        _check_item(page, item & 0x7FFF, item >> 17)
         if deleted < count and numbers[deleted] == n:
             deleted += 1
         else:
             kept += 1
             coding.put_u32(page, 20 + 4 * kept, item)
-            if offset + length > last:
-                presorted = 0
-            last = offset
-            total += (length + 7) & -8
+            left[tuples] = kept
+            tuples += item >> 17 != 0
         n += 1
     if deleted != count:
         raise ValueError("index tuples to delete that are not there or out of order")
     coding.put_u16(page, 12, 24 + 4 * kept)
-    return _compact(page, kept, total, presorted)
+    return _compact(page, left, tuples)
 
 
 def index_tuple_overwrite(page, n, source, source_pos, length):

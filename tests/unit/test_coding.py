@@ -19,6 +19,7 @@ from formats import coding
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTHS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "be16": 2, "be32": 4, "be64": 8}
+CHECKED_BEFORE = ("u32", "u64")
 RUNS = {
     "copy": "uint8_t[::1] a, Py_ssize_t i, const uint8_t[::1] b, Py_ssize_t j, Py_ssize_t n",
     "move": "uint8_t[::1] a, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n",
@@ -35,6 +36,13 @@ def kernel_source() -> str:
             f"    return coding.{name}(view, pos)",
             f"def put_{name}(uint8_t[::1] view, Py_ssize_t pos, uint64_t value):",
             f"    return coding.put_{name}(view, pos, value)",
+        ]
+    for name in CHECKED_BEFORE:
+        lines += [
+            f"def {name}_checked_before(const uint8_t[::1] view, Py_ssize_t pos):",
+            f"    return coding.{name}_checked_before(view, pos)",
+            f"def put_{name}_checked_before(uint8_t[::1] view, Py_ssize_t pos, uint64_t value):",
+            f"    coding.put_{name}_checked_before(view, pos, value)",
         ]
     for name, signature in RUNS.items():
         arguments = ", ".join(part.split()[-1] for part in signature.split(","))
@@ -91,6 +99,18 @@ def test_integers_both_ways(way, name):
         assert buffer[pos : pos + width] == value.to_bytes(width, order)
         assert buffer[:pos] + buffer[pos + width :] == b"\xa5" * (16 - width)
         assert getattr(way, name)(memoryview(buffer), pos) == value
+
+
+@pytest.mark.parametrize("name", CHECKED_BEFORE)
+def test_integers_checked_before(way, name):
+    width = WIDTHS[name]
+    for value, pos in itertools.product([*integers(width), 5 << 8 * width | 3], (0, 1, 3)):
+        buffer = bytearray(b"\xa5" * 16)
+        getattr(way, f"put_{name}_checked_before")(memoryview(buffer), pos, value & ((1 << 64) - 1))
+        kept = value % (1 << 8 * width)
+        assert buffer[pos : pos + width] == kept.to_bytes(width, "little")
+        assert buffer[:pos] + buffer[pos + width :] == b"\xa5" * (16 - width)
+        assert getattr(way, f"{name}_checked_before")(memoryview(buffer), pos) == kept
 
 
 @pytest.mark.parametrize("name", WIDTHS)
