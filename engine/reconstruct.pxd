@@ -21,6 +21,6 @@ cdef class Reconstruct:
     @cython.locals(hole_offset=Py_ssize_t, hole_length=Py_ssize_t, tail=Py_ssize_t)
     cdef int _image(self, uint8_t[::1] target, const uint8_t[::1] source, Py_ssize_t start,
                     Py_ssize_t length) except -1 nogil
-    cdef int _record(self, Part part, uint8_t[::1] target, const uint8_t[::1] source,
-                     Py_ssize_t start, Py_ssize_t length, uint64_t lsn, int fuzzy) except -1 nogil
+    cdef int _record(self, Part part, uint8_t[::1] target, Py_ssize_t start, Py_ssize_t length,
+                     uint64_t lsn, int fuzzy) except -1 nogil
     cdef bint _may_be_new(self, Part part) except -1 nogil

@@ -39,6 +39,7 @@ class Reconstruct:
             coding.fill(target, 0, 8192, 0)
         source = versions.data
         self.part.page = target
+        self.part.bytes = source
         fuzzy = 0
         number = oldest
         while number != 0:
@@ -52,7 +53,7 @@ class Reconstruct:
                     pages.set_lsn(target, lsn)
                 fuzzy = kind == 3
             elif kind == 8:
-                fuzzy = self._record(self.part, target, source, start, length, lsn, fuzzy)
+                fuzzy = self._record(self.part, target, start, length, lsn, fuzzy)
             elif kind == 16:
                 effect.apply(target, source, start, length)
             elif kind == 32:
@@ -77,9 +78,9 @@ class Reconstruct:
         coding.copy(target, tail, source, start + 6 + hole_offset, 8192 - tail)
         return 0
 
-    def _record(self, part, target, source, start, length, lsn, fuzzy):
+    def _record(self, part, target, start, length, lsn, fuzzy):
         """Redo one record's part; returns whether the page is still fuzzy."""
-        part.load(source, start, length)
+        part.load(start, length)
         part.lsn = lsn
         part.hint_bits_logged = part.flags & 2
         if part.flags & 1:

@@ -12,6 +12,7 @@ cpdef int set_lsn(uint8_t[::1] page, uint64_t value) except -1 nogil
 @cython.locals(lower=int)
 cpdef int max_offset(const uint8_t[::1] page) except -1 nogil
 cpdef int item_position(const uint8_t[::1] page, int n) except -1 nogil
+cpdef uint32_t line_pointer(const uint8_t[::1] page, int n) except? 0xFFFFFFFF nogil
 cpdef int item_offset(const uint8_t[::1] page, int n) except -1 nogil
 cpdef int item_flags(const uint8_t[::1] page, int n) except -1 nogil
 cpdef int item_length(const uint8_t[::1] page, int n) except -1 nogil
@@ -36,12 +37,13 @@ cpdef int add_room(uint8_t[::1] page, Py_ssize_t length, int offset_number, bint
 
 @cython.locals(upper=int, head=int, tail=int, i=int, pos=int, item=uint32_t, length=int,
                offset=int)
-cdef int _close_gaps(uint8_t[::1] page, const uint16_t *numbers, int count) except -1 nogil
-@cython.locals(upper=int, word=int, i=int, pos=int, item=uint32_t, length=int, offset=int)
-cdef int _reorder(uint8_t[::1] page, const uint16_t *numbers, int count) except -1 nogil
+cdef int _close_gaps(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nogil
+@cython.locals(upper=int, word=int, i=int, item_pos=int, item=uint32_t, length=int, offset=int,
+               pos=int)
+cdef int _reorder(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nogil
 @cython.locals(lower=int, upper=int, special=int, outside=int, presorted=int, total=int, last=int,
                i=int, item=uint32_t, length=int, offset=int)
-cdef int _compact(uint8_t[::1] page, const uint16_t *numbers, int count) except -1 nogil
+cdef int _compact(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nogil
 @cython.locals(flags=int)
 cdef int _set_free_lines(uint8_t[::1] page, bint has_free_lines) except -1 nogil
 

@@ -73,19 +73,24 @@ def item_position(page, n):
     return 20 + 4 * n
 
 
+def line_pointer(page, n):
+    """Line pointer `n` as it stands there."""
+    return coding.u32(page, item_position(page, n))
+
+
 def item_offset(page, n):
     """Where the tuple of line pointer `n` starts; of a redirection, the line pointer it names."""
-    return coding.u32(page, item_position(page, n)) & 0x7FFF
+    return line_pointer(page, n) & 0x7FFF
 
 
 def item_flags(page, n):
     """0 unused, 1 normal, 2 redirect, 3 dead."""
-    return coding.u32(page, item_position(page, n)) >> 15 & 3
+    return line_pointer(page, n) >> 15 & 3
 
 
 def item_length(page, n):
     """Bytes of the tuple, 0 if the line pointer has none."""
-    return coding.u32(page, item_position(page, n)) >> 17
+    return line_pointer(page, n) >> 17
 
 
 def _put_item(page, pos, offset, flags, length):
@@ -214,18 +219,16 @@ def _reorder(page, numbers, count):
         words[word] = coding.u64_checked_before(page, word << 3)
     i = 0
     while i < count:
-        pos = 20 + 4 * numbers[i]
-        item = coding.u32_checked_before(page, pos)
+        item_pos = 20 + 4 * numbers[i]
+        item = coding.u32_checked_before(page, item_pos)
         length = ((item >> 17) + 7) & -8
         upper -= length
         offset = item & 0x7FFF
         if offset != upper:
             # Inside the tuple space: so was each tuple, and their sum is not more than that.
-            for word in range(length >> 3):
-                coding.put_u64_checked_before(
-                    page, upper + (word << 3), words[(offset >> 3) + word]
-                )
-            coding.put_u32_checked_before(page, pos, (item & -32768) | upper)
+            for pos in range(0, length, 8):
+                coding.put_u64_checked_before(page, upper + pos, words[(offset + pos) >> 3])
+            coding.put_u32_checked_before(page, item_pos, (item & -32768) | upper)
         i += 1
     return coding.put_u16(page, 14, upper)
 

@@ -76,41 +76,37 @@ def clear_map(part, flags_offset, condition, bits):
 def _insert(part):
     """heap_xlog_insert. Main data: line pointer u16, flags u8. Data: tuple header 5, tuple."""
     heap_tuple.check_lengths(part, 3, 5)
-    page = part.page
     n = coding.u16(part.bytes, part.main)
     if part.info & INIT_PAGE:
-        layout.init(page, 0)
+        layout.init(part.page, 0)
     length = part.data_length - 5
-    heap_tuple.start(part, part.data, 0, n)
-    coding.copy(part.scratch, 23, part.bytes, part.data + 5, length)
-    heap_tuple.add(part, 23 + length, n)
+    pos = heap_tuple.add(part, part.data, 0, n, 23 + length)
+    coding.copy(part.page, pos + 23, part.bytes, part.data + 5, length)
     if coding.u8(part.bytes, part.main + 2) & INSERT_ALL_VISIBLE_CLEARED:
-        heap_tuple.set_all_visible(page, False)
+        heap_tuple.set_all_visible(part, False)
     return 1
 
 
 def _delete(part):
     """heap_xlog_delete. Main data: xmax u32, line pointer u16, infobits u8, flags u8."""
     heap_tuple.check_lengths(part, 8, 0)
-    page = part.page
-    source = part.bytes
-    n = coding.u16(source, part.main + 4)
-    flags = coding.u8(source, part.main + 7)
-    pos = heap_tuple.position(page, n)
-    heap_tuple.set_hot_updated(page, pos, False)
-    heap_tuple.set_infobits(page, pos, coding.u8(source, part.main + 6))
+    n = coding.u16(part.bytes, part.main + 4)
+    flags = coding.u8(part.bytes, part.main + 7)
+    pos = heap_tuple.position(part, n)
+    heap_tuple.set_hot_updated(part, pos, False)
+    heap_tuple.set_infobits(part, pos, coding.u8(part.bytes, part.main + 6))
     if flags & DELETE_IS_SUPER:
-        coding.put_u32(page, pos, 0)
+        coding.put_u32(part.page, pos, 0)
     else:
-        coding.put_u32(page, pos + 4, coding.u32(source, part.main))
-    heap_tuple.clear_command(page, pos)
-    heap_tuple.set_prunable(page, part.xid)
+        coding.put_u32(part.page, pos + 4, coding.u32(part.bytes, part.main))
+    heap_tuple.clear_command(part, pos)
+    heap_tuple.set_prunable(part)
     if flags & DELETE_ALL_VISIBLE_CLEARED:
-        heap_tuple.set_all_visible(page, False)
+        heap_tuple.set_all_visible(part, False)
     if flags & DELETE_IS_PARTITION_MOVE:
-        heap_tuple.put_ctid(page, pos, 0xFFFFFFFF, 0xFFFD)
+        heap_tuple.put_ctid(part, pos, 0xFFFFFFFF, 0xFFFD)
     else:
-        heap_tuple.put_ctid(page, pos, heap_tuple.block_number(part, 0), n)
+        heap_tuple.put_ctid(part, pos, heap_tuple.block_number(part, 0), n)
     return 1
 
 
@@ -143,126 +139,114 @@ def _old_block(part):
 
 def _clear_map_of_new_version(part):
     """The map page of the new tuple's page, which may cover the old one's too (18.6 only)."""
-    page = part.page
     flags = coding.u8(part.bytes, part.main + 7)
     new_block = heap_tuple.block_number(part, 0)
     old_block = _old_block(part)
     covers_old = old_block // visibility.HEAP_BLOCKS_PER_PAGE == heap_tuple.block_number(part, 2)
     cleared = 0
     if flags & UPDATE_OLD_ALL_VISIBLE_CLEARED and covers_old:
-        cleared |= visibility.clear_bits(page, old_block, visibility.VISIBLE_AND_FROZEN)
+        cleared |= visibility.clear_bits(part.page, old_block, visibility.VISIBLE_AND_FROZEN)
     if flags & (UPDATE_OLD_ALL_VISIBLE_CLEARED | UPDATE_NEW_ALL_VISIBLE_CLEARED):
-        cleared |= visibility.clear_bits(page, new_block, visibility.VISIBLE_AND_FROZEN)
+        cleared |= visibility.clear_bits(part.page, new_block, visibility.VISIBLE_AND_FROZEN)
     return cleared
 
 
 def _end_old_version(part, hot):
-    page = part.page
-    source = part.bytes
-    pos = heap_tuple.position(page, coding.u16(source, part.main + 4))
-    heap_tuple.set_hot_updated(page, pos, hot)
-    heap_tuple.set_infobits(page, pos, coding.u8(source, part.main + 6))
-    coding.put_u32(page, pos + 4, coding.u32(source, part.main))
-    heap_tuple.clear_command(page, pos)
+    pos = heap_tuple.position(part, coding.u16(part.bytes, part.main + 4))
+    heap_tuple.set_hot_updated(part, pos, hot)
+    heap_tuple.set_infobits(part, pos, coding.u8(part.bytes, part.main + 6))
+    coding.put_u32(part.page, pos + 4, coding.u32(part.bytes, part.main))
+    heap_tuple.clear_command(part, pos)
     new_block = heap_tuple.block_number(part, 0)
-    heap_tuple.put_ctid(page, pos, new_block, coding.u16(source, part.main + 12))
-    heap_tuple.set_prunable(page, part.xid)
-    if coding.u8(source, part.main + 7) & UPDATE_OLD_ALL_VISIBLE_CLEARED:
-        heap_tuple.set_all_visible(page, False)
+    heap_tuple.put_ctid(part, pos, new_block, coding.u16(part.bytes, part.main + 12))
+    heap_tuple.set_prunable(part)
+    if coding.u8(part.bytes, part.main + 7) & UPDATE_OLD_ALL_VISIBLE_CLEARED:
+        heap_tuple.set_all_visible(part, False)
     return 1
 
 
 def _add_new_version(part, same_page):
     """Data: prefix length u16 and suffix length u16 where flagged, tuple header 5, tuple."""
-    page = part.page
-    source = part.bytes
-    flags = coding.u8(source, part.main + 7)
-    n = coding.u16(source, part.main + 12)
+    flags = coding.u8(part.bytes, part.main + 7)
+    n = coding.u16(part.bytes, part.main + 12)
     if part.info & INIT_PAGE and not same_page:
-        layout.init(page, 0)
+        layout.init(part.page, 0)
     pos = part.data
     prefix = 0
     suffix = 0
     if flags & UPDATE_PREFIX_FROM_OLD:
-        prefix = coding.u16(source, pos)
+        prefix = coding.u16(part.bytes, pos)
         pos += 2
     if flags & UPDATE_SUFFIX_FROM_OLD:
-        suffix = coding.u16(source, pos)
+        suffix = coding.u16(part.bytes, pos)
         pos += 2
     if prefix + suffix > 0 and not same_page:
         raise ValueError("heap update that needs the old version from another page")
     end = part.data + part.data_length
     if pos + 5 > end:
         raise ValueError("heap update that is shorter than its kind")
-    heap_tuple.start(part, pos, coding.u32(source, part.main + 8), n)
-    length = _put_content(part, pos + 5, end, prefix, suffix)
-    heap_tuple.add(part, length, n)
+    length = 23 + prefix + (end - pos - 5) + suffix
+    start = heap_tuple.add(part, pos, coding.u32(part.bytes, part.main + 8), n, length)
+    _put_content(part, start + 23, pos + 5, end, prefix, suffix)
     if flags & UPDATE_NEW_ALL_VISIBLE_CLEARED:
-        heap_tuple.set_all_visible(page, False)
+        heap_tuple.set_all_visible(part, False)
     return 1
 
 
-def _put_content(part, pos, end, prefix, suffix):
-    """Fill the new tuple from byte 23 on, from the record and the old version; the tuple's length.
+def _put_content(part, target, pos, end, prefix, suffix):
+    """Fill the new tuple from its byte 23 on, at `target`, from the record and the old version.
 
     The record has the bitmap of nulls and the data between what is the same at the start and at the
     end of both versions.
     """
-    tuple_ = part.scratch
-    source = part.bytes
-    length = 23
     if prefix > 0:
-        bitmap_length = coding.u8(tuple_, 22) - 23
+        bitmap_length = coding.u8(part.page, target - 1) - 23
         if bitmap_length < 0 or pos + bitmap_length > end:
             raise ValueError("heap update whose tuple header is longer than the tuple")
-        coding.copy(tuple_, length, source, pos, bitmap_length)
+        coding.copy(part.page, target, part.bytes, pos, bitmap_length)
         pos += bitmap_length
-        length += bitmap_length
-        length += _copy_from_old(part, length, True, prefix)
-    coding.copy(tuple_, length, source, pos, end - pos)
-    length += end - pos
+        target += bitmap_length
+        target += _copy_from_old(part, target, True, prefix)
+    coding.copy(part.page, target, part.bytes, pos, end - pos)
+    target += end - pos
     if suffix > 0:
-        length += _copy_from_old(part, length, False, suffix)
-    return length
+        _copy_from_old(part, target, False, suffix)
+    return 0
 
 
 def _copy_from_old(part, target, at_start, length):
     """Copy the first or the last bytes of the old version's data; their number."""
-    page = part.page
-    n = coding.u16(part.bytes, part.main + 4)
-    old = heap_tuple.position(page, n)
-    old_end = old + layout.item_length(page, n)
-    data = old + coding.u8(page, old + 22)
+    item = layout.line_pointer(part.page, coding.u16(part.bytes, part.main + 4))
+    old = item & 0x7FFF
+    old_end = old + (item >> 17)
+    data = old + coding.u8(part.page, old + 22)
     if data + length > old_end:
         raise ValueError("heap update that takes more from the old version than it has")
     if not at_start:
         data = old_end - length
-    coding.copy(part.scratch, target, page, data, length)
+    coding.move(part.page, target, data, length)
     return length
 
 
 def _confirm(part):
     """heap_xlog_confirm: a speculative insertion stays. Main data: line pointer u16."""
     heap_tuple.check_lengths(part, 2, 0)
-    page = part.page
     n = coding.u16(part.bytes, part.main)
-    heap_tuple.put_ctid(page, heap_tuple.position(page, n), heap_tuple.block_number(part, 0), n)
+    heap_tuple.put_ctid(part, heap_tuple.position(part, n), heap_tuple.block_number(part, 0), n)
     return 1
 
 
 def _lock(part):
     """heap_xlog_lock. Main data: xmax u32, line pointer u16, infobits u8, flags u8."""
     heap_tuple.check_lengths(part, 8, 0)
-    page = part.page
-    source = part.bytes
-    n = coding.u16(source, part.main + 4)
-    pos = heap_tuple.position(page, n)
-    heap_tuple.set_infobits(page, pos, coding.u8(source, part.main + 6))
-    if _is_only_locked(coding.u16(page, pos + 20)):
-        heap_tuple.set_hot_updated(page, pos, False)
-        heap_tuple.put_ctid(page, pos, heap_tuple.block_number(part, 0), n)
-    coding.put_u32(page, pos + 4, coding.u32(source, part.main))
-    heap_tuple.clear_command(page, pos)
+    n = coding.u16(part.bytes, part.main + 4)
+    pos = heap_tuple.position(part, n)
+    heap_tuple.set_infobits(part, pos, coding.u8(part.bytes, part.main + 6))
+    if _is_only_locked(coding.u16(part.page, pos + 20)):
+        heap_tuple.set_hot_updated(part, pos, False)
+        heap_tuple.put_ctid(part, pos, heap_tuple.block_number(part, 0), n)
+    coding.put_u32(part.page, pos + 4, coding.u32(part.bytes, part.main))
+    heap_tuple.clear_command(part, pos)
     return 1
 
 
@@ -278,11 +262,10 @@ def _is_only_locked(infomask):
 def _inplace(part):
     """heap_xlog_inplace: the tuple's data is replaced. Main data: line pointer u16."""
     heap_tuple.check_lengths(part, 2, 0)
-    page = part.page
     n = coding.u16(part.bytes, part.main)
-    pos = heap_tuple.position(page, n)
-    start = coding.u8(page, pos + 22)
-    if layout.item_length(page, n) - start != part.data_length:
+    pos = heap_tuple.position(part, n)
+    start = coding.u8(part.page, pos + 22)
+    if layout.item_length(part.page, n) - start != part.data_length:
         raise ValueError("heap record that replaces data by some of another length")
-    coding.copy(page, pos + start, part.bytes, part.data, part.data_length)
+    coding.copy(part.page, pos + start, part.bytes, part.data, part.data_length)
     return 1

@@ -77,25 +77,25 @@ def _prune_or_freeze(part, opcode):
     return _freeze_page_15(part)
 
 
-def _set_items(page, source, pos, end, count, state):
+def _set_items(part, pos, end, count, state):
     """Make the `count` line pointers listed at `pos` dead or unused; where the list ends."""
     if pos + 2 * count > end:
         raise ValueError("heap2 record whose list of line pointers is cut off")
     i = 0
     while i < count:
-        layout.set_item(page, coding.u16(source, pos + 2 * i), 0, state, 0)
+        layout.set_item(part.page, coding.u16(part.bytes, pos + 2 * i), 0, state, 0)
         i += 1
     return pos + 2 * count
 
 
-def _redirect_items(page, source, pos, end, count):
+def _redirect_items(part, pos, end, count):
     """Redirect line pointers as listed at `pos`, from and to by turns; where the list ends."""
     if pos + 4 * count > end:
         raise ValueError("heap2 record whose list of line pointers is cut off")
     i = 0
     while i < count:
-        target = coding.u16(source, pos + 4 * i + 2)
-        layout.set_item(page, coding.u16(source, pos + 4 * i), target, REDIRECT, 0)
+        target = coding.u16(part.bytes, pos + 4 * i + 2)
+        layout.set_item(part.page, coding.u16(part.bytes, pos + 4 * i), target, REDIRECT, 0)
         i += 1
     return pos + 4 * count
 
@@ -108,26 +108,24 @@ def _prune_17(part):
     line pointers that the freeze plans are about.
     """
     heap_tuple.check_lengths(part, 2, 0)
-    page = part.page
-    source = part.bytes
-    flags = coding.u8(source, part.main + 1)
+    flags = coding.u8(part.bytes, part.main + 1)
     plan_count = 0
     pos = part.data
     end = pos + part.data_length
     if flags & PRUNE_HAS_FREEZE_PLANS:
-        plan_count = coding.u16(source, pos)
+        plan_count = coding.u16(part.bytes, pos)
         pos += 4 + 12 * plan_count
     if flags & PRUNE_HAS_REDIRECTIONS:
-        pos = _redirect_items(page, source, pos + 2, end, coding.u16(source, pos))
+        pos = _redirect_items(part, pos + 2, end, coding.u16(part.bytes, pos))
     if flags & PRUNE_HAS_DEAD_ITEMS:
-        pos = _set_items(page, source, pos + 2, end, coding.u16(source, pos), DEAD)
+        pos = _set_items(part, pos + 2, end, coding.u16(part.bytes, pos), DEAD)
     if flags & PRUNE_HAS_UNUSED_ITEMS:
-        pos = _set_items(page, source, pos + 2, end, coding.u16(source, pos), UNUSED)
+        pos = _set_items(part, pos + 2, end, coding.u16(part.bytes, pos), UNUSED)
     if flags & (PRUNE_HAS_REDIRECTIONS | PRUNE_HAS_DEAD_ITEMS | PRUNE_HAS_UNUSED_ITEMS):
         if flags & PRUNE_CLEANUP_LOCK:
-            layout.repair_fragmentation(page)
+            layout.repair_fragmentation(part.page)
         else:
-            layout.truncate_line_pointers(page)
+            layout.truncate_line_pointers(part.page)
     pos = _freeze_by_plans(part, part.data + 4, plan_count, pos)
     if pos != end:
         raise ValueError("heap2 record whose parts do not add up to its length")
@@ -139,14 +137,13 @@ def _freeze_by_plans(part, plan, count, pos):
 
     A plan: xmax u32, infomask2 u16, infomask u16, flags u8, a byte of padding, tuples u16.
     """
-    source = part.bytes
     while count > 0:
-        tuples = coding.u16(source, plan + 10)
+        tuples = coding.u16(part.bytes, plan + 10)
         if pos + 2 * tuples > part.data + part.data_length:
             raise ValueError("heap2 record whose list of frozen tuples is cut off")
         while tuples > 0:
-            n = coding.u16(source, pos)
-            _freeze_tuple(part, n, plan, plan + 4, coding.u8(source, plan + 8))
+            n = coding.u16(part.bytes, pos)
+            _freeze_tuple(part, n, plan, plan + 4, coding.u8(part.bytes, plan + 8))
             pos += 2
             tuples -= 1
         plan += 12
@@ -156,15 +153,13 @@ def _freeze_by_plans(part, plan, count, pos):
 
 def _freeze_tuple(part, n, xmax_pos, masks_pos, flags):
     """heap_execute_freeze_tuple; both infomasks stand at `masks_pos` in the record."""
-    page = part.page
-    source = part.bytes
-    pos = heap_tuple.position(page, n)
-    coding.put_u32(page, pos + 4, coding.u32(source, xmax_pos))
+    pos = heap_tuple.position(part, n)
+    coding.put_u32(part.page, pos + 4, coding.u32(part.bytes, xmax_pos))
     if flags & FREEZE_XVAC:
-        coding.put_u32(page, pos + 8, 2)
+        coding.put_u32(part.page, pos + 8, 2)
     if flags & INVALID_XVAC:
-        coding.put_u32(page, pos + 8, 0)
-    return coding.put_u32(page, pos + 18, coding.u32(source, masks_pos))
+        coding.put_u32(part.page, pos + 8, 0)
+    return coding.put_u32(part.page, pos + 18, coding.u32(part.bytes, masks_pos))
 
 
 def _prune_15(part):
@@ -173,24 +168,20 @@ def _prune_15(part):
     Data: redirected, dead and, in what is left, unused line pointers.
     """
     heap_tuple.check_lengths(part, 8, 0)
-    page = part.page
-    source = part.bytes
     end = part.data + part.data_length
-    pos = _redirect_items(page, source, part.data, end, coding.u16(source, part.main + 4))
-    pos = _set_items(page, source, pos, end, coding.u16(source, part.main + 6), DEAD)
-    _set_items(page, source, pos, end, (end - pos) >> 1, UNUSED)
-    layout.repair_fragmentation(page)
+    pos = _redirect_items(part, part.data, end, coding.u16(part.bytes, part.main + 4))
+    pos = _set_items(part, pos, end, coding.u16(part.bytes, part.main + 6), DEAD)
+    _set_items(part, pos, end, (end - pos) >> 1, UNUSED)
+    layout.repair_fragmentation(part.page)
     return 1
 
 
 def _vacuum_15(part):
     """heap_xlog_vacuum of 15. Main data: count u16. Data: line pointers, dead before."""
     heap_tuple.check_lengths(part, 2, 0)
-    page = part.page
-    source = part.bytes
     end = part.data + part.data_length
-    _set_items(page, source, part.data, end, coding.u16(source, part.main), UNUSED)
-    layout.truncate_line_pointers(page)
+    _set_items(part, part.data, end, coding.u16(part.bytes, part.main), UNUSED)
+    layout.truncate_line_pointers(part.page)
     return 1
 
 
@@ -201,12 +192,13 @@ def _freeze_page_15(part):
     of padding.
     """
     heap_tuple.check_lengths(part, 6, 0)
-    source = part.bytes
-    count = coding.u16(source, part.main + 4)
+    count = coding.u16(part.bytes, part.main + 4)
     heap_tuple.check_lengths(part, 6, 12 * count)
     pos = part.data
     while count > 0:
-        _freeze_tuple(part, coding.u16(source, pos + 4), pos, pos + 6, coding.u8(source, pos + 10))
+        _freeze_tuple(
+            part, coding.u16(part.bytes, pos + 4), pos, pos + 6, coding.u8(part.bytes, pos + 10)
+        )
         pos += 12
         count -= 1
     return 1
@@ -218,15 +210,14 @@ def _visible(part):
     The heap page's LSN rises only where an image of it would have been logged, too.
     """
     heap_tuple.check_lengths(part, 5, 0)
-    page = part.page
     if part.block_id == 0:
         heap_block = heap_tuple.block_number(part, 1)
-        return visibility.set_bits(page, heap_block, coding.u8(part.bytes, part.main + 4))
+        return visibility.set_bits(part.page, heap_block, coding.u8(part.bytes, part.main + 4))
     if part.block_id != 1:
         raise ValueError("heap2 record of a kind that does not change this block")
-    if layout.is_new(page):
+    if layout.is_new(part.page):
         raise ValueError("heap page to be marked all visible that was never initialised")
-    heap_tuple.set_all_visible(page, True)
+    heap_tuple.set_all_visible(part, True)
     return part.hint_bits_logged
 
 
@@ -237,9 +228,8 @@ def _multi_insert(part):
     tuple and on an even offset: length u16, tuple header 5, tuple.
     """
     heap_tuple.check_lengths(part, 4, 0)
-    source = part.bytes
-    flags = coding.u8(source, part.main)
-    count = coding.u16(source, part.main + 2)
+    flags = coding.u8(part.bytes, part.main)
+    count = coding.u16(part.bytes, part.main + 2)
     initialise = part.info & heap.INIT_PAGE
     if initialise:
         layout.init(part.page, 0)
@@ -250,15 +240,15 @@ def _multi_insert(part):
     while i < count:
         n = i + 1
         if not initialise:
-            n = coding.u16(source, part.main + 4 + 2 * i)
+            n = coding.u16(part.bytes, part.main + 4 + 2 * i)
         offset = _insert_one(part, (offset + 1) & -2, n)
         i += 1
     if offset != part.data_length:
         raise ValueError("heap2 record whose tuples do not add up to its length")
     if flags & INSERT_ALL_VISIBLE_CLEARED:
-        heap_tuple.set_all_visible(part.page, False)
+        heap_tuple.set_all_visible(part, False)
     if flags & INSERT_ALL_FROZEN_SET:
-        heap_tuple.set_all_visible(part.page, True)
+        heap_tuple.set_all_visible(part, True)
     return 1
 
 
@@ -270,18 +260,15 @@ def _insert_one(part, offset, n):
     length = coding.u16(part.bytes, pos)
     if offset + 7 + length > part.data_length:
         raise ValueError("heap2 record whose tuples are cut off")
-    heap_tuple.start(part, pos + 2, 0, n)
-    coding.copy(part.scratch, 23, part.bytes, pos + 7, length)
-    heap_tuple.add(part, 23 + length, n)
+    start = heap_tuple.add(part, pos + 2, 0, n, 23 + length)
+    coding.copy(part.page, start + 23, part.bytes, pos + 7, length)
     return offset + 7 + length
 
 
 def _lock_updated(part):
     """heap_xlog_lock_updated. Main data: xmax u32, line pointer u16, infobits u8, flags u8."""
     heap_tuple.check_lengths(part, 8, 0)
-    page = part.page
-    source = part.bytes
-    pos = heap_tuple.position(page, coding.u16(source, part.main + 4))
-    heap_tuple.set_infobits(page, pos, coding.u8(source, part.main + 6))
-    coding.put_u32(page, pos + 4, coding.u32(source, part.main))
+    pos = heap_tuple.position(part, coding.u16(part.bytes, part.main + 4))
+    heap_tuple.set_infobits(part, pos, coding.u8(part.bytes, part.main + 6))
+    coding.put_u32(part.page, pos + 4, coding.u32(part.bytes, part.main))
     return 1

@@ -48,23 +48,24 @@ def block_number(part, block_id):
     return number
 
 
-def position(page, n):
+def position(part, n):
     """Where the tuple of line pointer `n` starts in the page."""
-    if layout.item_flags(page, n) != 1:
+    item = layout.line_pointer(part.page, n)
+    if item >> 15 & 3 != 1:
         raise ValueError("heap record about a line pointer without a tuple")
-    return layout.item_offset(page, n)
+    return item & 0x7FFF
 
 
-def put_ctid(view, tuple_pos, block, n):
-    coding.put_u16(view, tuple_pos + 12, block >> 16)
-    coding.put_u16(view, tuple_pos + 14, block)
-    return coding.put_u16(view, tuple_pos + 16, n)
+def put_ctid(part, tuple_pos, block, n):
+    coding.put_u16(part.page, tuple_pos + 12, block >> 16)
+    coding.put_u16(part.page, tuple_pos + 14, block)
+    return coding.put_u16(part.page, tuple_pos + 16, n)
 
 
-def set_infobits(page, tuple_pos, infobits):
+def set_infobits(part, tuple_pos, infobits):
     """Replace what the tuple says about its xmax by a record's infobits."""
-    infomask2 = coding.u16(page, tuple_pos + 18) & ~KEYS_UPDATED
-    infomask = coding.u16(page, tuple_pos + 20) & ~XMAX_AND_MOVED
+    infomask2 = coding.u16(part.page, tuple_pos + 18) & ~KEYS_UPDATED
+    infomask = coding.u16(part.page, tuple_pos + 20) & ~XMAX_AND_MOVED
     if infobits & 1:
         infomask |= XMAX_IS_MULTIXACT
     if infobits & 2:
@@ -75,27 +76,28 @@ def set_infobits(page, tuple_pos, infobits):
         infomask |= XMAX_KEY_SHARE_LOCK
     if infobits & 16:
         infomask2 |= KEYS_UPDATED
-    coding.put_u16(page, tuple_pos + 18, infomask2)
-    return coding.put_u16(page, tuple_pos + 20, infomask)
+    coding.put_u16(part.page, tuple_pos + 18, infomask2)
+    return coding.put_u16(part.page, tuple_pos + 20, infomask)
 
 
-def set_hot_updated(page, tuple_pos, hot):
-    infomask2 = coding.u16(page, tuple_pos + 18) & ~HOT_UPDATED
+def set_hot_updated(part, tuple_pos, hot):
+    infomask2 = coding.u16(part.page, tuple_pos + 18) & ~HOT_UPDATED
     if hot:
         infomask2 |= HOT_UPDATED
-    return coding.put_u16(page, tuple_pos + 18, infomask2)
+    return coding.put_u16(part.page, tuple_pos + 18, infomask2)
 
 
-def clear_command(page, tuple_pos):
+def clear_command(part, tuple_pos):
     """Make it the deleting transaction's first command (HeapTupleHeaderSetCmax)."""
-    coding.put_u32(page, tuple_pos + 8, 0)
-    infomask = coding.u16(page, tuple_pos + 20) & ~COMBO_COMMAND
-    return coding.put_u16(page, tuple_pos + 20, infomask)
+    coding.put_u32(part.page, tuple_pos + 8, 0)
+    infomask = coding.u16(part.page, tuple_pos + 20) & ~COMBO_COMMAND
+    return coding.put_u16(part.page, tuple_pos + 20, infomask)
 
 
-def set_prunable(page, xid):
+def set_prunable(part):
     """Note the oldest transaction whose end may make a tuple of the page dead (PageSetPrunable)."""
-    present = coding.u32(page, 20)
+    xid = part.xid
+    present = coding.u32(part.page, 20)
     if present != 0:
         if xid < 3 or present < 3:
             if xid >= present:
@@ -105,34 +107,30 @@ def set_prunable(page, xid):
             difference = xid - present
             if difference >> 31 & 1 == 0:
                 return 0
-    return coding.put_u32(page, 20, xid)
+    return coding.put_u32(part.page, 20, xid)
 
 
-def set_all_visible(page, all_visible):
-    flags = coding.u16(page, 10) & ~ALL_VISIBLE
+def set_all_visible(part, all_visible):
+    flags = coding.u16(part.page, 10) & ~ALL_VISIBLE
     if all_visible:
         flags |= ALL_VISIBLE
-    return coding.put_u16(page, 10, flags)
+    return coding.put_u16(part.page, 10, flags)
 
 
-def start(part, header_pos, xmax, n):
-    """Write a new tuple's header into the scratch room, from the 5 bytes that the record has of it.
+def add(part, header_pos, xmax, n, length):
+    """Add a tuple of `length` bytes as line pointer `n` and write its header; where it starts.
 
-    `n` is the line pointer that it will get. The tuple's bytes from 23 on are still to be copied.
+    The record has 5 bytes of the header. The tuple's bytes from 23 on are still to be copied.
     """
-    tuple_ = part.scratch
-    source = part.bytes
-    coding.put_u32(tuple_, 0, part.xid)
-    coding.put_u32(tuple_, 4, xmax)
-    coding.put_u32(tuple_, 8, 0)
-    put_ctid(tuple_, 0, block_number(part, 0), n)
-    coding.put_u16(tuple_, 18, coding.u16(source, header_pos))
-    coding.put_u16(tuple_, 20, coding.u16(source, header_pos + 2) & ~COMBO_COMMAND)
-    return coding.put_u8(tuple_, 22, coding.u8(source, header_pos + 4))
-
-
-def add(part, length, n):
-    """Add the tuple in the scratch room to the page, as line pointer `n`."""
-    if layout.add_item(part.page, part.scratch, 0, length, n, True, True) == 0:
+    if layout.add_room(part.page, length, n, True, True) == 0:
         raise ValueError("heap record with a tuple that the page has no room for")
-    return 0
+    pos = coding.u16(part.page, 14)
+    coding.put_u32(part.page, pos, part.xid)
+    coding.put_u32(part.page, pos + 4, xmax)
+    coding.put_u32(part.page, pos + 8, 0)
+    put_ctid(part, pos, block_number(part, 0), n)
+    infomask = coding.u16(part.bytes, header_pos + 2) & ~COMBO_COMMAND
+    coding.put_u16(part.page, pos + 18, coding.u16(part.bytes, header_pos))
+    coding.put_u16(part.page, pos + 20, infomask)
+    coding.put_u8(part.page, pos + 22, coding.u8(part.bytes, header_pos + 4))
+    return pos

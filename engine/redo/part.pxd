@@ -16,8 +16,7 @@ cdef class Part:
     cdef public bint hint_bits_logged
     cdef public Py_ssize_t references, main, main_length, data, data_length
 
-    cpdef int load(self, const uint8_t[::1] source, Py_ssize_t pos,
-                   Py_ssize_t length) except -1 nogil
-    @cython.locals(source="const uint8_t[::1]", i=int)
+    cpdef int load(self, Py_ssize_t pos, Py_ssize_t length) except -1 nogil
+    @cython.locals(i=int)
     cpdef int64_t block(self, int block_id) except? -2 nogil
     cpdef bint has_block(self, int block_id) except -1 nogil

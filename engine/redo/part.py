@@ -6,9 +6,11 @@ manager and opcode, the numbers of all blocks that the record references, its ma
 data of this block alone. No redo function ever needs another block's data; several need the
 numbers of the others (a btree split writes its siblings' numbers into the page).
 
-Redo functions take a `Part` and change `part.page` in place:
+Redo functions take a `Part` and change `part.page` in place. They hand on the part, and no local
+name is bound to its buffers: binding one counts references atomically, passing one to a function of
+another module copies 208 bytes, and both cost more than what is done with them.
 
-    part.page        the 8 KiB page, writable; redo functions bind it to a local first
+    part.page        the 8 KiB page, writable
     part.bytes       where main data and block data lie, read-only
     part.main        offset of the main data in `bytes`; part.main_length
     part.data        offset of this block's data in `bytes`; part.data_length
@@ -19,7 +21,7 @@ Redo functions take a `Part` and change `part.page` in place:
     part.scratch     8 KiB of room for a redo function, so that none allocates: never shared between
                      threads, as a Part belongs to one; part.numbers is the same room as u16
 
-One Part is reused for all records of a batch: `load` points it at the next one.
+One Part is reused for all records of a page: `load` points it at the next one.
 """
 
 from formats import coding
@@ -31,17 +33,16 @@ class Part:
         self.scratch = scratch
         self.numbers = memoryview(scratch).cast("H")
 
-    def load(self, source, pos, length):
-        """Point at the part at source[pos : pos + length]; raises IndexError if it is cut off."""
-        self.bytes = source
-        self.rmgr = coding.u8(source, pos + 1)
-        self.info = coding.u8(source, pos + 2)
-        self.block_id = coding.u8(source, pos + 3)
-        self.reference_count = coding.u8(source, pos + 4)
-        self.flags = coding.u8(source, pos + 5)
-        self.data_length = coding.u16(source, pos + 6)
-        self.xid = coding.u32(source, pos + 8)
-        self.main_length = coding.u32(source, pos + 12)
+    def load(self, pos, length):
+        """Point at the part at bytes[pos : pos + length]; raises IndexError if it is cut off."""
+        self.rmgr = coding.u8(self.bytes, pos + 1)
+        self.info = coding.u8(self.bytes, pos + 2)
+        self.block_id = coding.u8(self.bytes, pos + 3)
+        self.reference_count = coding.u8(self.bytes, pos + 4)
+        self.flags = coding.u8(self.bytes, pos + 5)
+        self.data_length = coding.u16(self.bytes, pos + 6)
+        self.xid = coding.u32(self.bytes, pos + 8)
+        self.main_length = coding.u32(self.bytes, pos + 12)
         self.references = pos + 16
         self.main = self.references + 5 * self.reference_count
         self.data = self.main + self.main_length
@@ -51,11 +52,10 @@ class Part:
 
     def block(self, block_id):
         """The block number of the record's reference `block_id`, -1 if there is none."""
-        source = self.bytes
         i = 0
         while i < self.reference_count:
-            if coding.u8(source, self.references + 5 * i) == block_id:
-                return coding.u32(source, self.references + 5 * i + 1)
+            if coding.u8(self.bytes, self.references + 5 * i) == block_id:
+                return coding.u32(self.bytes, self.references + 5 * i + 1)
             i += 1
         return -1
 
