@@ -18,6 +18,7 @@ cdef class Reconstruct:
                    lsn=uint64_t, kind=uint32_t, fuzzy=int, number=uint32_t)
     cpdef int page(self, VersionSet versions, uint32_t oldest, uint8_t[::1] out, Py_ssize_t pos,
                    bint has_base) except -1 nogil
+    cdef bint _begins_with_image(self, VersionSet versions, uint32_t oldest) except -1 nogil
     @cython.locals(hole_offset=Py_ssize_t, hole_length=Py_ssize_t, tail=Py_ssize_t)
     cdef int _image(self, uint8_t[::1] target, const uint8_t[::1] source, Py_ssize_t start,
                     Py_ssize_t length) except -1 nogil

@@ -35,13 +35,13 @@ class Reconstruct:
         """
         self.unreadable_rmgr = -1
         target = out[pos : pos + 8192]
-        if not has_base:
-            coding.fill(target, 0, 8192, 0)
         source = versions.data
         self.part.page = target
         self.part.bytes = source
         fuzzy = 0
         number = oldest
+        if not has_base and not self._begins_with_image(versions, number):
+            coding.fill(target, 0, 8192, 0)
         while number != 0:
             start = versions.offset[number]
             length = versions.length[number]
@@ -65,6 +65,10 @@ class Reconstruct:
                 raise ValueError("a version of a kind that pages do not have")
             number = versions.newer[number]
         return 0
+
+    def _begins_with_image(self, versions, oldest):
+        """Whether the oldest version is an image, which leaves no byte of the page as it was."""
+        return oldest != 0 and coding.u8(versions.data, versions.offset[oldest]) <= 3
 
     def _image(self, target, source, start, length):
         """Put an image's two halves around its hole."""

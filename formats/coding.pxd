@@ -6,7 +6,6 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
 
-
 cdef inline uint32_t u8(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFF nogil:
     if pos < 0 or pos + 1 > view.shape[0]:
         raise IndexError("read of 1 byte out of bounds")
@@ -27,6 +26,7 @@ cdef inline uint32_t u32(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFF
     return value
 
 
+@cython.boundscheck(False)
 cdef inline uint32_t u32_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
     cdef uint32_t value
     memcpy(&value, <const char *>&view[0] + pos, 4)
@@ -41,6 +41,7 @@ cdef inline uint64_t u64(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFF
     return value
 
 
+@cython.boundscheck(False)
 cdef inline uint64_t u64_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
     cdef uint64_t value
     memcpy(&value, <const char *>&view[0] + pos, 8)
@@ -76,11 +77,13 @@ cdef inline int put_u64(uint8_t[::1] view, Py_ssize_t pos, uint64_t value) excep
     return 0
 
 
+@cython.boundscheck(False)
 cdef inline void put_u32_checked_before(uint8_t[::1] view, Py_ssize_t pos,
                                         uint32_t value) noexcept nogil:
     memcpy(<char *>&view[0] + pos, &value, 4)
 
 
+@cython.boundscheck(False)
 cdef inline void put_u64_checked_before(uint8_t[::1] view, Py_ssize_t pos,
                                         uint64_t value) noexcept nogil:
     memcpy(<char *>&view[0] + pos, &value, 8)
@@ -124,7 +127,9 @@ cdef inline int copy(uint8_t[::1] target, Py_ssize_t target_pos, const uint8_t[:
             target_pos + length > target.shape[0] or source_pos + length > source.shape[0]:
         raise IndexError("copy out of bounds")
     if length > 0:
-        memcpy(&target[target_pos], &source[source_pos], length)
+        # Not memcpy: where gcc knows that it is less than 8 KiB it makes a `rep movsq` of that,
+        # which took five times as long for an image.
+        memmove(&target[target_pos], &source[source_pos], length)
     return 0
 
 

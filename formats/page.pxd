@@ -41,8 +41,8 @@ cdef int _close_gaps(uint8_t[::1] page, uint16_t *numbers, int count) except -1 
 @cython.locals(upper=int, word=int, i=int, item_pos=int, item=uint32_t, length=int, offset=int,
                pos=int)
 cdef int _reorder(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nogil
-@cython.locals(lower=int, upper=int, special=int, outside=int, presorted=int, total=int, last=int,
-               i=int, item=uint32_t, length=int, offset=int)
+@cython.locals(lower=int, upper=int, special=int, lowest=int, highest=int, disorder=int,
+               misaligned=int, total=int, last=int, i=int, item=uint32_t, length=int, offset=int)
 cdef int _compact(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nogil
 @cython.locals(flags=int)
 cdef int _set_free_lines(uint8_t[::1] page, bint has_free_lines) except -1 nogil

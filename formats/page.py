@@ -189,24 +189,24 @@ def add_room(page, length, offset_number, overwrite, is_heap):
 def _close_gaps(page, numbers, count):
     """Close the gaps between tuples that lie in reverse order of their line pointers already.
 
-    Tuples that touch each other are moved in one go, once the next gap is found.
+    Those before the first gap stay; others that touch each other are moved in one go, once the next
+    gap is found.
     """
     upper = coding.u16(page, 16)
     head = upper
     tail = upper
-    i = 0
-    while i < count:
+    for i in range(count):
         pos = 20 + 4 * numbers[i]
         item = coding.u32_checked_before(page, pos)
         offset = item & 0x7FFF
         length = ((item >> 17) + 7) & -8
         if offset + length != head:
-            coding.move(page, upper, head, tail - head)
+            if upper != head:
+                coding.move(page, upper, head, tail - head)
             tail = offset + length
         upper -= length
         head = offset
         coding.put_u32_checked_before(page, pos, (item & -32768) | upper)
-        i += 1
     coding.move(page, upper, head, tail - head)
     return coding.put_u16(page, 14, upper)
 
@@ -217,8 +217,7 @@ def _reorder(page, numbers, count):
     upper = coding.u16(page, 16)
     for word in range(coding.u16(page, 14) >> 3, upper >> 3):
         words[word] = coding.u64_checked_before(page, word << 3)
-    i = 0
-    while i < count:
+    for i in range(count):
         item_pos = 20 + 4 * numbers[i]
         item = coding.u32_checked_before(page, item_pos)
         length = ((item >> 17) + 7) & -8
@@ -229,7 +228,6 @@ def _reorder(page, numbers, count):
             for pos in range(0, length, 8):
                 coding.put_u64_checked_before(page, upper + pos, words[(offset + pos) >> 3])
             coding.put_u32_checked_before(page, item_pos, (item & -32768) | upper)
-        i += 1
     return coding.put_u16(page, 14, upper)
 
 
@@ -242,25 +240,27 @@ def _compact(page, numbers, count):
     lower = coding.u16(page, 12)
     upper = coding.u16(page, 14)
     special = coding.u16(page, 16)
-    outside = 0
-    presorted = 1
+    lowest = special
+    highest = upper
+    disorder = 0  # negative when a tuple does not end before the one of the last line pointer
+    misaligned = 0
     total = 0
     last = special
-    i = 0
-    while i < count:
+    for i in range(count):
         item = coding.u32_checked_before(page, 20 + 4 * numbers[i])
         offset = item & 0x7FFF
         length = item >> 17
-        outside |= (offset < upper) | (offset + length > special) | (offset & 7)
-        presorted &= offset + length <= last
+        lowest = min(lowest, offset)
+        highest = max(highest, offset + length)
+        disorder |= last - offset - length
+        misaligned |= offset & 7
         last = offset
         total += (length + 7) & -8
-        i += 1
-    if outside:
+    if lowest < upper or highest > special or misaligned:
         raise ValueError("line pointer to outside the page's tuples")
     if total > special - lower:
         raise ValueError("page whose tuples are larger than their space")
-    if presorted:
+    if disorder >= 0:
         return _close_gaps(page, numbers, count)
     return _reorder(page, numbers, count)
 

@@ -20,6 +20,9 @@ _checksum_seeds = memoryview(
     )
 )
 
+# A variable, so that the compiler multiplies: of the constant it makes a chain of shifts and sums.
+_prime = 16777619
+
 
 def find_bad_checksums(pages, first_block, bad):
     """Put the indexes of the wrong pages of `pages` into `bad`; returns how many there are.
@@ -61,6 +64,7 @@ def checksum(page, block):
         raise ValueError("checksum of something that is not a page")
     sums = cython.declare(cython.uint[32])
     mask = 0xFFFFFFFF
+    prime = _prime
     for lane in range(32):
         sums[lane] = coding.u32(_checksum_seeds, 4 * lane)
     stored = coding.u16(page, 8)
@@ -71,12 +75,12 @@ def checksum(page, block):
         for lane in range(32):
             # In bounds: the page's length was checked above.
             value = sums[lane] ^ coding.u32_checked_before(page, row + 4 * lane)
-            sums[lane] = (value * 16777619 & mask) ^ value >> 17
+            sums[lane] = (value * prime & mask) ^ value >> 17
         row += 128
     for _ in range(2):
         for lane in range(32):
             value = sums[lane]
-            sums[lane] = (value * 16777619 & mask) ^ value >> 17
+            sums[lane] = (value * prime & mask) ^ value >> 17
     total = block & mask
     for lane in range(32):
         total ^= sums[lane]
