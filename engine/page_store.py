@@ -34,6 +34,7 @@ from engine.manifest_log import ManifestLog
 from engine.recovery import Paths
 from engine.storage import File, Storage
 from engine.version_store import VersionStore
+from engine.waiting_readers import WaitingReaders
 from engine.wal_ingest import WalIngest, decompress_image
 from engine.wal_reader import WalReader
 from formats import chunk_filter
@@ -101,9 +102,10 @@ class PageStore:
 
     def _bind_reads(self) -> None:
         """Reading is the version store's."""
-        versions = self.versions
+        versions, readers = self.versions, WaitingReaders(self.versions)
+        self.wait_for = readers.wait_for
+        self.wait_for_reader = readers.wait_for_reader
         self.get_pages = versions.get_pages
-        self.wait_for = versions.wait_for
         self.exists = versions.exists
         self.nblocks = versions.nblocks
         self.db_size = versions.db_size

@@ -4,9 +4,10 @@ The loop takes what the socket has, writes it to the journal in pieces of up to 
 when the source has nothing more to send, when it asks for an answer, or when 16 MiB or 0.1 s of WAL
 are waiting: so a committing primary waits for one fsync here, and a busy one shares it among many
 commits. Where no commit waits for us, 20 ms of WAL share an fsync: one for each transaction was
-measured to cost the primary a fifth of its rate, as both use one disk. Ingest
-follows the journal by itself; nothing here waits for it, so keepalives are answered however far it
-lags, and what it has not read yet is in files, not in memory.
+measured to cost the primary a fifth of its rate, as both use one disk. There, WAL that comes in
+many small messages is also let pile up for some milliseconds (server/read_pace.py), unless a reader
+waits for it. Ingest follows the journal by itself; nothing here waits for it, so keepalives are
+answered however far it lags, and what it has not read yet is in files, not in memory.
 
 Where to begin. The source is asked for WAL from a little before the end of what is here, and what
 comes is compared with it: a source whose WAL differs is not the one that it came from. Never from
@@ -22,6 +23,7 @@ from typing import Protocol
 from engine.journal import Journal
 from formats import lsn
 from formats.timeline_history import HistoryEntry, parse_history
+from server.read_pace import PAUSE_SECONDS, ReadPace
 from server.replication import (
     KEEPALIVE,
     KEEPALIVE_MESSAGE,
@@ -54,7 +56,7 @@ _log = logging.getLogger(__name__)
 
 
 class WalStore(Protocol):
-    """What receiving WAL needs of the engine; none of it may block."""
+    """What receiving WAL needs of the engine; none of it may block for longer than it is told."""
 
     @property
     def journal(self) -> Journal: ...
@@ -64,6 +66,9 @@ class WalStore(Protocol):
 
     def notify_wal(self) -> None:
         """The journal has more bytes."""
+
+    def wait_for_reader(self, timeout_seconds: float) -> bool:
+        """Until a reader waits for WAL that is not here; False if the time is over before."""
 
 
 class WalStream:
@@ -89,6 +94,7 @@ class WalStream:
         self._heard_time = 0.0
         self._unsynced_since = 0.0
         self._group_seconds = 0.0
+        self._pace = ReadPace(time.monotonic)
 
     def run(self, on_streaming: Callable[[], None]) -> None:
         identity = self._connection.identify_system()
@@ -231,6 +237,7 @@ class WalStream:
                 if self._pending_bytes < PIECE_BYTES and self._receive_more():
                     continue
                 self._write()
+                self._pause()
                 # More is here, or came while we wrote: the fsync can wait for it, if not for long.
                 if self._fsync_can_wait() and self._receive_more(self._group_left()):
                     continue
@@ -248,6 +255,11 @@ class WalStream:
             # What came is worth keeping however the stream ends.
             self._write()
             self._journal.sync()
+
+    def _pause(self) -> None:
+        """Let small messages pile up, where neither a commit nor a reader waits for them."""
+        if self._group_seconds and self._pace.is_pause_due():
+            self._store.wait_for_reader(PAUSE_SECONDS)
 
     def _receive_more(self, seconds: float = 0.0) -> bool:
         """Take what the socket has, or gets within so many seconds; whether that was anything."""
@@ -304,6 +316,7 @@ class WalStream:
                 f"{self._connection.source} sent WAL from {lsn.show(start)} where "
                 f"{lsn.show(self._expected_lsn)} was due"
             )
+        self._pace.note(len(data))
         self._expected_lsn += len(data)
         known = self._journal.received_lsn - start
         if known > 0:

@@ -8,6 +8,7 @@ import pytest
 
 from engine.journal import JournalFailedError
 from formats import lsn
+from server.read_pace import PAUSE_SECONDS, ReadPace
 from server.replication import NextTimeline, SourceIdentity, Stopped, checked_slot, describe_source
 from server.source_errors import SourceError, source_error
 from server.wal_stream import GROUP_SECONDS, OVERLAP_BYTES, WalStream
@@ -266,3 +267,25 @@ def test_fsyncs_are_grouped_only_where_no_commit_waits(
     script.source.shown["synchronous_standby_names"] = standbys
     stream = WalStream(script.source, script.store, SYSTEM_IDENTIFIER, "slot")
     assert stream._ask_group_seconds() == seconds
+
+
+@pytest.mark.parametrize("standbys", ["", "*"])
+def test_no_pause_where_commits_wait(
+    tmp_path: Path, standbys: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(tmp_path)
+    script.source.shown["synchronous_standby_names"] = standbys
+    monkeypatch.setattr(ReadPace, "is_pause_due", lambda self: True)
+    script.run(script.piece(0, 100), None, script.piece(100, 200), None)
+    assert (set(script.store.pauses) == {PAUSE_SECONDS}) == (standbys == "")
+    assert script.journal.flushed_lsn == script.journal.received_lsn
+
+
+def test_each_message_of_wal_counts_for_the_pace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script(tmp_path)
+    noted: list[int] = []
+    monkeypatch.setattr(ReadPace, "note", lambda self, length: noted.append(length))
+    script.run(script.piece(0, 100), keepalive(reply=False), script.piece(100, 250), None)
+    assert noted == [100, 150]
