@@ -208,6 +208,12 @@ def test_deleted_page_keeps_its_content() -> None:
     assert bytes(view) == bytes(expected)
 
 
+def test_an_inner_page_may_be_deleted() -> None:
+    view = inner_page()
+    gin.redo(make_part(view, DELETE_PAGE, DELETE_MAIN, b"", {0: 7, 1: 5, 2: 6}))
+    assert special(view) == (9, 0, DATA | DELETED)
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_parent_of_a_deleted_page_loses_its_downlink(number: int) -> None:
     blocks = {0: 7, 1: 5, 2: 6}
