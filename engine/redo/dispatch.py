@@ -5,17 +5,18 @@ The numbers are PostgreSQL's (src/include/access/rmgrlist.h, the same in 14-18) 
 reused there. XLOG records change pages by images alone, which need no redo.
 """
 
-from engine.redo import btree, heap, heap2, sequence
+from engine.redo import btree, gin, heap, heap2, sequence
 
 HEAP2 = 9
 HEAP = 10
 BTREE = 11
+GIN = 13
 SEQUENCE = 15
 
 
 def is_supported(rmgr):
     """Whether records of this resource manager can be redone."""
-    return rmgr == 9 or rmgr == 10 or rmgr == 11 or rmgr == 15
+    return rmgr == 9 or rmgr == 10 or rmgr == 11 or rmgr == 13 or rmgr == 15
 
 
 def redo(part):
@@ -26,6 +27,8 @@ def redo(part):
         return heap2.redo(part)
     if part.rmgr == 11:
         return btree.redo(part)
+    if part.rmgr == 13:
+        return gin.redo(part)
     if part.rmgr == 15:
         return sequence.redo(part)
     raise ValueError("no redo for this resource manager")

@@ -131,27 +131,6 @@ def test_clean_stop_and_start(postgres, page_server):
     assert_equal(primary, server, Rules("primary"))
 
 
-def test_record_without_redo_makes_its_pages_unreadable(postgres, page_server):
-    """Invariant 10: an error that names the resource manager, never a stale page."""
-    primary = postgres(18)
-    server = page_server(primary)
-    primary.sql("CREATE TABLE g(a int[])")
-    primary.sql("INSERT INTO g SELECT ARRAY[g % 7, g % 11] FROM generate_series(1, 100) g")
-    primary.sql("CREATE INDEX gi ON g USING gin(a)")
-    primary.sql("CHECKPOINT")
-    primary.sql("INSERT INTO g VALUES (ARRAY[1, 2])")  # with images
-    primary.sql("INSERT INTO g VALUES (ARRAY[1, 2])")  # without
-    node = int(primary.sql("SELECT pg_relation_filenode('gi')")[0][0])
-    heap = int(primary.sql("SELECT pg_relation_filenode('g')")[0][0])
-    database = int(primary.sql("SELECT oid FROM pg_database WHERE datname = 'postgres'")[0][0])
-    ready = server.wait_until_ready(flush_lsn(primary))
-    with server.client() as client:
-        errors = unreadable_blocks(client, database, node, ready)
-        assert errors
-        assert all("Gin" in text for text in errors)
-        assert unreadable_blocks(client, database, heap, ready) == []
-
-
 def test_damaged_page_of_the_source_is_no_page_of_ours(postgres, page_server):
     """A base backup's page with a wrong checksum that no image replaces is an error to read."""
     primary = postgres(18)

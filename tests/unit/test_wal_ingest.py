@@ -155,8 +155,8 @@ def test_a_freeze_in_the_middle_of_a_database_copy(tmp_path, monkeypatch):
 
 
 def unreadable(block: int, relation=REL) -> Record:
-    """A record of an access method without redo."""
-    return Record(13, 0x20, references=[Reference(0, relation, block, data=b"x")])
+    """A record of an extension's resource manager, for which there is no redo."""
+    return Record(200, 0x20, references=[Reference(0, relation, block, data=b"x")])
 
 
 def lock(block: int) -> Record:
@@ -175,6 +175,23 @@ def test_a_hot_page_that_cannot_be_made_stops_nothing(tmp_path):
     assert small.mark(1, end) == 12
     with pytest.raises(LookupError, match="do not fit"):
         small.page(0, end)
+
+
+def test_a_record_without_redo_makes_its_page_unreadable(tmp_path):
+    """Invariant 10: an error that names the resource manager, never a stale page."""
+    small = SmallStore(tmp_path)
+    small.add(create(), image(0, 10), image(1, 11))
+    before = small.add(image(2, 12))
+    end = small.put(unreadable(1))
+    for _ in range(2):
+        assert [small.mark(block, end) for block in (0, 2)] == [10, 12]
+        assert small.mark(1, before) == 11
+        with pytest.raises(LookupError, match="custom200"):
+            small.page(1, end)
+        small.flush()
+        small.reopen()
+    repaired = small.put(image(1, 21))
+    assert small.mark(1, repaired) == 21
 
 
 def test_a_copied_database_with_an_unreadable_page(tmp_path):
