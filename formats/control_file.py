@@ -15,7 +15,7 @@ import crc32c
 from formats.errors import CorruptionError
 
 # pg_control_version -> (offset of the CRC, PostgreSQL majors that write it)
-_CRC_OFFSET = {1300: 288, 1800: 292}
+_CRC_OFFSET = {1300: 288, 1700: 288, 1800: 292}
 
 STATES = (
     "starting up",
