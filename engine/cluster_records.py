@@ -32,7 +32,11 @@ class ClusterRecords:
     """Applies one record at a time; the caller holds the store's lock."""
 
     def __init__(
-        self, table: ChunkTable, ingest: Ingest, major: int, files: Mapping[int, bytes] | None = None
+        self,
+        table: ChunkTable,
+        ingest: Ingest,
+        major: int,
+        files: Mapping[int, bytes] | None = None,
     ) -> None:
         """`files`: pg_control, replorigin_checkpoint and tablespace_map, as far as they are there,
         as of the LSN at which ingest begins; without pg_control hint bits count as logged."""

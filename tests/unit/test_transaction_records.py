@@ -219,7 +219,9 @@ def test_the_file_of_origins_is_as_postgresql_writes_it():
 
 
 def test_tablespaces_come_and_go(tmp_path):
-    small = SmallStore(tmp_path, fill=lambda store: store.add_file("tablespace_map", b"9 /a\\\nb\n"))
+    small = SmallStore(
+        tmp_path, fill=lambda store: store.add_file("tablespace_map", b"9 /a\\\nb\n")
+    )
     added = small.put(Record(5, 0x00, main=struct.pack("<I", 20000) + b"/data/b\\c\0"))
     assert small.store.file("tablespace_map", added) == b"9 /a\\\nb\n20000 /data/b\\\\c\n"
     small.flush()
