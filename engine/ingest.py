@@ -15,23 +15,24 @@ create, truncate, drop or copy files, and the few others that need Python, are h
 
 import cython
 
+from engine.ingest_target import IngestTarget
 from engine.redo import dispatch
+from engine.transaction_ingest import TransactionIngest
 from formats import coding, pglz
 
 DONE = 0
 MEMTABLE_FULL = 1
 NEEDS_PYTHON = 2
 
-# In the code: 32672 heap blocks a map page (visibilitymap.c), 32768 transactions a page (clog.c).
+# In the code: 32672 heap blocks a map page (visibilitymap.c).
 
 
 class Ingest:
     def __init__(self, chunks, decompress):
         """`decompress(codec, source, pos, length, raw_length) -> bytes` for lz4 and zstd images."""
-        self.chunks = chunks
+        self.target = IngestTarget(chunks)
+        self.transactions = TransactionIngest(self.target)
         self.decompress = decompress
-        self.cuts = {}
-        self.memtable = None
         self.image = memoryview(bytearray(8192))
         self.hint_bits_logged = True
         self.records = 0
@@ -60,7 +61,7 @@ class Ingest:
             if self._effects(batch, i, lsn):
                 self.reason = 2
                 return i
-            self.memtable.lsn_end = lsn
+            self.target.memtable.lsn_end = lsn
             self.records += 1
             i += 1
         self.reason = 0
@@ -74,22 +75,11 @@ class Ingest:
         if references:
             payload += batch.record_length[i]
         if batch.rmgr[i] == 1:
-            entries += 3 * self._status_pages(batch, i)  # perhaps a new segment's history
-            payload += 8 * self.sub_count + 32 * entries
-        return self.memtable.has_room(entries, payload)
-
-    def _status_pages(self, batch, i):
-        """No fewer than the pg_xact pages that a transaction's record changes."""
-        self._find_subtransactions(batch, i)
-        pages = 1
-        previous = batch.xid[i] // 32768
-        k = 0
-        while k < self.sub_count:
-            page = coding.u32(batch.data, self.sub_pos + 4 * k) // 32768
-            pages += page != previous
-            previous = page
-            k += 1
-        return pages
+            entries += 3 * self.transactions.pages_of_transaction(
+                batch, i
+            )  # perhaps a new segment's history
+            payload += 16 * self.transactions.sub_count + 48 * entries
+        return self.target.memtable.has_room(entries, payload)
 
     def _references(self, batch, i, lsn):
         r = batch.first_reference[i]
@@ -100,69 +90,24 @@ class Ingest:
 
     def _reference(self, batch, i, r, lsn):
         fork = batch.ref_flags[r] & 15
-        chunk = self.touch(
+        chunk = self.target.touch(
             batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r], fork, batch.ref_block[r], lsn
         )
-        if not self.chunks.held[chunk]:
+        if not self.target.chunks.held[chunk]:
             return 0
         block = batch.ref_block[r] & 131071
         if batch.ref_flags[r] & 16 and batch.ref_image_info[r] & 2:
             self.images += 1
-            return self._image(self.memtable, batch, r, chunk, block, lsn)
+            return self._image(self.target.memtable, batch, r, chunk, block, lsn)
         rmgr = batch.rmgr[i]
         if rmgr == 0:
             return 0
         if not dispatch.is_supported(rmgr):
             self.unreadable += 1
-            pos = self.memtable.reserve(4)
-            coding.put_u32(self.memtable.data, pos, 32 | rmgr << 8 | batch.info[i] << 16)
-            return self.memtable.link(chunk, block, lsn, pos, 4, 1)
-        return self._part(self.memtable, batch, i, r, chunk, block, lsn)
-
-    def touch(self, spc, db, rel, fork, block, lsn):
-        """The chunk of a relation's block, after the relation was made to reach that far."""
-        chunk = self.chunks.intern(1, spc, db, rel, fork, block >> 17)
-        root = self.chunks.root[chunk]
-        if block >= self.chunks.blocks[root] or not self.chunks.exists[root]:
-            self._extend(root, block + 1, lsn)
-        return chunk
-
-    def _extend(self, root, blocks, lsn):
-        """A relation grows; one that does not exist comes into being, which cuts its past off."""
-        if not self.chunks.exists[root]:
-            return self.cut(root, 1, blocks, 0, lsn, lsn - 1)
-        word = blocks
-        word = (word << 32) | 320  # HISTORY, exists
-        self.memtable.put_word(self.chunks.history[root], 0, lsn, word)
-        self.chunks.blocks[root] = blocks
-        self.chunks.change_lsn[root] = lsn
-        return 0
-
-    def cut(self, root, exists, blocks, cut_blocks, lsn, cut_lsn):
-        """A relation is created, truncated or dropped, and has `blocks` blocks from `lsn` on.
-
-        Versions at or below `cut_lsn` of its blocks >= `cut_blocks` mean nothing any more. That is
-        `lsn`, but where a block reference brings the relation into being the LSN before it: the
-        same record's version of the block counts.
-        """
-        history = self.chunks.history[root]
-        word = blocks
-        word = (word << 32) | (exists << 8) | 64
-        self.memtable.put_word(history, 0, lsn, word)
-        word = cut_blocks
-        word = (word << 32) | (exists << 8) | 64
-        self.memtable.put_word(history, 1, cut_lsn, word)
-        self.chunks.exists[root] = exists
-        self.chunks.blocks[root] = blocks
-        self.chunks.change_lsn[root] = lsn
-        self.chunks.cut_lsn[root] = cut_lsn
-        self.chunks.cut_blocks[root] = cut_blocks
-        self._note_cut(root, cut_blocks, cut_lsn)
-        return 0
-
-    def _note_cut(self, root, cut_blocks, lsn):
-        self.cuts.setdefault(root, []).append((lsn, cut_blocks))
-        return 0
+            pos = self.target.memtable.reserve(4)
+            coding.put_u32(self.target.memtable.data, pos, 32 | rmgr << 8 | batch.info[i] << 16)
+            return self.target.memtable.link(chunk, block, lsn, pos, 4, 1)
+        return self._part(self.target.memtable, batch, i, r, chunk, block, lsn)
 
     def _image(self, memtable, batch, r, chunk, block, lsn):
         hole_offset = batch.ref_hole_offset[r]
@@ -189,7 +134,7 @@ class Ingest:
 
     def _decompress(self, codec, batch, source_pos, source_length, length, pos):
         raw = self.decompress(codec, batch.data, source_pos, source_length, length)
-        coding.copy(self.memtable.data, pos, memoryview(raw), 0, length)
+        coding.copy(self.target.memtable.data, pos, memoryview(raw), 0, length)
         return 0
 
     def _part(self, memtable, batch, i, r, chunk, block, lsn):
@@ -233,10 +178,10 @@ class Ingest:
             self._heap2_effects(batch, i, info & 112, lsn)
             return 0
         if rmgr == 1:
-            return self._transaction(batch, i, info, lsn)
+            return self.transactions.end_transaction(batch, i, info, lsn)
         if rmgr == 0:
             return info < 160  # images need nothing more, FPI_FOR_HINT (0xA0), FPI (0xB0)
-        return rmgr < 9 or rmgr >= 18
+        return rmgr < 8 or rmgr == 18 or rmgr == 19
 
     def _heap_effects(self, batch, i, operation, lsn):
         """Visibility map bits that heap records clear (heapam_xlog.h: the flags of each record)."""
@@ -301,99 +246,14 @@ class Ingest:
     def _clear_bits(self, batch, r, heap_block, bits, second_plus_1, lsn):
         """One VM_CLEAR effect, for one heap block or two of the same map page."""
         map_block = heap_block // 32672
-        chunk = self.touch(batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r], 2, map_block, lsn)
-        if not self.chunks.held[chunk]:
+        chunk = self.target.touch(
+            batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r], 2, map_block, lsn
+        )
+        if not self.target.chunks.held[chunk]:
             return 0
         count = 2 if second_plus_1 else 1
-        pos = self._begin_effect(1, count)
-        self._effect_item(pos, 0, heap_block % 32672, bits, 0)
+        pos = self.target.begin_effect(1, count)
+        self.target.effect_item(pos, 0, heap_block % 32672, bits, 0)
         if second_plus_1:
-            self._effect_item(pos, 1, (second_plus_1 - 1) % 32672, bits, 0)
-        return self.memtable.link(chunk, map_block & 131071, lsn, pos, 4 + 8 * count, 0)
-
-    def _begin_effect(self, effect_class, count):
-        pos = self.memtable.reserve(4 + 8 * count)
-        coding.put_u16(self.memtable.data, pos, 16 | effect_class << 8)
-        coding.put_u16(self.memtable.data, pos + 2, count)
-        return pos
-
-    def _effect_item(self, pos, item, index, argument, value):
-        at = pos + 4 + 8 * item
-        coding.put_u16(self.memtable.data, at, index)
-        coding.put_u16(self.memtable.data, at + 2, argument)
-        return coding.put_u32(self.memtable.data, at + 4, value)
-
-    def _find_subtransactions(self, batch, i):
-        """Set `xinfo`, and `sub_pos` and `sub_count` of a COMMIT or ABORT, prepared or not."""
-        pos = batch.main_pos[i] + 8
-        end = batch.main_pos[i] + batch.main_length[i]
-        operation = batch.info[i] & 112
-        self.xinfo = 0
-        self.sub_pos = pos
-        self.sub_count = 0
-        if batch.info[i] & 128 == 0 or operation == 16 or operation > 64:
-            return 0
-        self.xinfo = coding.u32(batch.data, pos)
-        pos += 12 if self.xinfo & 1 else 4
-        if self.xinfo & 2:
-            self.sub_count = coding.u32(batch.data, pos)
-            pos += 4
-        if pos + 4 * self.sub_count > end:
-            raise ValueError("transaction record: its subtransactions are cut off")
-        self.sub_pos = pos
-        return 0
-
-    def _transaction(self, batch, i, info, lsn):
-        """COMMIT and ABORT of a transaction and its subtransactions (xact.h); others to Python."""
-        operation = info & 112
-        if operation == 80 or operation == 96:  # ASSIGNMENT, INVALIDATIONS
-            return 0
-        if operation != 0 and operation != 32:
-            return 1
-        self._find_subtransactions(batch, i)
-        if self.xinfo & 4 or self.xinfo & 32:  # files to drop; a replication origin
-            return 1
-        if batch.xid[i] == 0:
-            return 0
-        status = 1 if operation == 0 else 2
-        self.set_status(batch.xid[i], batch.data, self.sub_pos, self.sub_count, status, lsn)
-        return 0
-
-    def set_status(self, xid, data, pos, count, status, lsn):
-        """CLOG_SET effects, one a page, for `xid` and the `count` xids at data[pos:]."""
-        done = 0
-        while done <= count:
-            first = xid if done == 0 else coding.u32(data, pos + 4 * (done - 1))
-            page = first // 32768
-            run = 1
-            while (
-                done + run <= count
-                and coding.u32(data, pos + 4 * (done + run - 1)) // 32768 == page
-            ):
-                run += 1
-            self._set_status_page(page, first, data, pos + 4 * done, run, status, lsn)
-            done += run
-        return 0
-
-    def _set_status_page(self, page, first, data, pos, run, status, lsn):
-        chunk = self.touch_slru(0, page, lsn)
-        if not self.chunks.held[chunk]:
-            return 0
-        if self.memtable.newest_lsn(chunk, page & 31) == lsn:
-            raise ValueError("transaction record: its subtransactions are not in order")
-        effect = self._begin_effect(3, run)
-        self._effect_item(effect, 0, first & 32767, status, 0)
-        item = 1
-        while item < run:
-            self._effect_item(
-                effect, item, coding.u32(data, pos + 4 * (item - 1)) & 32767, status, 0
-            )
-            item += 1
-        return self.memtable.link(chunk, page & 31, lsn, effect, 4 + 8 * run, 0)
-
-    def touch_slru(self, slru, page, lsn):
-        """The chunk of an SLRU page, after its segment was made to reach that far."""
-        chunk = self.chunks.intern(2, 0, 0, slru, 0, page >> 5)
-        if (page & 31) >= self.chunks.blocks[chunk] or not self.chunks.exists[chunk]:
-            self._extend(chunk, (page & 31) + 1, lsn)
-        return chunk
+            self.target.effect_item(pos, 1, (second_plus_1 - 1) % 32672, bits, 0)
+        return self.target.link_effect(chunk, map_block & 131071, lsn, pos, count)

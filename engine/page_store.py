@@ -38,7 +38,7 @@ from engine.waiting_readers import WaitingReaders
 from engine.wal_ingest import WalIngest, decompress_image
 from engine.wal_reader import WalReader
 from formats import chunk_filter
-from formats.chunk import ChunkKey
+from formats.chunk import ChunkKey, SmallFile
 from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
@@ -260,9 +260,9 @@ class PageStore:
             versions.durable_lsn = versions.ready_lsn = state.durable_lsn
             versions.horizon_lsn = state.horizon_lsn
             versions.backup_end_lsn = state.backup_end_lsn
-        control = self.file("global/pg_control", state.durable_lsn)
-        versions.checksums = parse_control_file(control).checksums
-        self._cluster = ClusterRecords(self.table, self.ingest, versions.major, control)
+        files = recovery.cluster_files(self.versions, state.durable_lsn)
+        versions.checksums = parse_control_file(files[SmallFile.PG_CONTROL]).checksums
+        self._cluster = ClusterRecords(self.table, self.ingest, versions.major, files)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), self._copy)
         self._wal.images_from_lsn = state.backup_end_lsn
 
@@ -392,5 +392,5 @@ class PageStore:
     def status(self) -> Mapping[str, object]:
         """The engine's part of `pageserver status`; LSNs as text, None where there is none."""
         return store_status.describe(
-            self._ids, self._manifest, self._journal, self.versions, self.ingest, self._cluster
+            self._ids, self._manifest, self._journal, self.versions, self.ingest
         )

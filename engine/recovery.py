@@ -7,10 +7,12 @@
 A directory without a manifest has nothing worth keeping: its base backup was never completed.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.chunk_table import ChunkTable
+from engine.errors import RequestError
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.index_rebuild import open_index
@@ -18,6 +20,8 @@ from engine.ingest import Ingest
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
+from engine.version_store import VersionStore
+from formats.chunk import SmallFile, small_file
 from formats.errors import CorruptionError
 from formats.file_name import FileName
 from formats.manifest import Manifest
@@ -91,6 +95,19 @@ def open_layers(
     return index, LayerMap(storage, paths.layers, index, frames)
 
 
+def cluster_files(versions: VersionStore, lsn: int) -> dict[int, bytes]:
+    """The files of the cluster that records refer to, as far as they exist at `lsn`."""
+    files = {}
+    for code in (
+        SmallFile.PG_CONTROL,
+        SmallFile.REPLORIGIN_CHECKPOINT,
+        SmallFile.TABLESPACE_MAP,
+    ):
+        with contextlib.suppress(RequestError):
+            files[int(code)] = versions.read_file(small_file(code), lsn)
+    return files
+
+
 def load_relations(index: Index, table: ChunkTable, ingest: Ingest) -> None:
     """Present sizes and cuts of all relations, SLRU segments and files, as of the durable LSN."""
     for key, state in index.relations():
@@ -99,6 +116,6 @@ def load_relations(index: Index, table: ChunkTable, ingest: Ingest) -> None:
         table.blocks[root] = state.n_blocks
         table.change_lsn[root] = state.lsn
         if state.cuts:
-            ingest.cuts[root] = [(cut.lsn, cut.n_blocks) for cut in state.cuts]
+            ingest.target.cuts[root] = [(cut.lsn, cut.n_blocks) for cut in state.cuts]
             table.cut_lsn[root] = state.cuts[-1].lsn
             table.cut_blocks[root] = state.cuts[-1].n_blocks

@@ -1,7 +1,6 @@
 """What the engine says of itself: its part of `pageserver status`."""
 
 from engine.cluster_identity import Ids
-from engine.cluster_records import ClusterRecords
 from engine.ingest import Ingest
 from engine.journal import Journal
 from engine.manifest_log import ManifestLog
@@ -17,7 +16,6 @@ def describe(
     journal: Journal | None,
     versions: VersionStore,
     ingest: Ingest,
-    cluster: ClusterRecords | None,
 ) -> dict[str, object]:
     """LSNs as text, None where there is none; `debt_bytes` is what no compaction has merged."""
     files = manifest.state.files.values() if manifest is not None else ()
@@ -38,14 +36,11 @@ def describe(
         "layer_bytes": sum(file.bytes_total for file in files),
         "journal_bytes": received - journal.start_lsn if journal is not None else 0,
         "debt_bytes": sum(file.bytes_total for file in files if file.name.startswith("l0")),
-        "counters": _counters(versions, ingest, cluster),
+        "counters": _counters(versions, ingest),
     }
 
 
-def _counters(
-    versions: VersionStore, ingest: Ingest, cluster: ClusterRecords | None
-) -> dict[str, int]:
-    ignored = cluster.ignored if cluster is not None else {}
+def _counters(versions: VersionStore, ingest: Ingest) -> dict[str, int]:
     return {
         **versions.counters,
         "cache_hits": versions.cache.hits,
@@ -54,7 +49,6 @@ def _counters(
         "records": ingest.records,
         "page_images": ingest.images,
         "unreadable_versions": ingest.unreadable,
-        **{f"ignored: {name}": count for name, count in sorted(ignored.items())},
     }
 
 

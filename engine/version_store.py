@@ -73,11 +73,11 @@ class VersionStore:
         self.checksums = False  # whether pages carry one
         self.is_abandoned = False
         self.no_flush = False
-        self.history = RelationHistory(table, ingest.cuts, self._collect, self.lock)
+        self.history = RelationHistory(table, ingest.target.cuts, self._collect, self.lock)
         self._keys: dict[int, bytes] = {}
         self._readers = threading.local()
         self.counters = {"pages": 0, "layer_reads": 0, "failed": 0}
-        ingest.memtable = self._fresh_memtable()
+        ingest.target.memtable = self._fresh_memtable()
 
     def enter(self) -> None:
         self.lock.acquire()
@@ -117,9 +117,9 @@ class VersionStore:
 
     def freeze(self) -> None:
         """Put a fresh memtable in place of the open one; called with the lock."""
-        self.frozen = (self.ingest.memtable, *self.frozen)
-        self.ingest.memtable.lsn_end = self.ready_lsn
-        self.ingest.memtable = self._fresh_memtable()
+        self.frozen = (self.ingest.target.memtable, *self.frozen)
+        self.ingest.target.memtable.lsn_end = self.ready_lsn
+        self.ingest.target.memtable = self._fresh_memtable()
         self.changed.notify_all()
 
     def _fresh_memtable(self) -> Memtable:
@@ -187,7 +187,7 @@ class VersionStore:
 
     def _gather(self, reader: PageReader, count: int) -> int:
         """Collect from the memtables, newest first; called with the lock."""
-        still_open: int = reader.gather(self.ingest.memtable, count)
+        still_open: int = reader.gather(self.ingest.target.memtable, count)
         for memtable in self.frozen:
             if not still_open:
                 break
@@ -272,7 +272,7 @@ class VersionStore:
         """A block's versions from the memtables and the layers."""
         versions.begin()
         with self.lock:
-            for memtable in (self.ingest.memtable, *self.frozen):
+            for memtable in (self.ingest.target.memtable, *self.frozen):
                 if memtable.collect(chunk, block, lsn_floor, lsn_max, versions):
                     return
         if versions.oldest:

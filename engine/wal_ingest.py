@@ -111,7 +111,7 @@ class WalIngest:
     def _take(self, count: int) -> None:
         done = 0
         while done < count:
-            start, is_empty = done, not self.ingest.memtable.entry_count
+            start, is_empty = done, not self.ingest.target.memtable.entry_count
             done, full, hot = self._locked_step(start, min(start + RECORDS_PER_STEP, count))
             for chunk, block, lsn in hot:
                 self._materialise(chunk, block, lsn)
@@ -137,7 +137,7 @@ class WalIngest:
                 self.host.advance_ready(self.batch.lsn_end[complete - 1])
             return done, full, self._hot_pages()
         except BaseException as error:
-            self.host.abandon(self.ingest.memtable.lsn_end)
+            self.host.abandon(self.ingest.target.memtable.lsn_end)
             if isinstance(error, (ValueError, IndexError, MemoryError)):
                 raise self._bad_record(start, str(error)) from error
             raise
@@ -155,11 +155,12 @@ class WalIngest:
                 main_pos = batch.main_pos[start]
                 main = bytes(batch.data[main_pos : main_pos + batch.main_length[start]])
                 rmgr, info = batch.rmgr[start], batch.info[start]
-                if not ingest.memtable.has_room(*self.cluster.room(rmgr, info, main)):
+                if not ingest.target.memtable.has_room(*self.cluster.room(rmgr, info, main)):
                     return start, True
                 lsn = batch.lsn_end[start]
-                self.cluster.apply(rmgr, info, batch.xid[start], main, lsn)
-                ingest.memtable.lsn_end = lsn
+                xid, origin = batch.xid[start], batch.origin[start]
+                self.cluster.apply(rmgr, info, xid, main, lsn, origin=origin)
+                ingest.target.memtable.lsn_end = lsn
                 ingest.records += 1
                 start += 1
                 if self.cluster.pending_copy is not None:
@@ -168,12 +169,12 @@ class WalIngest:
 
     def _bad_record(self, start: int, found: str) -> CorruptionError:
         """`start` is where the step began in which it happened."""
-        lsn = show_lsn(self.ingest.memtable.lsn_end or self.batch.lsn_start[start])
+        lsn = show_lsn(self.ingest.target.memtable.lsn_end or self.batch.lsn_start[start])
         return CorruptionError("WAL record", f"or after {lsn}", "one that can be ingested", found)
 
     def _hot_pages(self) -> list[tuple[int, int, int]]:
         """(chunk, block, newest LSN) of the pages that were reported since the last step."""
-        memtable = self.ingest.memtable
+        memtable = self.ingest.target.memtable
         if not memtable.hot_count:
             return []
         pages = set(memtable.hot[: memtable.hot_count])
@@ -201,8 +202,8 @@ class WalIngest:
             return
         self.host.enter()
         try:
-            if self.ingest.memtable.has_room(1, len(payload)):
-                self.ingest.memtable.put(chunk, block, lsn, memoryview(payload), True)
+            if self.ingest.target.memtable.has_room(1, len(payload)):
+                self.ingest.target.memtable.put(chunk, block, lsn, memoryview(payload), True)
                 self.hot_images += 1
         finally:
             self.host.leave()

@@ -7,6 +7,9 @@ Which paths these are:
     base/DB/PG_VERSION, base/DB/pg_filenode.map                    of a database
     pg_tblspc/SPC/DB/...                                           of a database elsewhere
     pg_twophase/XID, pg_logical/replorigin_checkpoint
+
+XID has 8 hexadecimal digits, from PostgreSQL 17 on 16, the first half being the epoch. In the key
+`seg` is the transaction; `spc` is 1 where there is an epoch, which is then in `db`.
 """
 
 import re
@@ -34,7 +37,7 @@ _DATABASE = re.compile(
     r"(?:base|pg_tblspc/(?P<spc>\d+)(?:/PG_\d+_\d+)?)/(?P<db>\d+)"
     r"/(?P<name>PG_VERSION|pg_filenode\.map)"
 )
-_TWOPHASE = re.compile(r"pg_twophase/([0-9A-F]{8,16})")
+_TWOPHASE = re.compile(r"pg_twophase/([0-9A-F]{8})?([0-9A-F]{8})")
 
 
 def small_file_key(path: str) -> ChunkKey | None:
@@ -46,15 +49,17 @@ def small_file_key(path: str) -> ChunkKey | None:
     if match := _DATABASE.fullmatch(path):
         spc = int(match["spc"] or DEFAULT_TABLESPACE)
         return small_file(_DATABASE_FILES[match["name"]], spc, int(match["db"]))
-    if (match := _TWOPHASE.fullmatch(path)) and int(match[1], 16) < 1 << 32:
-        return small_file(SmallFile.PG_TWOPHASE, seg=int(match[1], 16))
+    if match := _TWOPHASE.fullmatch(path):
+        wide, epoch = match[1] is not None, int(match[1] or "0", 16)
+        return small_file(SmallFile.PG_TWOPHASE, int(wide), epoch, seg=int(match[2], 16))
     return None
 
 
 def small_file_path(key: ChunkKey) -> str:
     """The path of a small file's chunk."""
     if key.rel == SmallFile.PG_TWOPHASE:
-        return f"pg_twophase/{key.seg:08X}"
+        epoch = f"{key.db:08X}" if key.spc else ""
+        return f"pg_twophase/{epoch}{key.seg:08X}"
     if (key.spc, key.db) == (0, 0):
         return _NAMES[SmallFile(key.rel)]
     name = _DATABASE_NAMES[SmallFile(key.rel)]

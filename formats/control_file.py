@@ -15,7 +15,7 @@ import crc32c
 from formats.errors import CorruptionError
 
 # pg_control_version -> (offset of the CRC, PostgreSQL majors that write it)
-_CRC_OFFSET = {1300: 288, 1800: 292}
+_CRC_OFFSET = {1300: 288, 1700: 288, 1800: 292}
 
 STATES = (
     "starting up",
@@ -142,7 +142,25 @@ def with_parameters(data: bytes, record: bytes) -> bytes:
     changed = bytearray(data)
     struct.pack_into("<i?3x5i?", changed, 172, wal_level, wal_log_hints, *limits,
                      track_commit_timestamp)  # fmt: skip
-    crc_offset = _CRC_OFFSET[int.from_bytes(data[8:12], "little")]
+    return _with_crc(changed)
+
+
+def with_checkpoint(data: bytes, record: bytes) -> bytes:
+    """pg_control after a checkpoint record: its next transaction, as xlog_redo notes it."""
+    changed = bytearray(data)
+    changed[64:72] = checkpoint_next_xid(record).to_bytes(8, "little")
+    return _with_crc(changed)
+
+
+def checkpoint_next_xid(record: bytes) -> int:
+    """The next transaction of a checkpoint record, with its epoch (CheckPoint, pg_control.h);
+    struct.error if the record is cut off."""
+    next_xid: int = struct.unpack_from("<Q", record, 24)[0]
+    return next_xid
+
+
+def _with_crc(changed: bytearray) -> bytes:
+    crc_offset = _CRC_OFFSET[int.from_bytes(changed[8:12], "little")]
     struct.pack_into("<I", changed, crc_offset, crc32c.crc32c(bytes(changed[:crc_offset])))
     return bytes(changed)
 

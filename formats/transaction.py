@@ -10,13 +10,15 @@ class TransactionEnd:
         self.subxids: tuple[int, ...] = ()
         self.relations: list[tuple[int, int, int]] = []
         self.prepared_xid = 0
-        self.origin = False
+        self.time = 0  # microseconds since 2000: where the transaction itself ended
+        self.origin_lsn = 0  # where it ended at the origin that it was replicated from; 0: none
 
 
 def parse_transaction(operation: int, has_info: bool, main: bytes, major: int) -> TransactionEnd:
     """Parse COMMIT, ABORT and their PREPARED forms (ParseCommitRecord, xactdesc.c)."""
     end = TransactionEnd()
-    pos = 8  # after the time
+    (end.time,) = struct.unpack_from("<q", main)
+    pos = 8
     if not has_info:
         return end
     (xinfo,) = struct.unpack_from("<I", main, pos)
@@ -41,5 +43,9 @@ def parse_transaction(operation: int, has_info: bool, main: bytes, major: int) -
         pos += 4 + 16 * count
     if xinfo & 16:
         (end.prepared_xid,) = struct.unpack_from("<I", main, pos)
-    end.origin = bool(xinfo & 32)
+        pos += 4
+    if xinfo & 128:  # the prepared transaction's name, with its zero
+        pos = main.index(b"\0", pos) + 1
+    if xinfo & 32:
+        end.origin_lsn, end.time = struct.unpack_from("<Qq", main, pos)
     return end

@@ -51,6 +51,8 @@ VM_TRUNCATE = 2  # value: heap blocks that the map page still covers; the bits a
 CLOG_SET = 3  # index: transaction within the page; argument: its two status bits
 MULTIXACT_OFFSET = 4  # index: multixact within the page; value: offset of its first member
 MULTIXACT_MEMBER = 5  # index: member within the page; argument: status; value: xid
+# First item: argument: replication origin; value: low half of the time. Second: high half. Then
+COMMIT_TIMESTAMP = 6  # index: transaction within the page
 
 
 def image_exact(page: bytes) -> bytes:

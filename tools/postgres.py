@@ -25,6 +25,7 @@ from typing import Any, Self
 import psycopg
 
 from formats import lsn
+from formats.control_file import parse_control_file
 from tools.postgres_binaries import WHEEL_MAJOR, Installation, ProgramFailed, unprivileged_user
 
 START_SECONDS_MAX = 60.0
@@ -190,19 +191,13 @@ class Server:
 
     def shutdown_checkpoint_end(self) -> int:
         """END of the checkpoint record that pg_control names, for a server that is stopped."""
-        control = self.pg_controldata()
-        if control["Database cluster state"] not in ("shut down", "shut down in recovery"):
-            raise ProgramFailed(
-                f"{self.data_dir} was not stopped cleanly: it is "
-                f"{control['Database cluster state']}"
-            )
-        begin = lsn.parse(control["Latest checkpoint location"])
-        segment_bytes = int(control["Bytes per WAL segment"])
+        control = parse_control_file((self.data_dir / "global" / "pg_control").read_bytes())
+        if control.state not in ("shut down", "shut down in recovery"):
+            raise ProgramFailed(f"{self.data_dir} was not stopped cleanly: it is {control.state}")
+        begin, segment_bytes = control.checkpoint_lsn, control.wal_segment_bytes
         number = lsn.segment_number(begin, segment_bytes)
-        segments_per_id = (1 << 32) // segment_bytes
-        timeline = int(control["Latest checkpoint's TimeLineID"])
-        file_id, part = divmod(number, segments_per_id)
-        name = f"{timeline:08X}{file_id:08X}{part:08X}"
+        file_id, part = divmod(number, (1 << 32) // segment_bytes)
+        name = f"{control.timeline:08X}{file_id:08X}{part:08X}"
         with open(self.data_dir / "pg_wal" / name, "rb") as segment:
             segment.seek(lsn.segment_offset(begin, segment_bytes))
             (length,) = struct.unpack("<I", segment.read(4))
@@ -257,11 +252,14 @@ class Workspace:
             found = Installation.find(major)
             if unprivileged_user() is not None and not found.is_reachable_by_all():
                 found = self._copied(found)
+            if not found.has_clients:
+                clients = self.installation(WHEEL_MAJOR).binaries
+                found = Installation(major, found.binaries, clients)
             self._installations[major] = found
         return self._installations[major]
 
     def _copied(self, found: Installation) -> Installation:
-        """A copy of the wheel's tree, with the libraries that lie beside it."""
+        """A copy of a package's tree, with the libraries that lie beside the wheel's."""
         package = found.binaries.parent.parent
         copy = self.new_path("binaries")
         copy.mkdir()

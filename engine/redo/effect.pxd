@@ -15,3 +15,6 @@ cpdef int set_transaction_status(uint8_t[::1] page, uint32_t index,
 @cython.locals(group=uint32_t, in_group=uint32_t)
 cpdef int set_multixact_member(uint8_t[::1] page, uint32_t index, uint32_t status,
                                uint32_t xid) except -1 nogil
+@cython.locals(origin=uint32_t, low=uint32_t, high=uint32_t, at=Py_ssize_t)
+cpdef int set_commit_timestamps(uint8_t[::1] page, const uint8_t[::1] source, Py_ssize_t item,
+                                uint32_t count) except -1 nogil

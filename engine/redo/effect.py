@@ -18,6 +18,8 @@ def apply(page, source, pos, length):
     if length != 4 + 8 * count:
         raise ValueError("effect: its length is not that of its items")
     item = pos + 4
+    if effect_class == 6:
+        return set_commit_timestamps(page, source, item, count)
     i = 0
     while i < count:
         index = coding.u16(source, item)
@@ -55,3 +57,23 @@ def set_multixact_member(page, index, status, xid):
     in_group = index & 3
     coding.put_u8(page, 20 * group + in_group, status)
     return coding.put_u32(page, 20 * group + 4 + 4 * in_group, xid)
+
+
+def set_commit_timestamps(page, source, item, count):
+    """Write a commit's time and origin for each transaction, 10 bytes each (commit_ts.c).
+
+    The first two items hold them: the origin as argument, the time in two halves as values.
+    """
+    if count < 2:
+        raise ValueError("effect: a commit without its time")
+    origin = coding.u16(source, item + 2)
+    low = coding.u32(source, item + 4)
+    high = coding.u32(source, item + 12)
+    while count > 2:
+        item += 8
+        count -= 1
+        at = 10 * coding.u16(source, item + 8)
+        coding.put_u32(page, at, low)
+        coding.put_u32(page, at + 4, high)
+        coding.put_u16(page, at + 8, origin)
+    return 0

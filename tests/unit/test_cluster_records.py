@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine import index_rebuild
-from engine.cluster_records import fsm_blocks_after_truncate, precedes
+from engine.cluster_records import fsm_blocks_after_truncate
+from engine.slru_records import precedes
 from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
 from tests.fixtures.small_store import (

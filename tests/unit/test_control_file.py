@@ -7,7 +7,7 @@ from formats.errors import CorruptionError
 from tests.fixtures.control_file import crafted
 
 
-@pytest.mark.parametrize("version", [1300, 1800])
+@pytest.mark.parametrize("version", [1300, 1700, 1800])
 def test_fields(version: int) -> None:
     control = parse_control_file(crafted(version))
     assert control.system_identifier == 7_000_000_000_000_000_001
@@ -37,7 +37,7 @@ def test_what_is_refused() -> None:
     swapped[8:12] = (1800).to_bytes(4, "big")
     with pytest.raises(CorruptionError, match="found 1800 in big-endian byte order"):
         parse_control_file(bytes(swapped))
-    with pytest.raises(CorruptionError, match="expected one of 1300, 1800, found 1201"):
+    with pytest.raises(CorruptionError, match="expected one of 1300, 1700, 1800, found 1201"):
         parse_control_file(crafted(1201))
     with pytest.raises(CorruptionError, match="wal_level .*expected 0 to 2, found 7"):
         parse_control_file(crafted(wal_level=7))
