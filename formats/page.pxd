@@ -48,7 +48,7 @@ cdef int _compact(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nog
 cdef int _set_free_lines(uint8_t[::1] page, bint has_free_lines) except -1 nogil
 
 @cython.locals(count=int, kept=int, unused=int, used_end=int, n=int, item=uint32_t)
-cpdef int repair_fragmentation(uint8_t[::1] page) except -1 nogil
+cpdef int repair_fragmentation(uint8_t[::1] page, bint truncates) except -1 nogil
 @cython.locals(count=int, end=int, has_free_lines=bint, n=int)
 cpdef int truncate_line_pointers(uint8_t[::1] page) except -1 nogil
 

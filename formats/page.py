@@ -272,8 +272,11 @@ def _set_free_lines(page, has_free_lines):
     return coding.put_u16(page, 10, flags)
 
 
-def repair_fragmentation(page):
-    """Close the gaps in a heap page, drop unused line pointers at the end, set the hint."""
+def repair_fragmentation(page, truncates):
+    """Close the gaps in a heap page and set the hint.
+
+    `truncates`: unused line pointers at the end go, as they do since PostgreSQL 15.
+    """
     _check_compactable(page)
     numbers = cython.declare(cython.ushort[2048])  # line pointers that have a tuple
     count = max_offset(page)
@@ -292,7 +295,7 @@ def repair_fragmentation(page):
             kept += item >> 17 != 0
         n += 1
     _compact(page, numbers, kept)
-    if used_end != count:
+    if truncates and used_end != count:
         unused -= count - used_end
         coding.put_u16(page, 12, 24 + 4 * used_end)
     return _set_free_lines(page, unused > 0)

@@ -35,6 +35,8 @@ cdef int _prune_15(Part part) except -1 nogil
 cdef int _vacuum_15(Part part) except -1 nogil
 @cython.locals(count=int, pos=Py_ssize_t)
 cdef int _freeze_page_15(Part part) except -1 nogil
+@cython.locals(count=int, end=Py_ssize_t)
+cdef int _freeze_page_16(Part part) except -1 nogil
 @cython.locals(heap_block=uint32_t)
 cdef int _visible(Part part) except -1 nogil
 @cython.locals(flags=int, count=int, initialise=bint, offset=Py_ssize_t, i=int, n=int)

@@ -73,7 +73,7 @@ def _prune_or_freeze(part, opcode):
     if opcode == VACUUM:
         return _vacuum_15(part)
     if part.version == 16:
-        raise ValueError("heap2 record that freezes a page in the layout of PostgreSQL 16")
+        return _freeze_page_16(part)
     return _freeze_page_15(part)
 
 
@@ -123,7 +123,7 @@ def _prune_17(part):
         pos = _set_items(part, pos + 2, end, coding.u16(part.bytes, pos), UNUSED)
     if flags & (PRUNE_HAS_REDIRECTIONS | PRUNE_HAS_DEAD_ITEMS | PRUNE_HAS_UNUSED_ITEMS):
         if flags & PRUNE_CLEANUP_LOCK:
-            layout.repair_fragmentation(part.page)
+            layout.repair_fragmentation(part.page, part.version > 14)
         else:
             layout.truncate_line_pointers(part.page)
     pos = _freeze_by_plans(part, part.data + 4, plan_count, pos)
@@ -172,7 +172,7 @@ def _prune_15(part):
     pos = _redirect_items(part, part.data, end, coding.u16(part.bytes, part.main + 4))
     pos = _set_items(part, pos, end, coding.u16(part.bytes, part.main + 6), DEAD)
     _set_items(part, pos, end, (end - pos) >> 1, UNUSED)
-    layout.repair_fragmentation(part.page)
+    layout.repair_fragmentation(part.page, part.version > 14)
     return 1
 
 
@@ -201,6 +201,20 @@ def _freeze_page_15(part):
         )
         pos += 12
         count -= 1
+    return 1
+
+
+def _freeze_page_16(part):
+    """heap_xlog_freeze_page of 16. Main data: a transaction, count of plans u16, flag u8.
+
+    Data: the plans, then the line pointers that they are about.
+    """
+    heap_tuple.check_lengths(part, 7, 0)
+    count = coding.u16(part.bytes, part.main + 4)
+    heap_tuple.check_lengths(part, 7, 12 * count)
+    end = _freeze_by_plans(part, part.data, count, part.data + 12 * count)
+    if end != part.data + part.data_length:
+        raise ValueError("heap2 record whose parts do not add up to its length")
     return 1
 
 

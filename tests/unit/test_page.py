@@ -158,17 +158,25 @@ def test_repair_closes_gaps_and_drops_unused_line_pointers_at_the_end() -> None:
     page.set_item(view, 3, 0, UNUSED, 0)
     page.set_item(view, 5, 0, UNUSED, 0)
     page.set_item(view, 6, 0, UNUSED, 0)
-    page.repair_fragmentation(view)
+    page.repair_fragmentation(view, True)
     assert items(view) == [(8184, NORMAL, 1), (4, REDIRECT, 0), (0, 0, 0), (8152, NORMAL, 25)]
     assert contents(view)[3] == b"D" * 25
     assert (upper(view), view[10]) == (8152, 1)
+
+
+def test_repair_may_keep_unused_line_pointers_at_the_end() -> None:
+    view = filled([b"a" * 8, b"b" * 16])
+    page.set_item(view, 2, 0, UNUSED, 0)
+    page.repair_fragmentation(view, False)
+    assert items(view) == [(8184, NORMAL, 8), (0, 0, 0)]
+    assert view[10] == 1
 
 
 def test_repair_puts_tuples_into_reverse_order_of_their_line_pointers() -> None:
     view = filled([b"a" * 8, b"b" * 16, b"c" * 24])
     page.set_item(view, 1, 0, UNUSED, 0)
     assert add(view, b"d" * 40, 1, overwrite=True) == 1
-    page.repair_fragmentation(view)
+    page.repair_fragmentation(view, True)
     assert items(view) == [(8152, NORMAL, 40), (8136, NORMAL, 16), (8112, NORMAL, 24)]
     assert contents(view) == [b"d" * 40, b"b" * 16, b"c" * 24]
     assert view[10] == 0
@@ -178,7 +186,7 @@ def test_repair_of_a_page_without_tuples_resets_it() -> None:
     view = filled([b"a", b"b"])
     page.set_item(view, 1, 0, DEAD, 0)
     page.set_item(view, 2, 0, UNUSED, 0)
-    page.repair_fragmentation(view)
+    page.repair_fragmentation(view, True)
     assert (items(view), upper(view), view[10]) == ([(0, DEAD, 0)], 8192, 0)
 
 
@@ -297,7 +305,7 @@ def test_a_page_whose_regions_are_out_of_order_is_refused(pos: int, value: int) 
     view = filled([b"a", b"b", b"c"])
     view[pos : pos + 2] = value.to_bytes(2, "little")
     with pytest.raises((ValueError, IndexError)):
-        page.repair_fragmentation(view)
+        page.repair_fragmentation(view, True)
     with pytest.raises((ValueError, IndexError)):
         page.index_multi_delete(view, numbers(1, 2, 3), 3)
     if value != 8190:
@@ -310,7 +318,7 @@ def test_a_line_pointer_to_outside_the_tuples_is_refused(item: tuple[int, int, i
     view = filled([b"a", b"b", b"c"])
     page.set_item(view, 2, *item)
     with pytest.raises(ValueError, match="outside the page's tuples"):
-        page.repair_fragmentation(view)
+        page.repair_fragmentation(view, True)
     with pytest.raises(ValueError, match="outside the page's tuples"):
         page.index_tuple_delete(view, 2)
 
@@ -319,7 +327,7 @@ def test_tuples_that_overlap_are_refused_when_they_exceed_the_space() -> None:
     view = filled([b"a" * 4000, b"b" * 4000])
     page.set_item(view, 1, upper(view), NORMAL, 8000)
     with pytest.raises(ValueError, match="larger than their space"):
-        page.repair_fragmentation(view)
+        page.repair_fragmentation(view, True)
 
 
 def test_index_multi_delete_refuses_numbers_out_of_order() -> None:

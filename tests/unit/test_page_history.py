@@ -58,7 +58,7 @@ def do(view: memoryview, operation: Operation, is_heap: bool) -> None:
     elif operation.kind == "fill":
         page.add_item(view, content, 0, length, number, True, is_heap)
     elif operation.kind == "repair":
-        page.repair_fragmentation(view)
+        page.repair_fragmentation(view, True)
     elif operation.kind == "truncate":
         page.truncate_line_pointers(view)
     elif operation.kind == "delete":

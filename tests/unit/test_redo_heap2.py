@@ -120,10 +120,31 @@ def test_freeze_page_of_15() -> None:
     assert row(view, 2).xmax == 0
 
 
-def test_freezing_in_the_layout_of_16_is_refused() -> None:
-    part = make_part(seven_rows(), FREEZE_PAGE, bytes(7), bytes(14), version=16)
-    with pytest.raises(ValueError, match="layout of PostgreSQL 16"):
-        heap2.redo(part)
+@pytest.mark.parametrize("cut_bytes", [0, 2])
+def test_freeze_page_of_16(cut_bytes: int) -> None:
+    view = seven_rows()
+    data = struct.pack("<IHHBxH", 0xFFFFFFF0, 0x1111, 0x2222, 2, 2)
+    data += struct.pack("<IHHBxH", 7, 0x3333, 0x4444, 0, 1) + offsets(3, 5, 1)
+    data = data[: len(data) - cut_bytes]
+    part = make_part(view, FREEZE_PAGE, struct.pack("<IHB", 99, 2, 1), data, version=16)
+    if cut_bytes:
+        with pytest.raises(ValueError, match="list of frozen tuples is cut off"):
+            heap2.redo(part)
+        return
+    assert heap2.redo(part) == 1
+    for n in (3, 5):
+        assert row(view, n)[:6] == (100, 0xFFFFFFF0, 2, (5, 1), 0x1111, 0x2222)
+    assert row(view, 1)[:6] == (100, 7, 0, (5, 1), 0x3333, 0x4444)
+    assert row(view, 2).xmax == 0
+
+
+@pytest.mark.parametrize(("version", "count"), [(14, 7), (15, 5)])
+def test_pruning_drops_line_pointers_at_the_end_from_15_on(version: int, count: int) -> None:
+    view = seven_rows()
+    main = struct.pack("<IHH", 99, 0, 0)
+    assert heap2.redo(make_part(view, PRUNE, main, offsets(2, 6, 7), version=version)) == 1
+    assert [state for state, _ in items(view)] == [1, 0, 1, 1, 1, 0, 0][:count]
+    assert flags(view) == 1
 
 
 @pytest.mark.parametrize(
