@@ -10,6 +10,7 @@ bundles in the manifest.
 from collections.abc import Callable
 
 from engine.bundle_writer import BundleInfo, BundleWriter, run_of
+from engine.storage import Bytes
 from formats import version
 from formats.chunk import SEGMENT_BLOCKS, ChunkKey, ChunkKind
 from formats.cluster_path import small_file_key
@@ -38,7 +39,7 @@ class BaseImages:
         self._files: dict[ChunkKey, bytes] = {}
         self._torn: list[tuple[ChunkKey, int]] = []
 
-    def add_pages(self, key: ChunkKey, first_block: int, data: bytes | bytearray) -> None:
+    def add_pages(self, key: ChunkKey, first_block: int, data: Bytes) -> None:
         """Pages of a relation segment or an SLRU segment, in order, each chunk's together."""
         if not self._is_held(key):
             return

@@ -32,7 +32,7 @@ from engine.journal import Journal, JournalRewoundError
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.recovery import Paths
-from engine.storage import File, Storage
+from engine.storage import Bytes, File, Storage
 from engine.version_store import VersionStore
 from engine.waiting_readers import WaitingReaders
 from engine.wal_ingest import WalIngest, decompress_image
@@ -169,7 +169,7 @@ class PageStore:
             self._journal = Journal(self.storage, self.paths.journal, identity.wal_segment_size)
         self._base = BaseImages(self._create_bundle, identity.start_lsn, self._holds)
 
-    def add_pages(self, key: ChunkKey, first_block: int, data: bytes | bytearray) -> None:
+    def add_pages(self, key: ChunkKey, first_block: int, data: Bytes) -> None:
         self._taking().add_pages(key, first_block, data)
 
     def mark_torn(self, key: ChunkKey, block: int) -> None:

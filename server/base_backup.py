@@ -55,8 +55,11 @@ class BackupStore(Protocol):
     def begin_base_backup(self, identity: BackupIdentity) -> None:
         """Drop what an earlier backup left and start."""
 
-    def add_pages(self, key: ChunkKey, first_block: int, data: bytes | bytearray) -> None:
-        """Blocks of a relation or SLRU segment, numbered from its start; `data` is the store's."""
+    def add_pages(self, key: ChunkKey, first_block: int, data: memoryview) -> None:
+        """Blocks of a relation or SLRU segment, numbered from its start.
+
+        What is in `data` changes when this has returned.
+        """
 
     def mark_torn(self, key: ChunkKey, block: int) -> None:
         """A page was read while it was written: WAL must replace it before the backup's end."""
@@ -98,6 +101,8 @@ class BaseBackup:
     ) -> None:
         self._connection = connection
         self._store = store
+        # One for all pieces: the first touch of fresh memory costs more than filling it.
+        self._buffer = memoryview(bytearray(PIECE_BYTES))
         self._on_begin = on_begin
         self._on_progress = on_progress
         self._report = BackupReport()
@@ -186,11 +191,15 @@ class BaseBackup:
             message = self._connection.next_message()
             if message is not None:
                 yield message
-            elif not self._connection.receive(SILENCE_SECONDS_MAX):
+                continue
+            if not self._connection.receive(SILENCE_SECONDS_MAX):
                 raise SourceError(
                     f"the base backup from {self._connection.source} stopped: nothing came for "
                     f"{SILENCE_SECONDS_MAX:.0f} s"
                 )
+            # libpq makes its buffer larger only when a read finds it full: with a second read it
+            # grows until one takes all that is there, which costs a fifth less than 32 KiB reads.
+            self._connection.receive(0.0)
 
     def _end_lsn(self, ended: StreamEnded) -> int:
         for result in ended.results:
@@ -218,7 +227,9 @@ class BaseBackup:
         if isinstance(kind, SmallFileMember):
             return _FileSink(kind.name, member.size, self._add_file)
         verify = self._checksums and kind.kind == ChunkKind.REL
-        return _PagesSink(kind, member.size, self._store, self._report if verify else None)
+        return _PagesSink(
+            kind, member.size, self._store, self._report if verify else None, self._buffer
+        )
 
     def _add_file(self, name: str, data: bytes) -> None:
         if name == _CONTROL_FILE:
@@ -258,14 +269,19 @@ class _PagesSink:
     """
 
     def __init__(
-        self, key: ChunkKey, size: int, store: BackupStore, verify: BackupReport | None
+        self,
+        key: ChunkKey,
+        size: int,
+        store: BackupStore,
+        verify: BackupReport | None,
+        buffer: memoryview,
     ) -> None:
         self._key = key
         self._store = store
         self._verify = verify
         self._left = size // BLOCK_BYTES * BLOCK_BYTES
         self._block = 0
-        self._piece = bytearray(min(self._left, PIECE_BYTES))
+        self._piece = buffer[: min(self._left, PIECE_BYTES)]
         self._filled = 0
 
     def write(self, data: memoryview) -> None:
@@ -285,14 +301,14 @@ class _PagesSink:
         self._store.add_pages(self._key, self._block, piece)
         self._block += len(piece) // BLOCK_BYTES
         self._left -= len(piece)
-        self._piece = bytearray(min(self._left, PIECE_BYTES))
+        self._piece = piece[: min(self._left, PIECE_BYTES)]
         self._filled = 0
 
     def close(self) -> None:
         self._store.chunk_size(self._key, self._block)
 
 
-def check_pages(key: ChunkKey, block: int, pages: bytearray, report: BackupReport) -> list[int]:
+def check_pages(key: ChunkKey, block: int, pages: memoryview, report: BackupReport) -> list[int]:
     """Count the pages with a wrong checksum; make zeros of those that are only hints.
 
     Returns which of the others are wrong: their indexes in `pages`.

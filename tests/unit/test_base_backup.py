@@ -111,6 +111,26 @@ def take(source: FakeSource, store: FakeIngest) -> BackupReport:
 CONTROL = {"global/pg_control": crafted()}
 
 
+def test_pieces_share_memory_and_are_not_mixed_up(tmp_path: Path) -> None:
+    """A store that kept a piece would find the next one in it."""
+    store = FakeIngest(tmp_path)
+    numbered = b"".join(number.to_bytes(4, "little") * 2048 for number in range(300))
+    files = {"base/5/16384": numbered, "base/5/16385": numbered[::-1][: 3 * BLOCK_BYTES]}
+    seen: list[memoryview] = []
+    add_pages = store.add_pages
+
+    def keep(key: ChunkKey, first_block: int, data: memoryview) -> None:
+        seen.append(data)
+        add_pages(key, first_block, data)
+
+    store.add_pages = keep  # type: ignore[method-assign]
+    take(source_of({"base.tar": {**files, **CONTROL}}, piece=10_000), store)
+    assert store.chunks[relation(1663, 5, 16384, 0)] == numbered
+    assert store.chunks[relation(1663, 5, 16385, 0)] == files["base/5/16385"]
+    assert [len(data) // BLOCK_BYTES for data in seen] == [128, 128, 44, 3]
+    assert all(bytes(data[:100]) == bytes(seen[-1][:100]) for data in seen)
+
+
 def test_archives_and_ends(tmp_path: Path) -> None:
     store = FakeIngest(tmp_path)
     blocks = bytes(BLOCK_BYTES) * 200  # more than one piece
