@@ -103,6 +103,7 @@ class PageStore:
         """Reading is the version store's."""
         versions = self.versions
         self.get_pages = versions.get_pages
+        self.page_reader = versions.page_reader
         self.wait_for = versions.wait_for
         self.exists = versions.exists
         self.nblocks = versions.nblocks
