@@ -1,4 +1,4 @@
-"""What pins do to a page cache. That it serves what it should: tests/property/test_page_cache.py."""
+"""What pins do to a page cache. That it serves what it should is tested by properties."""
 
 import pytest
 
