@@ -106,6 +106,7 @@ class PageStore:
         self.wait_for = readers.wait_for
         self.wait_for_reader = readers.wait_for_reader
         self.get_pages = versions.get_pages
+        self.page_reader = versions.page_reader
         self.exists = versions.exists
         self.nblocks = versions.nblocks
         self.db_size = versions.db_size

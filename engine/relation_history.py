@@ -6,11 +6,11 @@ an older state asks for them. The present state stands in the chunk table and ne
 SLRU segments and small files have a history of the same form.
 """
 
-import threading
 from collections.abc import Callable, Iterator
 
 from engine.chunk_table import ChunkTable
 from engine.errors import RequestError
+from engine.store_lock import StoreLock
 from engine.version_set import VersionSet
 from formats.chunk import ChunkKind, Fork
 from formats.lsn import show as show_lsn
@@ -26,7 +26,7 @@ class RelationHistory:
         table: ChunkTable,
         cuts: dict[int, list[tuple[int, int]]],
         collect: Collect,
-        lock: threading.Lock,
+        lock: StoreLock,
     ) -> None:
         """`cuts`: root -> [(LSN, blocks)], oldest first, kept up by ingest.
 

@@ -5,8 +5,9 @@
     get_pages <───────┴───────────────────────────┴─────────────────────────┘
 
 One lock, held for microseconds: ingest holds it for a step, a reader while it looks up and copies
-what the memtables have. Layers are read without it; they have a memtable's bundle before `publish`
-drops the memtable, so what is being flushed is seen at least once.
+what the memtables have (engine/page_reader.py, which asks here for nothing but what is not in
+memory). Layers are read without it; they have a memtable's bundle before `publish` drops the
+memtable, so what is being flushed is seen at least once.
 """
 
 import threading
@@ -18,7 +19,6 @@ from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
 from engine.layer_source import LayerSource, NoLayers
 from engine.memtable import Memtable
-from engine.page_cache import PageCache
 from engine.page_reader import (
     ASK_HISTORY,
     COMPLETE,
@@ -31,6 +31,7 @@ from engine.page_reader import (
     PageReader,
 )
 from engine.relation_history import RelationHistory
+from engine.store_state import FROZEN_MAX, StoreState
 from engine.version_set import VersionSet
 from formats import rmgr
 from formats.chunk import ChunkKey, ChunkKind, Fork
@@ -41,7 +42,6 @@ from formats.version import TORN
 
 PAGE_BYTES = 8192
 READER_CAPACITY = 1024
-FROZEN_MAX = 2
 # Parts of the memory budget: each memtable's arena, of which three may exist, and whose columns
 # take half as much again; the page cache. The frame cache and the queues share what remains.
 MEMTABLE_SHARE = 9
@@ -50,34 +50,33 @@ HOT_RECORDS, HOT_BYTES = 64, 64 << 10  # of a chain, before it gets an image
 FAILED = 255  # a PageBatch status: the reason is in batch.errors
 
 
-class VersionStore:
+class VersionStore(StoreState):
     """Pages of one cluster by LSN. Reading methods may be called by many threads at once."""
 
     def __init__(self, table: ChunkTable, ingest: Ingest, memory_bytes_max: int) -> None:
         """`major`, PostgreSQL's version, and `layers` are set when they are known."""
-        self.table = table
-        self.ingest = ingest
+        super().__init__(table, ingest, memory_bytes_max // CACHE_SHARE)
         self.layers: LayerSource = NoLayers()
-        self.major = 0
         self.memtable_bytes = memory_bytes_max // MEMTABLE_SHARE
-        self.cache = PageCache(memory_bytes_max // CACHE_SHARE)
-        self.lock = threading.Lock()
         self.changed = threading.Condition(self.lock)
-        self.frozen: tuple[Memtable, ...] = ()  # newest first
         self.spare: list[Memtable] = []
-        self.ready_lsn = 0
         self.durable_lsn = 0
-        self.layers_lsn = 0  # nothing in the layers is newer
-        self.horizon_lsn = 0
-        self.backup_end_lsn = 0
-        self.checksums = False  # whether pages carry one
         self.is_abandoned = False
         self.no_flush = False
         self.history = RelationHistory(table, ingest.target.cuts, self._collect, self.lock)
         self._keys: dict[int, bytes] = {}
         self._readers = threading.local()
-        self.counters = {"pages": 0, "layer_reads": 0, "failed": 0}
+        self._layer_reads = 0
+        self._failed = 0
         ingest.target.memtable = self._fresh_memtable()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return {
+            "pages": self.pages_read,
+            "layer_reads": self._layer_reads,
+            "failed": self._failed,
+        }
 
     def enter(self) -> None:
         self.lock.acquire()
@@ -154,56 +153,35 @@ class VersionStore:
 
     def get_pages(self, batch: PageBatch, count: int, out: memoryview) -> None:
         """Answer the first `count` requests of a batch; see server/store.py for the terms."""
-        reader = self._reader()
-        with self.lock:
-            asking = reader.locate(batch, count)
-            if not asking:
-                if reader.recall(self.cache, count, out) == 0 and not reader.refused:
-                    self.counters["pages"] += count
-                    return
-                still_open = self._gather(reader, count)
-        if asking:
+        reader = self.page_reader()
+        if reader.read(batch, count, out):
+            return
+        if reader.asking:
             for i in range(count):
                 if reader.state[i] == ASK_HISTORY:
                     self._locate_in_history(reader, batch, i)
-            with self.lock:
-                reader.recall(self.cache, count, out)
-                still_open = self._gather(reader, count)
-        failures = self._finish(reader, count, still_open, out)
-        with self.lock:
-            reader.remember(self.cache, count, out)
-        self.counters["pages"] += count
+            reader.resume(count, out)
+        failures = self._finish(reader, count, out)
+        reader.remember(count, out)
         if reader.refused or failures:
             self._report(reader, batch, count, failures)
 
-    def _reader(self) -> PageReader:
+    def page_reader(self) -> PageReader:
+        """The calling thread's own; `get_pages` uses it as well."""
         reader: PageReader | None = getattr(self._readers, "reader", None)
         if reader is None:
-            reader = self._readers.reader = PageReader(self.table, self.major, READER_CAPACITY)
+            reader = self._readers.reader = PageReader(self, READER_CAPACITY)
             self._readers.query = LayerQuery(READER_CAPACITY)
-        reader.reconstruct.new_page_lsn_max = self.backup_end_lsn
-        reader.checksums = self.checksums
         return reader
 
-    def _gather(self, reader: PageReader, count: int) -> int:
-        """Collect from the memtables, newest first; called with the lock."""
-        still_open: int = reader.gather(self.ingest.target.memtable, count)
-        for memtable in self.frozen:
-            if not still_open:
-                break
-            still_open = reader.gather(memtable, count)
-        if still_open:
-            still_open = reader.settle(count, self.layers_lsn)
-        return still_open
-
-    def _finish(
-        self, reader: PageReader, count: int, still_open: int, out: memoryview
-    ) -> dict[int, str]:
+    def _finish(self, reader: PageReader, count: int, out: memoryview) -> dict[int, str]:
         """Collect the rest from the layers and rebuild the pages; returns what went wrong where."""
         failures: dict[int, str] = {}
-        if still_open:
+        if reader.still_open:
             self._collect_from_layers(reader, count, failures)
-        done = reader.rebuild(0, count, out)
+        done = reader.rebuilding
+        if done < 0:  # else what was all in memory got as far as a page that fails
+            done = reader.rebuild(0, count, out)
         while done < count:
             failures[done] = self._problem(reader)
             done = reader.rebuild(done + 1, count, out)
@@ -241,7 +219,7 @@ class VersionStore:
             if place in query.errors:
                 failures[i] = str(query.errors[place])
                 reader.state[i] = REFUSED
-        self.counters["layer_reads"] += len(asked)
+        self._layer_reads += len(asked)
 
     def _locate_in_history(self, reader: PageReader, batch: PageBatch, i: int) -> None:
         """Existence, size and floor at an LSN before the relation's last change."""
@@ -290,7 +268,7 @@ class VersionStore:
             if i in failures or state != REFUSED:
                 batch.status[i] = FAILED
                 batch.errors[i] = self._reason(batch, i, state, failures.get(i))
-                self.counters["failed"] += 1
+                self._failed += 1
 
     def _reason(self, batch: PageBatch, i: int, state: int, failure: str | None) -> str:
         relation = (batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i])
@@ -323,15 +301,14 @@ class VersionStore:
 
     def _read_run(self, chunk: int, block: int, floors: list[int], lsn: int) -> bytes:
         """Pages of a chunk that follow each other, each with its floor; raises RequestError."""
-        reader = self._reader()
+        reader = self.page_reader()
         reader.versions.reset()
         count = len(floors)
         for i, floor in enumerate(floors):
             reader.ask(i, chunk, block + i, floor, lsn, i * PAGE_BYTES)
         out = memoryview(bytearray(count * PAGE_BYTES))
-        with self.lock:
-            still_open = self._gather(reader, count)
-        failures = self._finish(reader, count, still_open, out)
+        reader.collect(count)
+        failures = self._finish(reader, count, out)
         if failures:
             i, problem = next(iter(failures.items()))
             key = ChunkKey(*self.table.key(chunk))

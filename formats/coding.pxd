@@ -1,6 +1,10 @@
 # The inline bodies of formats/coding.py for kernels (see there). The one .pxd with code in it:
 # Cython can expand a function in another module only from here, and a call instead of an
 # expansion was measured at ten times the cost of the read.
+#
+# A caller that gets the value behind `except?` takes the GIL to see whether it stands for an error.
+# Therefore it is one that no field is expected to have, and not all ones, which many have: the LSN
+# of a request for the latest version, blocks and transactions that are none.
 cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
@@ -18,7 +22,7 @@ cdef inline uint32_t u16(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFF
     return view[pos] | <uint32_t>view[pos + 1] << 8
 
 
-cdef inline uint32_t u32(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFF nogil:
+cdef inline uint32_t u32(const uint8_t[::1] view, Py_ssize_t pos) except? 0x6E1B35C9 nogil:
     cdef uint32_t value
     if pos < 0 or pos + 4 > view.shape[0]:
         raise IndexError("read of 4 bytes out of bounds")
@@ -33,7 +37,7 @@ cdef inline uint32_t u32_checked_before(const uint8_t[::1] view, Py_ssize_t pos)
     return value
 
 
-cdef inline uint64_t u64(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF nogil:
+cdef inline uint64_t u64(const uint8_t[::1] view, Py_ssize_t pos) except? 0x6E1B35C96E1B35C9 nogil:
     cdef uint64_t value
     if pos < 0 or pos + 8 > view.shape[0]:
         raise IndexError("read of 8 bytes out of bounds")
@@ -95,11 +99,11 @@ cdef inline uint32_t be16(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFF
     return <uint32_t>view[pos] << 8 | view[pos + 1]
 
 
-cdef inline uint32_t be32(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFF nogil:
+cdef inline uint32_t be32(const uint8_t[::1] view, Py_ssize_t pos) except? 0x6E1B35C9 nogil:
     return be16(view, pos) << 16 | be16(view, pos + 2)
 
 
-cdef inline uint64_t be64(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFFFFFFFFFF nogil:
+cdef inline uint64_t be64(const uint8_t[::1] view, Py_ssize_t pos) except? 0x6E1B35C96E1B35C9 nogil:
     return <uint64_t>be32(view, pos) << 32 | be32(view, pos + 4)
 
 

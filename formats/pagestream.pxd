@@ -16,7 +16,8 @@ cdef class PageBatch:
     cdef public Py_ssize_t start, end
 
     @cython.locals(requests="const uint8_t[::1]")
-    cpdef Py_ssize_t parse(self, Py_ssize_t pos, Py_ssize_t end) except -1
+    cpdef Py_ssize_t parse(self, Py_ssize_t pos, Py_ssize_t end) except -1 nogil
+    cdef int _forget_errors(self) except -1 with gil
     @cython.locals(length=Py_ssize_t, tag=int)
     cdef int _parse_other(self, const uint8_t[::1] requests, Py_ssize_t pos,
                           Py_ssize_t end) except -1 nogil

@@ -21,8 +21,7 @@ kind is in `fork`, its segment in `block`; DbSize has only `db`). A GetPage requ
 its reply are both 47 bytes and nearly the same bytes, so the replies are laid out beside each other
 in one buffer, and the engine writes each page straight to where it leaves from.
 
-These functions keep the GIL: one takes a microsecond, and getting the GIL back can take
-milliseconds. The socket calls around them release it.
+No function that a page goes through needs the GIL: server/exchange.py calls them without it.
 """
 
 import struct
@@ -95,14 +94,14 @@ class PageBatch:
         MALFORMED. A run ends before a frame that it cannot take, which is then parsed on its own.
         """
         requests = self.requests
+        if self.failed():
+            self._forget_errors()
         self.tag = 2
         self.count = 0
         self.stop = 0
         self.refusal = 0
         self.start = pos
         self.end = pos
-        if len(self.errors) > 0:
-            self.errors.clear()
         while (
             self.count < self.capacity
             and end - pos >= 47
@@ -117,6 +116,10 @@ class PageBatch:
         if self.count == 0:
             self._parse_other(requests, pos, end)
         return self.end
+
+    def _forget_errors(self) -> int:
+        self.errors.clear()
+        return 0
 
     def _parse_other(self, requests: memoryview, pos: int, end: int) -> int:
         """The frame at `pos` is no complete GetPage request: take it, or set `stop`."""

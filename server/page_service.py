@@ -42,13 +42,17 @@ class PageService:
         self.store = store
         self.settings = settings
         self.status = status or store.status
-        self.stopping = False
+        self.stop_flag = memoryview(bytearray(1))  # kernels look at it
         self._lock = threading.Lock()
         self._threads: dict[Connection, threading.Thread] = {}
         self._admitted: set[Connection] = set()
         self._process_ids = itertools.count(1)
         self._listener: socket.socket | None = None
         self._accepting: threading.Thread | None = None
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self.stop_flag[0])
 
     # Listening -----------------------------------------------------------------------------------
 
@@ -114,7 +118,7 @@ class PageService:
         """End every connection and wait for its thread."""
         if self.stopping:
             return
-        self.stopping = True
+        self.stop_flag[0] = 1
         if self._listener is not None and self._accepting is not None:
             self._listener.shutdown(socket.SHUT_RDWR)
             self._accepting.join()

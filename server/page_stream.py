@@ -3,9 +3,10 @@
     recv ─> receive buffer ─> parse ─> two-LSN rule ─> engine ─> reply buffer ─> send
             as many as are there, up to `batch_pages_max` of them together
 
-Python runs once per batch; what happens per page is in formats/pagestream.py and in the engine.
-There is no timer: whatever has arrived by the time the previous batch is sent is the next batch.
-Replies leave in the order of their requests.
+What memory can answer goes round in server/exchange.py without Python. What comes here is the rest:
+requests of other kinds, those that must wait for an LSN or are refused, pages that need layers or
+history, errors, and a client's end. There is no timer: whatever has arrived by the time the
+previous batch is sent is the next batch. Replies leave in the order of their requests.
 """
 
 from mmap import mmap
@@ -16,7 +17,7 @@ from formats import pagestream, pgwire
 from formats.pagestream import PageBatch
 from formats.pgwire import ProtocolError
 from server.connection import ClientGone, Connection, StatementError, describe_error
-from server.exchange import Exchange
+from server.exchange import LOST, STOPPED, UNSENT, Exchange
 
 if TYPE_CHECKING:
     from server.page_service import PageService
@@ -31,70 +32,65 @@ class PageStream:
         # From the kernel, so that a client with few requests under way touches little of it.
         self._replies = memoryview(mmap(-1, capacity * pagestream.PAGE_REPLY_BYTES))
         self._batch = PageBatch(capacity, connection.buffer, self._replies)
-        self._exchange = Exchange(connection.sock.fileno(), self._replies, connection.buffer)
+        self._exchange = Exchange(
+            connection.sock.fileno(),
+            connection.buffer,
+            self._batch,
+            self._store.page_reader(),
+            service.stop_flag,
+        )
         self._deadline: float | None = None
 
     def run(self) -> None:
         """Until the client ends the copy; a client that goes away raises ClientGone."""
-        connection, batch = self._connection, self._batch
+        connection, batch, exchange = self._connection, self._batch, self._exchange
         connection.send(pgwire.copy_both_response())
-        unsent = 0  # of the reply buffer
         while True:
-            if self._service.stopping:
+            reason = exchange.run(connection.pos, connection.end)
+            connection.pos, connection.end = exchange.pos, exchange.end
+            if exchange.received > 0:
+                self._deadline = None
+            if reason == STOPPED:
                 raise ClientGone("the page server stops")
-            if unsent and connection.pos < connection.end:
-                connection.send(self._replies[:unsent])
-            elif unsent:
-                self._take_turn(unsent)
-            unsent = 0
-            batch.parse(connection.pos, connection.end)
-            if batch.count:
-                unsent = self._answer()
+            if reason == LOST:
+                raise ClientGone(describe_error(-exchange.received))
+            if reason == UNSENT:
+                self._send_rest()
+            elif batch.count:
+                self._answer()
                 connection.pos = batch.end
             elif batch.stop == pagestream.NEED_MORE:
-                connection.receive()
+                connection.receive()  # it makes room first
                 self._deadline = None
             elif batch.stop == pagestream.MALFORMED:
                 raise ProtocolError(self._describe_malformed())
             elif self._ends():
                 return
 
-    def _take_turn(self, unsent: int) -> None:
-        """Send the replies and receive what comes next, together where that works at once."""
-        connection, exchange = self._connection, self._exchange
-        if exchange.turn(unsent):
-            if exchange.received <= 0:
-                raise ClientGone(describe_error(-exchange.received))
-            connection.pos = 0
-            connection.end = exchange.received
-        elif exchange.sent >= 0:
-            connection.send(self._replies[exchange.sent : unsent])
-        else:
+    def _send_rest(self) -> None:
+        exchange = self._exchange
+        if exchange.sent < 0:
             raise ClientGone(describe_error(-exchange.sent))
-        self._deadline = None
+        self._connection.send(self._replies[exchange.sent : exchange.length])
 
-    def _answer(self) -> int:
-        """Answer the batch, or what is left of it before a request that must wait.
-
-        Returns how much of the reply buffer is to be sent; 0 if the answer is sent already.
-        """
-        batch = self._batch
+    def _answer(self) -> None:
+        """Answer the batch, or what is left of it before a request that must wait."""
+        batch, connection = self._batch, self._connection
         if not self._service.resolve(batch):
             if self._deadline is None:  # what came together waits for its LSN together
                 self._deadline = self._service.deadline()
-            self._service.wait(batch, self._connection, self._deadline)
+            self._service.wait(batch, connection, self._deadline)
         if batch.refusal:
-            self._connection.send(batch.error_reply(0, self._service.explain(batch)))
-            return 0
-        if batch.tag != pagestream.GET_PAGE:
-            self._connection.send(self._answer_other())
-            return 0
-        length = batch.frame_pages()
-        self._store.get_pages(batch, batch.count, self._replies)
-        if batch.failed():
-            self._connection.send(*batch.page_parts())
-            return 0
-        return length
+            connection.send(batch.error_reply(0, self._service.explain(batch)))
+        elif batch.tag != pagestream.GET_PAGE:
+            connection.send(self._answer_other())
+        else:
+            length = batch.frame_pages()
+            self._store.get_pages(batch, batch.count, self._replies)
+            if batch.failed():
+                connection.send(*batch.page_parts())
+            else:
+                connection.send(self._replies[:length])
 
     def _answer_other(self) -> bytes:
         batch, store = self._batch, self._store

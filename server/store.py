@@ -9,6 +9,7 @@ answer; the text goes to the client.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from engine.page_reader import PageReader
 from formats.pagestream import PageBatch
 
 
@@ -41,6 +42,10 @@ class Store(Protocol):
 
     def wait_for(self, lsn: int, timeout_seconds: float) -> bool:
         """Block until `lsn` is ready; False if the time is over before."""
+
+    def page_reader(self) -> PageReader | None:
+        """What reads pages in memory for the calling thread, without the GIL; None: get_pages reads
+        all of them."""
 
     def get_pages(self, batch: PageBatch, count: int, out: memoryview) -> None:
         """Write the first `count` pages to out[batch.out_pos[i]:]; a page that fails gets a

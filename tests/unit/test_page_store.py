@@ -4,12 +4,19 @@ import bisect
 import random
 import threading
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
 from engine import index_rebuild, version_store
 from formats import page as pages
+from formats import pagestream as ps
+from formats import pgwire
 from server.background import Background
+from server.config import Settings
+from server.page_service import PageService
+from tests.fixtures.raw_client import RawClient
 from tests.fixtures.small_store import (
     REL,
     SmallStore,
@@ -31,6 +38,9 @@ OTHER = (1663, 5, 16385)
 def settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: None)
     monkeypatch.setattr(version_store, "HOT_RECORDS", 6)
+
+
+PageOf = Callable[[int, int, tuple[int, int, int]], bytes]
 
 
 class History:
@@ -80,13 +90,13 @@ def write(small: SmallStore, history: History, until: float) -> None:
         time.sleep(0.001)
 
 
-def check(small: SmallStore, entry: tuple[int, dict, dict], relation, block: int) -> None:
+def check(page_of: PageOf, entry: tuple[int, dict, dict], relation, block: int) -> None:
     lsn, sizes, content = entry
     if block >= sizes.get(relation, 0):
         with pytest.raises(LookupError, match="no main fork|past its end"):
-            small.page(block, lsn, relation)
+            page_of(block, lsn, relation)
         return
-    page = small.page(block, lsn, relation)
+    page = page_of(block, lsn, relation)
     if (relation, block) not in content:
         assert page == bytes(8192)
         return
@@ -100,7 +110,9 @@ def check(small: SmallStore, entry: tuple[int, dict, dict], relation, block: int
         assert mark_of(page) == mark
 
 
-def read(small: SmallStore, history: History, stop: threading.Event, seed: int) -> int:
+def read(
+    small: SmallStore, page_of: PageOf, history: History, stop: threading.Event, seed: int
+) -> int:
     random_ = random.Random(seed)
     count = 0
     while not stop.is_set():
@@ -111,13 +123,32 @@ def read(small: SmallStore, history: History, stop: threading.Event, seed: int) 
         oldest = max(0, newest - 2000)
         place = newest if random_.random() < 0.6 else random_.randrange(oldest, newest + 1)
         relation = random_.choice([REL, OTHER])
-        check(small, history.entries[place], relation, random_.randrange(BLOCKS))
+        check(page_of, history.entries[place], relation, random_.randrange(BLOCKS))
         count += 1
     return count
 
 
-def test_readers_beside_everything_else(tmp_path):
-    small = SmallStore(tmp_path, memory_bytes=3 << 20)
+class Streamed:
+    """Pages as a client of a page stream gets them, with another page between twice the same."""
+
+    def __init__(self, client: RawClient) -> None:
+        self.client = client
+
+    def page(self, block: int, lsn: int, relation: tuple[int, int, int]) -> bytes:
+        requests = [
+            ps.request(ps.GET_PAGE, number, lsn, lsn, ps.page_body(*relation, 0, asked))
+            for number, asked in enumerate((block, (block + 1) % BLOCKS, block))
+        ]
+        self.client.send(*map(pgwire.copy_data, requests))
+        (page, error), _, again = (self.client.value(request) for request in requests)
+        assert again == (page, error)
+        if error:
+            raise LookupError(error)
+        return page
+
+
+def read_beside_everything_else(small: SmallStore, readers: list[PageOf]) -> History:
+    """Write for SECONDS while all `readers` read; what was written."""
     history = History()
     background = Background(small.store, 0.02)
     background.start()
@@ -125,14 +156,17 @@ def test_readers_beside_everything_else(tmp_path):
     failures: list[BaseException] = []
     counts: list[int] = []
 
-    def reader(seed: int) -> None:
+    def reader(page_of: PageOf, seed: int) -> None:
         try:
-            counts.append(read(small, history, stop, seed))
+            counts.append(read(small, page_of, history, stop, seed))
         except BaseException as error:  # raised again below
             failures.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=reader, args=(seed,)) for seed in range(READERS)]
+    threads = [
+        threading.Thread(target=reader, args=(page_of, seed))
+        for seed, page_of in enumerate(readers)
+    ]
     for thread in threads:
         thread.start()
     write(small, history, time.monotonic() + SECONDS)
@@ -141,15 +175,41 @@ def test_readers_beside_everything_else(tmp_path):
         thread.join()
     if failures:
         raise failures[0]
-    assert len(counts) == READERS and min(counts) > 100
+    assert len(counts) == len(readers) and min(counts) > 100
     end = history.entries[-1][0]
     assert small.store.wait_for(end, 30)
     background.stop()
     assert background.ingest.error is None and background.flush.error is None
     assert small.store.manifest.state.durable_lsn > small.wal.start
+    return history
+
+
+def test_readers_beside_everything_else(tmp_path):
+    small = SmallStore(tmp_path, memory_bytes=3 << 20)
+    history = read_beside_everything_else(small, [small.page] * READERS)
     small.reopen()
     for entry in random.Random(3).sample(history.entries, 100):
         for relation in (REL, OTHER):
             for block in range(BLOCKS):
-                check(small, entry, relation, block)
+                check(small.page, entry, relation, block)
+    small.let_go()
+
+
+def test_page_streams_beside_everything_else(tmp_path):
+    """They read without the GIL, from a cache too small for all pages, in which they pin some."""
+    small = SmallStore(tmp_path, memory_bytes=1 << 20)
+    cache, ids = small.store.versions.cache, small.store.known_ids
+    assert cache.capacity < 2 * BLOCKS
+    service = PageService(small.store, Settings())
+    address = service.start("127.0.0.1", 0)
+    try:
+        with ExitStack() as stack:
+            clients = [stack.enter_context(RawClient(address)) for _ in range(READERS)]
+            for client in clients:
+                client.enter_page_stream(ids.tenant, ids.timeline)
+            read_beside_everything_else(small, [Streamed(client).page for client in clients])
+    finally:
+        service.stop()
+    assert cache.hits and cache.bases
+    assert not any(cache.pins)
     small.let_go()

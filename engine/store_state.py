@@ -1,0 +1,47 @@
+# cython: annotation_typing=False, wraparound=False, initializedcheck=False
+"""What one writer changes and readers read, by name for Python and by place for kernels.
+
+All of it is changed and, by kernels, read with `lock` held and whether or not the GIL is: the
+attributes here and everything that hangs from them, that is, the columns of the chunk table, of
+the open memtable and of the page cache, and which memtable is the open one. Frozen memtables no
+longer change, but which they are does. Python may look at a single number without the lock.
+"""
+
+from engine.page_cache import PageCache
+from engine.store_lock import StoreLock
+
+FROZEN_MAX = 2
+
+
+class StoreState:
+    ready_lsn: int
+    horizon_lsn: int
+    layers_lsn: int
+
+    def __init__(self, table, ingest, cache_bytes):
+        """`ingest` has the open memtable."""
+        self.lock = StoreLock()
+        self.table = table
+        self.ingest = ingest
+        self.cache = PageCache(cache_bytes)
+        self.frozen_newer = None
+        self.frozen_older = None
+        self.major = 0  # PostgreSQL's version, once it is known
+        self.ready_lsn = 0
+        self.layers_lsn = 0  # nothing in the layers is newer
+        self.horizon_lsn = 0
+        self.backup_end_lsn = 0
+        self.checksums = False  # whether pages carry one
+        self.pages_read = 0
+
+    @property
+    def frozen(self):
+        """The memtables that are being flushed, newest first; FROZEN_MAX at most."""
+        both = (self.frozen_newer, self.frozen_older)
+        return tuple(memtable for memtable in both if memtable is not None)
+
+    @frozen.setter
+    def frozen(self, memtables):
+        if len(memtables) > FROZEN_MAX:
+            raise ValueError("more frozen memtables than readers look into")
+        self.frozen_newer, self.frozen_older = (*memtables, None, None)[:FROZEN_MAX]
