@@ -6,9 +6,10 @@ manager and opcode, the numbers of all blocks that the record references, its ma
 data of this block alone. No redo function ever needs another block's data; several need the
 numbers of the others (a btree split writes its siblings' numbers into the page).
 
-Redo functions take a `Part` and change `part.page` in place. They hand on the part, and no local
-name is bound to its buffers: binding one counts references atomically, passing one to a function of
-another module copies 208 bytes, and both cost more than what is done with them.
+Redo functions take a `Part` and change `part.page` in place. For the records that come by the
+thousand they hand on the part and bind no local name to its buffers: binding one counts references
+atomically, passing one to a function of another module copies 208 bytes, and both cost more than
+what is done with them.
 
     part.page        the 8 KiB page, writable
     part.bytes       where main data and block data lie, read-only
