@@ -1,4 +1,4 @@
-from engine.redo cimport btree, heap, heap2, sequence
+from engine.redo cimport brin, btree, generic, hash_index, heap, heap2, sequence
 from engine.redo.part cimport Part
 
 

@@ -5,17 +5,22 @@ The numbers are PostgreSQL's (src/include/access/rmgrlist.h, the same in 14-18) 
 reused there. XLOG records change pages by images alone, which need no redo.
 """
 
-from engine.redo import btree, heap, heap2, sequence
+from engine.redo import brin, btree, generic, hash_index, heap, heap2, sequence
 
 HEAP2 = 9
 HEAP = 10
 BTREE = 11
+HASH = 12
 SEQUENCE = 15
+BRIN = 17
+GENERIC = 20
 
 
 def is_supported(rmgr):
     """Whether records of this resource manager can be redone."""
-    return rmgr == 9 or rmgr == 10 or rmgr == 11 or rmgr == 15
+    if rmgr == 9 or rmgr == 10 or rmgr == 11 or rmgr == 12:
+        return True
+    return rmgr == 15 or rmgr == 17 or rmgr == 20
 
 
 def redo(part):
@@ -26,6 +31,12 @@ def redo(part):
         return heap2.redo(part)
     if part.rmgr == 11:
         return btree.redo(part)
+    if part.rmgr == 12:
+        return hash_index.redo(part)
     if part.rmgr == 15:
         return sequence.redo(part)
+    if part.rmgr == 17:
+        return brin.redo(part)
+    if part.rmgr == 20:
+        return generic.redo(part)
     raise ValueError("no redo for this resource manager")
