@@ -209,8 +209,7 @@ def add_bitmap(page, block):
 
 
 def count_overflow_pages(page, change):
-    """Note on the meta page that the index grew by overflow pages at its present splitpoint."""
-    check_meta(page)
+    """Note on the meta page, checked before, that the index grew by overflow pages."""
     splitpoint = coding.u32(page, SPLITPOINT)
     if splitpoint >= SPLITPOINTS_MAX:
         raise ValueError("hash meta page with a splitpoint that cannot be")
@@ -219,8 +218,7 @@ def count_overflow_pages(page, change):
 
 
 def set_splitpoint(page, splitpoint, overflow_pages):
-    """Note on the meta page that buckets were allocated, and the overflow pages before them."""
-    check_meta(page)
+    """Note on the meta page, checked before, a new splitpoint and the overflow pages before it."""
     if splitpoint >= SPLITPOINTS_MAX:
         raise ValueError("hash meta page with a splitpoint that cannot be")
     coding.put_u32(page, SPARES + 4 * splitpoint, overflow_pages)

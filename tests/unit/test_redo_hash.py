@@ -48,6 +48,13 @@ def test_insert() -> None:
     assert bytes(view) == bytes(meta_page(42.0))
 
 
+def test_insert_into_a_page_of_many() -> None:
+    held = [entry(n) for n in range(406)]
+    view = bucket_page(*held)
+    hash_index.redo(make_part(view, INSERT, (407).to_bytes(2, "little"), entry(9)))
+    assert tuples(view) == [*held, entry(9)]
+
+
 @pytest.mark.parametrize(
     ("number", "data"), [(0, entry(2)), (3, entry(2)), (1, b""), (1, bytes(7)), (1, bytes(8160))]
 )
@@ -94,9 +101,9 @@ def test_split_ends(block_id: int, flags: int) -> None:
 
 
 def test_split_is_cleaned_up() -> None:
-    view = bucket_page(entry(1), flags=BUCKET | CLEANUP | DEAD)
+    view = bucket_page(entry(1), flags=0xFFFF)
     assert hash_index.redo(make_part(view, SPLIT_CLEANUP, b"")) == 1
-    assert view[8176:] == special(BUCKET | DEAD)
+    assert view[8176:] == special(0xFFFF - CLEANUP)
 
 
 def added(*held: tuple[int, bytes]) -> bytes:
@@ -158,6 +165,29 @@ def test_wrong_tuples_to_add_are_refused(info: int, count: int, data: bytes) -> 
 
 
 @pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\1\0" + entry(2)[:7], "tuple is cut off"),
+        (b"\1\0" + entry(2)[:8], "too short or cut off"),
+        (b"\1\0" + entry(2)[:15], "too short or cut off"),
+        (b"\1\0" + bytes(16), "too short or cut off"),
+        (b"\1\0" + entry(2, 24)[:23], "too short or cut off"),
+    ],
+)
+def test_a_tuple_that_is_cut_off_is_refused(data: bytes, reason: str) -> None:
+    main = struct.pack("<HB", 1, 0)
+    with pytest.raises(ValueError, match=reason):
+        hash_index.redo(make_part(bucket_page(), MOVE, main, data, BLOCKS, 1))
+
+
+def test_the_shortest_tuple() -> None:
+    view = bucket_page()
+    main, data = struct.pack("<HB", 1, 0), b"\1\0" + entry(2, 8)[:6] + b"\x08\0"
+    hash_index.redo(make_part(view, MOVE, main, data, BLOCKS, 1))
+    assert tuples(view) == [data[2:]]
+
+
+@pytest.mark.parametrize(
     ("count", "is_before", "version", "result"),
     [
         (1, 0, 18, 1),
@@ -205,7 +235,7 @@ def test_the_page_before_is_named_once() -> None:
 @pytest.mark.parametrize(("none_left", "flags"), [(0, BUCKET | DEAD), (1, BUCKET)])
 def test_deletion(none_left: int, flags: int) -> None:
     held = [entry(n) for n in range(1, 7)]
-    for numbers in ([], [2], [1, 6], [1, 3, 4, 5]):
+    for numbers in ([], [2], [1, 6], [1, 3, 4, 5], [1, 2, 3, 4, 5, 6]):
         view = bucket_page(*held, flags=BUCKET | DEAD)
         data = struct.pack(f"<{len(numbers)}H", *numbers)
         main = bytes([none_left, 1])
@@ -224,13 +254,15 @@ def test_deletion_of_what_is_not_there_is_refused(data: bytes) -> None:
 
 @pytest.mark.parametrize(("version", "count"), [(14, "<i"), (15, "<i"), (16, "<HBx"), (18, "<HBx")])
 def test_dead_tuples_make_room(version: int, count: str) -> None:
-    number = struct.pack(count, *([2] if version < 16 else [2, 1]))
-    main = struct.pack("<I", 700) + number + struct.pack("<HH", 1, 3)
-    view = bucket_page(entry(1), entry(2), entry(3), flags=OVERFLOW | DEAD)
+    number = struct.pack(count, *([3] if version < 16 else [3, 1]))
+    main = struct.pack("<I", 700) + number + struct.pack("<HHH", 1, 3, 4)
+    view = bucket_page(*[entry(n) for n in range(1, 5)], flags=0xFFFF)
     assert hash_index.redo(make_part(view, VACUUM_ONE_PAGE, main, version=version)) == 1
     assert tuples(view) == [entry(2)]
-    assert view[8176:] == special(OVERFLOW)
-    view = meta_page(5.0)
+    assert view[8176:] == special(0xFFFF - DEAD)
+    with pytest.raises(ValueError, match="main data is too short"):
+        hash_index.redo(make_part(view, VACUUM_ONE_PAGE, main[:-1], version=version))
+    view = meta_page(6.0)
     part = make_part(view, VACUUM_ONE_PAGE, main, b"", BLOCKS, 1, version=version)
     assert hash_index.redo(part) == 1
     assert bytes(view) == bytes(meta_page(3.0))
@@ -279,7 +311,7 @@ def test_unknown_opcode_is_refused(info: int) -> None:
         hash_index.redo(make_part(bucket_page(), info, bytes(36)))
 
 
-REFERENCES = [(INSERT, 0), (SPLIT_ALLOCATE, 0), (SQUEEZE, 3), (SQUEEZE, 4), (MOVE, 1), (MOVE, 2)]
+REFERENCES = [(INSERT, 0), (SPLIT_COMPLETE, 0), (SQUEEZE, 3), (SQUEEZE, 4), (MOVE, 1), (MOVE, 2)]
 
 
 @pytest.mark.parametrize(("info", "block_id"), [*REFERENCES, (DELETE, 1), (SPLIT_CLEANUP, 0)])

@@ -14,6 +14,7 @@ from tests.fixtures.hash_parts import (
     INIT_BITMAP,
     INIT_META,
     INSERT,
+    META,
     NONE,
     SPLIT_ALLOCATE,
     SQUEEZE,
@@ -98,6 +99,17 @@ def test_a_bit_beyond_the_bitmap_is_refused(bit: int) -> None:
     view = memoryview(bytearray(bitmap_page()))
     with pytest.raises(ValueError, match="does not have this bit"):
         hash_index.redo(make_part(view, ADD_OVERFLOW, FOUND, struct.pack("<I", bit), BLOCKS, 2))
+
+
+def test_a_bit_of_a_damaged_page_is_refused() -> None:
+    view = memoryview(bytearray(bitmap_page()))
+    view[12:14] = b"\0\x20"  # pd_lower 8192
+    data = struct.pack("<I", 8152 * 8)
+    with pytest.raises(ValueError, match="does not have this bit"):
+        hash_index.redo(make_part(view, ADD_OVERFLOW, FOUND, data, BLOCKS, 2))
+    view[8190] = 0x81
+    with pytest.raises(ValueError, match="not one of a hash index"):
+        hash_index.redo(make_part(view, ADD_OVERFLOW, FOUND, bytes(4), BLOCKS, 2))
 
 
 def test_a_bit_of_another_page_is_refused() -> None:
@@ -192,5 +204,9 @@ def test_meta_page_after_vacuum() -> None:
     ],
 )
 def test_another_page_than_the_meta_page_is_refused(info: int, block_id: int, data: bytes) -> None:
-    with pytest.raises(ValueError, match="not the meta page"):
-        hash_index.redo(make_part(bucket_page(), info, bytes(14), data, BLOCKS, block_id))
+    main = b"\0\0\1" + bytes(11)  # of ADD_OVERFLOW: a page was found
+    for view in (bucket_page(), meta_page()):
+        if view[8188] == META:
+            view[8190] = 0x81  # the mark of another kind of index
+        with pytest.raises(ValueError, match="page is not"):
+            hash_index.redo(make_part(view, info, main, data, BLOCKS, block_id))
