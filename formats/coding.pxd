@@ -93,6 +93,21 @@ cdef inline void put_u64_checked_before(uint8_t[::1] view, Py_ssize_t pos,
     memcpy(<char *>&view[0] + pos, &value, 8)
 
 
+cdef inline double f64(const uint8_t[::1] view, Py_ssize_t pos) except? -1.0 nogil:
+    cdef double value
+    if pos < 0 or pos + 8 > view.shape[0]:
+        raise IndexError("read of 8 bytes out of bounds")
+    memcpy(&value, &view[pos], 8)
+    return value
+
+
+cdef inline int put_f64(uint8_t[::1] view, Py_ssize_t pos, double value) except -1 nogil:
+    if pos < 0 or pos + 8 > view.shape[0]:
+        raise IndexError("write of 8 bytes out of bounds")
+    memcpy(&view[pos], &value, 8)
+    return 0
+
+
 cdef inline uint32_t be16(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFF nogil:
     if pos < 0 or pos + 2 > view.shape[0]:
         raise IndexError("read of 2 bytes out of bounds")

@@ -1,4 +1,4 @@
-"""Integers and runs of bytes in buffers: the only place where bytes become numbers.
+"""Numbers and runs of bytes in buffers: the only place where bytes become numbers.
 
 PostgreSQL's files and ours are little-endian (`u16`, `put_u32`, ...); PostgreSQL's network protocol
 is big-endian (`be16`, `put_be32`, ...). Buffers are memoryviews of unsigned bytes. Every function
@@ -7,6 +7,8 @@ checks its bounds and raises IndexError outside of them: the bytes come from out
 Kernels write `from formats cimport coding` in their `.pxd` and call the same names; the bodies that
 are expanded into them stand in `coding.pxd`, and `tests/unit/test_coding.py` holds both together.
 """
+
+import struct
 
 
 def _check(view: memoryview, pos: int, length: int, verb: str) -> None:
@@ -76,6 +78,18 @@ def put_u32_checked_before(view: memoryview, pos: int, value: int) -> None:
 
 def put_u64_checked_before(view: memoryview, pos: int, value: int) -> None:
     _put(view, pos, 8, value, "little")
+
+
+def f64(view: memoryview, pos: int) -> float:
+    _check(view, pos, 8, "read")
+    value: float = struct.unpack_from("<d", view, pos)[0]
+    return value
+
+
+def put_f64(view: memoryview, pos: int, value: float) -> int:
+    _check(view, pos, 8, "write")
+    struct.pack_into("<d", view, pos, value)
+    return 0
 
 
 def be16(view: memoryview, pos: int) -> int:

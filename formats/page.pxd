@@ -56,6 +56,8 @@ cpdef int truncate_line_pointers(uint8_t[::1] page) except -1 nogil
 cdef int _shift_before(uint8_t[::1] page, int offset, int distance) except -1 nogil
 @cython.locals(offset=int, length=int, lower=int, pos=int)
 cpdef int index_tuple_delete(uint8_t[::1] page, int n) except -1 nogil
+@cython.locals(offset=int, length=int)
+cpdef int index_tuple_delete_no_compact(uint8_t[::1] page, int n) except -1 nogil
 @cython.locals(present=int, tuples=int, kept=int, deleted=int, n=int, item=uint32_t)
 cpdef int index_multi_delete(uint8_t[::1] page, const uint16_t[::1] numbers,
                              int count) except -1 nogil

@@ -348,6 +348,19 @@ def index_tuple_delete(page, n):
     return _shift_before(page, offset, (length + 7) & -8)
 
 
+def index_tuple_delete_no_compact(page, n):
+    """Delete tuple `n`; its line pointer becomes unused, or goes if it is the last one."""
+    _check_compactable(page)
+    offset = item_offset(page, n)
+    length = item_length(page, n)
+    _check_item(page, offset, length)
+    if n < max_offset(page):
+        set_item(page, n, 0, 0, 0)
+    else:
+        coding.put_u16(page, 12, coding.u16(page, 12) - 4)
+    return _shift_before(page, offset, (length + 7) & -8)
+
+
 def index_multi_delete(page, numbers, count):
     """Delete the tuples and line pointers numbers[0:count], which must rise.
 

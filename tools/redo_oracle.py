@@ -31,6 +31,10 @@ from tools.masks import Pair, apply_masks
 
 SEGMENT_BYTES = 16 << 20
 APPLY, PGLZ, LZ4_OR_ZSTD = 2, 4, 24
+LOCKED_ONLY = {(rmgr.HASH, 0x70), (rmgr.HASH, 0x80), (rmgr.HASH, 0x90)}
+"""Records whose block 0 does not change and is named for redo to lock: where they are written it is
+not locked while its image is copied, and an insertion with a lower LSN may be missing from that.
+PostgreSQL's own recovery then ends with "inconsistent page found" (seen with 18.6)."""
 
 
 @dataclass
@@ -40,6 +44,7 @@ class Report:
     compared: Counter[tuple[int, int]] = field(default_factory=Counter)
     differences: list[str] = field(default_factory=list)
     count: int = 0
+    raced: int = 0  # images of pages that were not locked, and differ
 
     def differs(self, text: str) -> None:
         self.count += 1
@@ -98,7 +103,9 @@ class Checker:
         pair.ours[:10] = pair.theirs[:10]  # pd_lsn and pd_checksum are set later
         apply_masks(pair)
         position = pair.first_difference()
-        if position is not None:
+        if position is not None and kind in LOCKED_ONLY and batch.ref_id[r] == 0:
+            self.report.raced += 1
+        elif position is not None:
             self.report.differs(
                 f"{what}: first difference at byte {position}: "
                 f"ours {pair.ours[position]:02X}, theirs {pair.theirs[position]:02X}"
@@ -146,7 +153,10 @@ def main(arguments: list[str]) -> int:
         print(f"{rmgr.show(major, *kind):40} {count:10}")
     for text in report.differences:
         print(text)
-    print(f"total {report.compared.total()} compared, {report.count} differences")
+    print(
+        f"total {report.compared.total()} compared, {report.count} differences, "
+        f"{report.raced} images of pages that were not locked"
+    )
     return 1 if report.count else 0
 
 

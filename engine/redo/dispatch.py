@@ -5,18 +5,23 @@ The numbers are PostgreSQL's (src/include/access/rmgrlist.h, the same in 14-18) 
 reused there. XLOG records change pages by images alone, which need no redo.
 """
 
-from engine.redo import btree, gin, heap, heap2, sequence
+from engine.redo import brin, btree, generic, gin, gist, hash_index, heap, heap2, sequence, spgist
 
 HEAP2 = 9
 HEAP = 10
 BTREE = 11
+HASH = 12
 GIN = 13
+GIST = 14
 SEQUENCE = 15
+SPGIST = 16
+BRIN = 17
+GENERIC = 20
 
 
 def is_supported(rmgr):
     """Whether records of this resource manager can be redone."""
-    return rmgr == 9 or rmgr == 10 or rmgr == 11 or rmgr == 13 or rmgr == 15
+    return 9 <= rmgr <= 17 or rmgr == 20
 
 
 def redo(part):
@@ -27,8 +32,23 @@ def redo(part):
         return heap2.redo(part)
     if part.rmgr == 11:
         return btree.redo(part)
+    return redo_of_other_access_methods(part)
+
+
+def redo_of_other_access_methods(part):
+    """`redo`, of the rarer ones."""
+    if part.rmgr == 12:
+        return hash_index.redo(part)
     if part.rmgr == 13:
         return gin.redo(part)
+    if part.rmgr == 14:
+        return gist.redo(part)
     if part.rmgr == 15:
         return sequence.redo(part)
+    if part.rmgr == 16:
+        return spgist.redo(part)
+    if part.rmgr == 17:
+        return brin.redo(part)
+    if part.rmgr == 20:
+        return generic.redo(part)
     raise ValueError("no redo for this resource manager")

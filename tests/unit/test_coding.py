@@ -8,6 +8,7 @@ Python's arithmetic part.
 
 import importlib.util
 import itertools
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -44,6 +45,12 @@ def kernel_source() -> str:
             f"def put_{name}_checked_before(uint8_t[::1] view, Py_ssize_t pos, uint64_t value):",
             f"    coding.put_{name}_checked_before(view, pos, value)",
         ]
+    lines += [
+        "def f64(const uint8_t[::1] view, Py_ssize_t pos):",
+        "    return coding.f64(view, pos)",
+        "def put_f64(uint8_t[::1] view, Py_ssize_t pos, double value):",
+        "    return coding.put_f64(view, pos, value)",
+    ]
     for name, signature in RUNS.items():
         arguments = ", ".join(part.split()[-1] for part in signature.split(","))
         lines += [f"def {name}({signature}):", f"    return coding.{name}({arguments})"]
@@ -138,6 +145,23 @@ def test_integers_check_bounds(way, name):
         if size >= width:
             getattr(way, "put_" + name)(buffer, size - width, 1)
             assert getattr(way, name)(buffer, size - width) == 1
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e17, 0.1, float("inf")])
+def test_doubles(way, value):
+    buffer = bytearray(b"\xa5" * 10)
+    assert way.put_f64(memoryview(buffer), 1, value) == 0
+    assert buffer == b"\xa5" + struct.pack("<d", value) + b"\xa5"
+    assert way.f64(memoryview(buffer), 1) == value
+
+
+def test_doubles_check_bounds(way):
+    for size, pos in ((8, 1), (8, -1), (7, 0), (0, 0), (8, 1 << 61)):
+        buffer = memoryview(bytearray(size))
+        with pytest.raises(IndexError, match="read of .* out of bounds"):
+            way.f64(buffer, pos)
+        with pytest.raises(IndexError, match="write of .* out of bounds"):
+            way.put_f64(buffer, pos, 1.0)
 
 
 def test_copy(way):

@@ -219,6 +219,15 @@ def test_index_tuple_delete_keeps_the_order_of_the_others() -> None:
     assert upper(view) == 8144
 
 
+def test_index_tuple_delete_no_compact_keeps_the_numbers_of_the_others() -> None:
+    view = filled([b"a" * 8, b"b" * 20, b"c" * 24], 16)
+    page.index_tuple_delete_no_compact(view, 2)
+    assert items(view) == [(8168, NORMAL, 8), (0, UNUSED, 0), (8144, NORMAL, 24)]
+    assert contents(view) == [b"a" * 8, b"", b"c" * 24]
+    page.index_tuple_delete_no_compact(view, 3)
+    assert (items(view), upper(view)) == ([(8168, NORMAL, 8), (0, UNUSED, 0)], 8168)
+
+
 def test_index_multi_delete_of_two_keeps_the_order_and_of_three_does_not() -> None:
     letters = [bytes([letter]) * 8 for letter in b"abcdef"]
     view = new_page()
@@ -290,6 +299,7 @@ def test_line_pointers_that_are_not_there() -> None:
         page.item_length,
         page.item_position,
         page.index_tuple_delete,
+        page.index_tuple_delete_no_compact,
         lambda target, n: page.set_item(target, n, 0, 0, 0),
     ]
     for call in calls:
