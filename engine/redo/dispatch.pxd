@@ -1,4 +1,4 @@
-from engine.redo cimport btree, heap, heap2, sequence
+from engine.redo cimport btree, gist, heap, heap2, sequence, spgist
 from engine.redo.part cimport Part
 
 
