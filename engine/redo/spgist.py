@@ -245,9 +245,7 @@ def _pick_split(part):
             state = pages.PLACEHOLDER if coding.u8(source, main + 24) else pages.REDIRECT
             xid = coding.u32(source, main + 20)
             target = _block(part, 2)
-            pages.delete(
-                part, main + 28, deleted, state, pages.PLACEHOLDER, target, number, xid
-            )
+            pages.delete(part, main + 28, deleted, state, pages.PLACEHOLDER, target, number, xid)
         return _insert_leafs(part, inner - 3 * inserted, inserted, inner + length)
     if part.block_id == 1:
         _open(part, coding.u8(source, main + 7), pages.LEAF | nulls)
@@ -307,9 +305,7 @@ def _vacuum_leaf(part):
     pages.delete(part, at, deleted, pages.PLACEHOLDER, pages.PLACEHOLDER, 0, 0, 0)
     at += 2 * deleted
     for i in range(moved):
-        pages.swap(
-            page, coding.u16(source, at + 2 * i), coding.u16(source, at + 2 * (moved + i))
-        )
+        pages.swap(page, coding.u16(source, at + 2 * i), coding.u16(source, at + 2 * (moved + i)))
     pages.delete(part, at, moved, pages.PLACEHOLDER, pages.PLACEHOLDER, 0, 0, 0)
     at += 4 * moved
     for i in range(chained):
