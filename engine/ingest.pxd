@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from engine.ingest_target cimport IngestTarget
 from engine.memtable cimport Memtable
 from engine.record_batch cimport RecordBatch
-from engine.redo cimport dispatch
+from engine.redo cimport dispatch, gist
 from engine.transaction_ingest cimport TransactionIngest
 from formats cimport coding, pglz
 
@@ -21,21 +21,19 @@ cdef class Ingest:
 
     @cython.locals(i=Py_ssize_t)
     cpdef Py_ssize_t run(self, RecordBatch batch, Py_ssize_t start, Py_ssize_t end) except -1
-    @cython.locals(i=Py_ssize_t, lsn=uint64_t)
+    @cython.locals(i=Py_ssize_t, lsn=uint64_t, r=Py_ssize_t)
     cdef Py_ssize_t run_records(self, RecordBatch batch, Py_ssize_t start,
                                 Py_ssize_t end) except -1 nogil
     @cython.locals(references=Py_ssize_t, entries=Py_ssize_t, payload=Py_ssize_t)
     cdef bint _fits(self, RecordBatch batch, Py_ssize_t i) except -1 nogil
-    @cython.locals(r=Py_ssize_t)
-    cdef int _references(self, RecordBatch batch, Py_ssize_t i, uint64_t lsn) except -1 nogil
     @cython.locals(fork=uint32_t, chunk=int64_t, block=uint32_t, rmgr=int, pos=Py_ssize_t)
     cdef int _reference(self, RecordBatch batch, Py_ssize_t i, Py_ssize_t r,
                         uint64_t lsn) except -1 nogil
     @cython.locals(target=uint8_t[::1], hole_offset=Py_ssize_t, hole_length=Py_ssize_t,
                    length=Py_ssize_t, pos=Py_ssize_t, source_pos=Py_ssize_t,
                    source_length=Py_ssize_t, codec=int)
-    cdef int _image(self, Memtable memtable, RecordBatch batch, Py_ssize_t r, uint32_t chunk,
-                    uint32_t block, uint64_t lsn) except -1 nogil
+    cdef int _image(self, Memtable memtable, RecordBatch batch, Py_ssize_t i, Py_ssize_t r,
+                    uint32_t chunk, uint32_t block, uint64_t lsn) except -1 nogil
     cdef int _decompress(self, int codec, RecordBatch batch, Py_ssize_t source_pos,
                          Py_ssize_t source_length, Py_ssize_t length,
                          Py_ssize_t pos) except -1 with gil

@@ -3,7 +3,8 @@
 
 For each block that a record references:
 
-    image to apply     -> an image version, decompressed; it alone defines the block
+    image to apply     -> an image version, decompressed; it alone defines the block (of a GiST
+                          page whose split ends here, with the change that redo still makes to it)
     otherwise          -> the record's part for the block (engine/redo/part.py says what that is)
     unsupported rmgr   -> an UNREADABLE version: readers get an error, never a stale page
 
@@ -16,7 +17,7 @@ create, truncate, drop or copy files, and the few others that need Python, are h
 import cython
 
 from engine.ingest_target import IngestTarget
-from engine.redo import dispatch
+from engine.redo import dispatch, gist
 from engine.transaction_ingest import TransactionIngest
 from formats import coding, pglz
 
@@ -57,7 +58,10 @@ class Ingest:
                 self.reason = 1
                 return i
             lsn = batch.lsn_end[i]
-            self._references(batch, i, lsn)
+            r = batch.first_reference[i]
+            while r < batch.first_reference[i + 1]:
+                self._reference(batch, i, r, lsn)
+                r += 1
             if self._effects(batch, i, lsn):
                 self.reason = 2
                 return i
@@ -81,13 +85,6 @@ class Ingest:
             payload += 16 * self.transactions.sub_count + 48 * entries
         return self.target.memtable.has_room(entries, payload)
 
-    def _references(self, batch, i, lsn):
-        r = batch.first_reference[i]
-        while r < batch.first_reference[i + 1]:
-            self._reference(batch, i, r, lsn)
-            r += 1
-        return 0
-
     def _reference(self, batch, i, r, lsn):
         fork = batch.ref_flags[r] & 15
         chunk = self.target.touch(
@@ -98,7 +95,7 @@ class Ingest:
         block = batch.ref_block[r] & 131071
         if batch.ref_flags[r] & 16 and batch.ref_image_info[r] & 2:
             self.images += 1
-            return self._image(self.target.memtable, batch, r, chunk, block, lsn)
+            return self._image(self.target.memtable, batch, i, r, chunk, block, lsn)
         rmgr = batch.rmgr[i]
         if rmgr == 0:
             return 0
@@ -109,7 +106,7 @@ class Ingest:
             return self.target.memtable.link(chunk, block, lsn, pos, 4, 1)
         return self._part(self.target.memtable, batch, i, r, chunk, block, lsn)
 
-    def _image(self, memtable, batch, r, chunk, block, lsn):
+    def _image(self, memtable, batch, i, r, chunk, block, lsn):
         hole_offset = batch.ref_hole_offset[r]
         hole_length = batch.ref_hole_length[r]
         length = 8192 - hole_length
@@ -130,6 +127,8 @@ class Ingest:
             coding.copy(target, pos + 6, self.image, 0, length)
         else:
             self._decompress(codec, batch, source_pos, source_length, length, pos + 6)
+        if batch.rmgr[i] == 14 and gist.is_left_child(batch.info[i], batch.ref_id[r]):
+            gist.end_split_of_image(target, pos, lsn)
         return memtable.link(chunk, block, lsn, pos, 6 + length, 1)
 
     def _decompress(self, codec, batch, source_pos, source_length, length, pos):

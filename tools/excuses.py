@@ -34,6 +34,8 @@ _BUILT_BEFORE_LOGGED = (Kind.BTREE, Kind.GIST, Kind.SPGIST, Kind.BLOOM)
 _BUILD_LSN_MAX = 1
 """Those pages have no LSN in the file, or GiST's placeholder, until something changes them."""
 
+_GIST_DELETED = 0x0004
+
 
 class Excuse(StrEnum):
     """Why a difference is none; each is counted, in blocks."""
@@ -50,6 +52,7 @@ class Excuse(StrEnum):
     EMPTY_VM = "visibility map pages without a bit, beyond our size"
     BUILD_LSN = "pd_lsn of a freshly built index"
     SPGIST_CACHE = "spgist: last-used pages in the meta page"
+    GIST_DELETED = "gist: F_TUPLES_DELETED, which DELETE sets in redo alone"
     # For a reason that the caller names.
     COPIED_VM = "visibility maps of a database copied through WAL"
     COPIED_REVMAP = "brin: revmaps of a database copied through WAL"
@@ -141,10 +144,23 @@ def _explain_index_or_sequence(pair: Pair, database: int, rules: Rules) -> None:
             pair.adopt(Excuse.SPGIST_CACHE, HEADER_BYTES + 4, HEADER_BYTES + 4 + 8 * 8)
     if rules.against != "primary":
         return
+    explain_gist_deleted(pair)
     if kind == Kind.BRIN and database in rules.copied_databases:
         _explain_revmap(pair)
     if kind in _BUILT_BEFORE_LOGGED and page_lsn(pair.theirs) <= _BUILD_LSN_MAX:
         pair.adopt(Excuse.BUILD_LSN, 0, 8)
+
+
+def explain_gist_deleted(pair: Pair) -> None:
+    """Against what a primary wrote, into a file or into WAL: a flag of a GiST leaf.
+
+    Redo of Gist's DELETE sets F_TUPLES_DELETED, the primary does not when it writes that record
+    (gistxlog.c and gist.c of PostgreSQL 15.18, 17.11 and 18.6), and nothing ever reads it. No mask
+    of PostgreSQL's covers it: its own wal_consistency_checking ends the recovery of such WAL.
+    """
+    flags = pd_special(pair.theirs) + 12
+    if kind_of(pair.theirs, pair.block) == Kind.GIST and u16(pair.ours, flags) & _GIST_DELETED:
+        pair.adopt_bits(Excuse.GIST_DELETED, flags, _GIST_DELETED)
 
 
 def _explain_sequence(pair: Pair) -> None:

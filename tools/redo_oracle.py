@@ -27,6 +27,7 @@ from engine.wal_reader import WalReader
 from formats import pglz, rmgr
 from formats.lsn import parse as parse_lsn
 from formats.lsn import show as show_lsn
+from tools.excuses import explain_gist_deleted
 from tools.masks import Pair, apply_masks
 
 SEGMENT_BYTES = 16 << 20
@@ -102,6 +103,7 @@ class Checker:
         pair = Pair(bytearray(ours), self._image(batch, r), block)
         pair.ours[:10] = pair.theirs[:10]  # pd_lsn and pd_checksum are set later
         apply_masks(pair)
+        explain_gist_deleted(pair)  # the image is the primary's
         position = pair.first_difference()
         if position is not None and kind in LOCKED_ONLY and batch.ref_id[r] == 0:
             self.report.raced += 1

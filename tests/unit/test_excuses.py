@@ -313,6 +313,24 @@ def test_flags_of_other_access_methods(
 
 
 @pytest.mark.parametrize(
+    ("ours", "theirs", "rules", "excuse"),
+    [
+        (0x05, 0x01, PRIMARY, Excuse.GIST_DELETED),
+        (0x05, 0x01, STANDBY, None),
+        (0x01, 0x05, PRIMARY, None),
+    ],
+)
+def test_deletion_is_noted_in_a_gist_leaf_by_redo_alone(
+    ours: int, theirs: int, rules: Rules, excuse: Excuse | None
+) -> None:
+    offset, used = explained(
+        index_page(other_special("gist", ours)), index_page(other_special("gist", theirs)), rules
+    )
+    assert (offset is None) == (excuse is not None)
+    assert used == ({excuse} if excuse else set())
+
+
+@pytest.mark.parametrize(
     ("kind", "flags", "mask"),
     [
         ("hash", 0x00, Mask.HASH_UNUSED),
