@@ -142,7 +142,6 @@ def merge(page, to, old, at, old_end, source, pos, end):
     stop = at
     value = 0
     if has_old:
-        segment_space(old, at, old_end)
         stop = at + 8 + coding.u16(old, at + 6)
         value = item(old, at)
         at += 8
@@ -172,8 +171,6 @@ def merge(page, to, old, at, old_end, source, pos, end):
 def finish_segment(page, to, end):
     """Note the length of the segment written to page[to : end], and make it even."""
     length = end - to - 8
-    if length < 0:
-        raise ValueError("gin segment without items")
     coding.put_u16(page, to + 6, length)
     if length & 1 != 0:
         coding.put_u8(page, end, 0)

@@ -127,18 +127,25 @@ def test_insert_at_a_number_beyond_is_refused(number: int, flags: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("reason", "data"),
     [
-        b"",
-        entry_data(1, entry(2)[:-1]),
-        entry_data(1, entry(2) + b"\0"),
-        entry_data(1, entry(2, length=7)[:8]),
+        ("without a tuple", b""),
+        ("without a tuple", entry_data(1, entry(2, length=16)[:7])),
+        ("cut off", entry_data(1, entry(2)[:-1])),
+        ("more than a tuple", entry_data(1, entry(2) + b"\0")),
+        ("too short", entry_data(1, entry(2, length=7)[:8])),
     ],
-    ids=["none", "cut off", "too long", "too short"],
 )
-def test_insert_of_a_broken_tuple_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="tuple"):
+def test_insert_of_a_broken_tuple_is_refused(reason: str, data: bytes) -> None:
+    with pytest.raises(ValueError, match=reason):
         gin.redo(make_part(entry_page(entry(1)), INSERT, insert_main(IS_LEAF), data))
+
+
+def test_the_shortest_tuple() -> None:
+    view = entry_page(entry(1))
+    tuple_ = entry(0, length=8)[:8]
+    gin.redo(make_part(view, INSERT, insert_main(IS_LEAF), entry_data(1, tuple_)))
+    assert tuples(view) == [tuple_, entry(1)]
 
 
 def test_an_inner_entry_cannot_be_replaced() -> None:
@@ -331,10 +338,12 @@ def test_short_main_data_is_refused(info: int) -> None:
         gin.redo(make_part(entry_page(), info, MAINS[info][:-1], b"", {block_id: 1}, block_id))
 
 
-@pytest.mark.parametrize("info", MAINS)
-def test_unexpected_block_is_refused(info: int) -> None:
+@pytest.mark.parametrize(
+    ("info", "block_id"), [*((info, 9) for info in MAINS), (DELETE_PAGE, 3), (UPDATE_META, 2)]
+)
+def test_unexpected_block_is_refused(info: int, block_id: int) -> None:
     with pytest.raises(ValueError, match="block that its opcode does not have"):
-        gin.redo(make_part(entry_page(), info, MAINS[info], b"", {9: 1}, block_id=9))
+        gin.redo(make_part(entry_page(), info, MAINS[info], b"", {block_id: 1}, block_id))
 
 
 @pytest.mark.parametrize("info", [0x00, 0xA0, 0xF0])

@@ -44,10 +44,9 @@ def recompress(view: memoryview, *each: bytes, info: int = INSERT) -> int:
     return gin.redo(make_part(view, info, main, actions(*each)))
 
 
-@pytest.mark.parametrize("count", [0, 2])
-def test_new_posting_tree(count: int) -> None:
+@pytest.mark.parametrize("held", [b"", A + B, segment((1, 1), *[1] * 8144)], ids=len)
+def test_new_posting_tree(held: bytes) -> None:
     view = memoryview(bytearray(b"\xff" * 8192))
-    held = (A + B) * count
     assert gin.redo(make_part(view, CREATE_PTREE, struct.pack("<I", len(held)) + held)) == 1
     expected = data_page(held)
     expected[24:32] = bytes(8)
@@ -127,6 +126,11 @@ def test_what_lies_behind_the_segments_stays() -> None:
             segment((0, 0), 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1),
         ),
         (
+            segment((0, 0), 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1),
+            [(0, 1)],
+            segment((0, 0), 1, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 1),
+        ),
+        (
             segment((0xFFFF0000, 1), 0x80, 0xF0, 0xFF, 0x3F),
             [(0xFFFF0000, 2)],
             segment((0xFFFF0000, 1), 1, 0xFF, 0xEF, 0xFF, 0x3F),
@@ -149,6 +153,13 @@ def test_padding_is_zero() -> None:
     assert bytes(view[43:45]) == b"\0\xee"
 
 
+def test_the_last_segment_may_be_a_single_item_at_the_end() -> None:
+    big = segment((1, 1), *[1] * 8136)
+    view = leaf(big, C)
+    recompress(view, action(1, SEGMENT_ADD, items()))
+    assert segments(view) == big + C
+
+
 def test_leaf_is_filled_to_the_brim_and_no_further() -> None:
     big = segment((1, 1), *[1] * 8136)
     view = leaf(C)
@@ -157,6 +168,7 @@ def test_leaf_is_filled_to_the_brim_and_no_further() -> None:
     for each in [
         action(0, SEGMENT_INSERT, segment((1, 1))),
         action(0, SEGMENT_REPLACE, segment((1, 1), 1)),
+        action(1, SEGMENT_ADD, items((4, 1994))),
         action(1, SEGMENT_ADD, items((9, 1))),
         action(0, SEGMENT_ADD, items((0x10020, 9))),
     ]:
@@ -195,31 +207,33 @@ def test_broken_distances_are_refused(distances: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    "data",
+    ("reason", "data"),
     [
-        b"",
-        b"\0\0",
-        b"\1\0",
-        actions(action(0, 0)),
-        actions(action(0, 5)),
-        actions(action(3, SEGMENT_DELETE)),
-        actions(action(3, SEGMENT_REPLACE, NEW)),
-        actions(action(3, SEGMENT_ADD, items((9, 1)))),
-        actions(action(4, SEGMENT_INSERT, NEW)),
-        actions(action(255, SEGMENT_INSERT, NEW)),
-        actions(action(0, SEGMENT_INSERT, NEW[:-1])),
-        actions(action(0, SEGMENT_INSERT, NEW[:7])),
-        actions(action(0, SEGMENT_INSERT, NEW + b"\0\0")),
-        actions(action(0, SEGMENT_ADD, items((9, 1))[:-1])),
-        actions(action(0, SEGMENT_ADD, b"\1")),
-        actions(action(1, SEGMENT_DELETE), action(0, SEGMENT_DELETE)),
-        actions(action(1, SEGMENT_DELETE), action(1, SEGMENT_DELETE)),
-        struct.pack("<H", 2) + action(0, SEGMENT_DELETE),
-        struct.pack("<H", 1) + action(0, SEGMENT_DELETE) * 2,
+        ("without actions", b""),
+        ("without actions", b"\0\0"),
+        ("without actions", b"\1\0\0"),
+        ("not known", actions(action(0, 0))),
+        ("not known", actions(action(0, 5))),
+        ("not there", actions(action(3, SEGMENT_DELETE))),
+        ("not there", actions(action(3, SEGMENT_REPLACE, NEW))),
+        ("not there", actions(action(3, SEGMENT_ADD, items((9, 1))))),
+        ("not there", actions(action(3, SEGMENT_ADD, items()))),
+        ("not there", actions(action(4, SEGMENT_INSERT, NEW))),
+        ("not there", actions(action(255, SEGMENT_INSERT, NEW))),
+        ("segment is cut off", actions(action(0, SEGMENT_INSERT, NEW[:-1]))),
+        ("or cut off", actions(action(0, SEGMENT_INSERT, NEW[:7]))),
+        ("more than its actions", actions(action(0, SEGMENT_INSERT, NEW + b"\0\0"))),
+        ("items to add are cut off", actions(action(0, SEGMENT_ADD, items((9, 1))[:-1]))),
+        ("items to add are cut off", actions(action(0, SEGMENT_ADD, b"\1"))),
+        ("out of order", actions(action(1, SEGMENT_DELETE), action(0, SEGMENT_DELETE))),
+        ("out of order", actions(action(1, SEGMENT_DELETE), action(1, SEGMENT_DELETE))),
+        ("cut off", struct.pack("<H", 2) + action(0, SEGMENT_DELETE)),
+        ("cut off", struct.pack("<H", 2) + action(0, SEGMENT_DELETE) + b"\1"),
+        ("more than its actions", struct.pack("<H", 1) + action(0, SEGMENT_DELETE) * 2),
     ],
 )
-def test_actions_that_do_not_fit_are_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="gin"):
+def test_actions_that_do_not_fit_are_refused(reason: str, data: bytes) -> None:
+    with pytest.raises(ValueError, match=reason):
         gin.redo(make_part(leaf(A, B, C), VACUUM_DATA, b"", data))
 
 
