@@ -243,7 +243,11 @@ def _gin(pair: Pair) -> None:
 
 
 def _brin(pair: Pair) -> None:
-    if u16(pair.theirs, PAGE_BYTES - 2) != 0xF092:
+    """A regular page is true to pd_lower even with no summary left; a revmap page never is."""
+    kind = u16(pair.theirs, PAGE_BYTES - 2)
+    if kind == 0xF093:
+        _unused_space(pair)
+    elif kind == 0xF091:
         _unused_space_if_kept(pair)
     pair.adopt_bits(Mask.BRIN_EVACUATE, PAGE_BYTES - 4, 0x0001)
 
