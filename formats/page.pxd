@@ -21,9 +21,9 @@ cpdef int set_item(uint8_t[::1] page, int n, int offset, int flags, int length) 
 
 @cython.locals(lower=int, upper=int, special=int)
 cdef int _check_bounds(const uint8_t[::1] page) except -1 nogil
-cdef int _check_compactable(const uint8_t[::1] page) except -1 nogil
+cdef int check_compactable(const uint8_t[::1] page) except -1 nogil
 @cython.locals(outside=bint)
-cdef int _check_item(const uint8_t[::1] page, int offset, int length) except -1 nogil
+cdef int check_item(const uint8_t[::1] page, int offset, int length) except -1 nogil
 
 @cython.locals(flags=int, n=int, item=uint32_t)
 cdef int _free_item(uint8_t[::1] page, int count) except -1 nogil
@@ -43,7 +43,7 @@ cdef int _close_gaps(uint8_t[::1] page, uint16_t *numbers, int count) except -1 
 cdef int _reorder(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nogil
 @cython.locals(lower=int, upper=int, special=int, lowest=int, highest=int, disorder=int,
                misaligned=int, total=int, last=int, i=int, item=uint32_t, length=int, offset=int)
-cdef int _compact(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nogil
+cdef int compact(uint8_t[::1] page, uint16_t *numbers, int count) except -1 nogil
 @cython.locals(flags=int)
 cdef int _set_free_lines(uint8_t[::1] page, bint has_free_lines) except -1 nogil
 
@@ -53,14 +53,4 @@ cpdef int repair_fragmentation(uint8_t[::1] page, bint truncates) except -1 nogi
 cpdef int truncate_line_pointers(uint8_t[::1] page) except -1 nogil
 
 @cython.locals(upper=int, count=int, n=int, pos=int, item=uint32_t)
-cdef int _shift_before(uint8_t[::1] page, int offset, int distance) except -1 nogil
-@cython.locals(offset=int, length=int, lower=int, pos=int)
-cpdef int index_tuple_delete(uint8_t[::1] page, int n) except -1 nogil
-@cython.locals(offset=int, length=int)
-cpdef int index_tuple_delete_no_compact(uint8_t[::1] page, int n) except -1 nogil
-@cython.locals(present=int, tuples=int, kept=int, deleted=int, n=int, item=uint32_t)
-cpdef int index_multi_delete(uint8_t[::1] page, const uint16_t[::1] numbers,
-                             int count) except -1 nogil
-@cython.locals(offset=int, flags=int, old_length=int, old_aligned=int, aligned=int)
-cpdef int index_tuple_overwrite(uint8_t[::1] page, int n, const uint8_t[::1] source,
-                                Py_ssize_t source_pos, int length) except -1 nogil
+cdef int shift_before(uint8_t[::1] page, int offset, int distance) except -1 nogil

@@ -114,14 +114,14 @@ def _check_bounds(page):
     return 0
 
 
-def _check_compactable(page):
+def check_compactable(page):
     _check_bounds(page)
     if coding.u16(page, 16) & 7 != 0:
         raise ValueError("page whose special space is not aligned")
     return 0
 
 
-def _check_item(page, offset, length):
+def check_item(page, offset, length):
     """Refuse a tuple that lies outside the tuple space or not on a multiple of 8."""
     outside = offset < coding.u16(page, 14) or offset + length > coding.u16(page, 16)
     if outside or offset & 7 != 0:
@@ -231,11 +231,11 @@ def _reorder(page, numbers, count):
     return coding.put_u16(page, 14, upper)
 
 
-def _compact(page, numbers, count):
+def compact(page, numbers, count):
     """Close the gaps between the tuples of the line pointers numbers[0:count], which rise.
 
     Line pointers alone decide where each tuple ends up, as in PostgreSQL; tuples that lie in the
-    right order already need no copy aside. The page must have passed _check_compactable.
+    right order already need no copy aside. The page must have passed check_compactable.
     """
     lower = coding.u16(page, 12)
     upper = coding.u16(page, 14)
@@ -277,7 +277,7 @@ def repair_fragmentation(page, truncates):
 
     `truncates`: unused line pointers at the end go, as they do since PostgreSQL 15.
     """
-    _check_compactable(page)
+    check_compactable(page)
     numbers = cython.declare(cython.ushort[2048])  # line pointers that have a tuple
     count = max_offset(page)
     kept = 0
@@ -294,7 +294,7 @@ def repair_fragmentation(page, truncates):
             numbers[kept] = n
             kept += item >> 17 != 0
         n += 1
-    _compact(page, numbers, kept)
+    compact(page, numbers, kept)
     if truncates and used_end != count:
         unused -= count - used_end
         coding.put_u16(page, 12, 24 + 4 * used_end)
@@ -319,7 +319,7 @@ def truncate_line_pointers(page):
     return _set_free_lines(page, has_free_lines)
 
 
-def _shift_before(page, offset, distance):
+def shift_before(page, offset, distance):
     """Move all tuples that start before `offset` by `distance` bytes, their line pointers too."""
     upper = coding.u16(page, 14)
     coding.move(page, upper + distance, upper, offset - upper)
@@ -333,83 +333,3 @@ def _shift_before(page, offset, distance):
             coding.put_u32(page, pos, (item & -32768) | ((item & 0x7FFF) + distance & 0x7FFF))
         n += 1
     return 0
-
-
-def index_tuple_delete(page, n):
-    """Delete tuple and line pointer `n`: later line pointers move down, tuples before it up."""
-    _check_compactable(page)
-    offset = item_offset(page, n)
-    length = item_length(page, n)
-    _check_item(page, offset, length)
-    lower = coding.u16(page, 12)
-    pos = 20 + 4 * n
-    coding.move(page, pos, pos + 4, lower - pos - 4)
-    coding.put_u16(page, 12, lower - 4)
-    return _shift_before(page, offset, (length + 7) & -8)
-
-
-def index_tuple_delete_no_compact(page, n):
-    """Delete tuple `n`; its line pointer becomes unused, or goes if it is the last one."""
-    _check_compactable(page)
-    offset = item_offset(page, n)
-    length = item_length(page, n)
-    _check_item(page, offset, length)
-    if n < max_offset(page):
-        set_item(page, n, 0, 0, 0)
-    else:
-        coding.put_u16(page, 12, coding.u16(page, 12) - 4)
-    return _shift_before(page, offset, (length + 7) & -8)
-
-
-def index_multi_delete(page, numbers, count):
-    """Delete the tuples and line pointers numbers[0:count], which must rise.
-
-    One or two go one at a time, which keeps the other tuples in the order in which they lie; more
-    put them into reverse order of their line pointers.
-    """
-    if count <= 2:
-        while count > 0:
-            count -= 1
-            index_tuple_delete(page, numbers[count])
-        return 0
-    _check_compactable(page)
-    left = cython.declare(cython.ushort[2048])  # line pointers that have a tuple, renumbered
-    present = max_offset(page)
-    tuples = 0
-    kept = 0
-    deleted = 0
-    n = 1
-    while n <= present:
-        item = coding.u32(page, 20 + 4 * n)
-        _check_item(page, item & 0x7FFF, item >> 17)
-        if deleted < count and numbers[deleted] == n:
-            deleted += 1
-        else:
-            kept += 1
-            coding.put_u32(page, 20 + 4 * kept, item)
-            left[tuples] = kept
-            tuples += item >> 17 != 0
-        n += 1
-    if deleted != count:
-        raise ValueError("index tuples to delete that are not there or out of order")
-    coding.put_u16(page, 12, 24 + 4 * kept)
-    return _compact(page, left, tuples)
-
-
-def index_tuple_overwrite(page, n, source, source_pos, length):
-    """Replace tuple `n` where it stands, moving those before it; 0 if there is no room, else 1."""
-    _check_compactable(page)
-    offset = item_offset(page, n)
-    flags = item_flags(page, n)
-    old_length = item_length(page, n)
-    _check_item(page, offset, old_length)
-    old_aligned = (old_length + 7) & -8
-    aligned = (length + 7) & -8
-    if length < 0 or aligned > old_aligned + coding.u16(page, 14) - coding.u16(page, 12):
-        return 0
-    if aligned != old_aligned:
-        _shift_before(page, offset, old_aligned - aligned)
-    offset += old_aligned - aligned
-    set_item(page, n, offset, flags, length)
-    coding.copy(page, offset, source, source_pos, length)
-    return 1

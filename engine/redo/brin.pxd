@@ -2,7 +2,7 @@ cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
 from engine.redo.part cimport Part
-from formats cimport coding
+from formats cimport coding, index_tuples
 from formats cimport page as layout
 
 cdef int CREATE_INDEX, INSERT, UPDATE, SAMEPAGE_UPDATE, REVMAP_EXTEND, DESUMMARIZE, INIT_PAGE

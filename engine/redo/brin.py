@@ -18,7 +18,7 @@ Every byte of the page ends up as PostgreSQL's redo leaves it, but for pd_checks
 does not fit the page an error is raised and the page, changed halfway, is not to be used.
 """
 
-from formats import coding
+from formats import coding, index_tuples
 from formats import page as layout
 
 CREATE_INDEX = 0x00
@@ -129,7 +129,7 @@ def _update(part):
     main = _main_data(part, 14)
     if part.block_id == 2:
         _check(part.page, REGULAR)
-        return layout.index_tuple_delete_no_compact(part.page, coding.u16(part.bytes, main))
+        return index_tuples.delete_no_compact(part.page, coding.u16(part.bytes, main))
     return _insert(part, main + 4)
 
 
@@ -140,7 +140,7 @@ def _samepage_update(part):
     if part.block_id != 0:
         return _unexpected_block()
     _check(part.page, REGULAR)
-    if layout.index_tuple_overwrite(part.page, number, source, part.data, part.data_length) == 0:
+    if index_tuples.overwrite(part.page, number, source, part.data, part.data_length) == 0:
         raise ValueError("BRIN summary does not fit the page")
     return 0
 
@@ -173,7 +173,7 @@ def _desummarize(part):
     if part.block_id != 1:
         return _unexpected_block()
     _check(part.page, REGULAR)
-    return layout.index_tuple_delete_no_compact(part.page, coding.u16(source, main + 8))
+    return index_tuples.delete_no_compact(part.page, coding.u16(source, main + 8))
 
 
 def _set_summary(part, pages_per_range, heap_block, block, number):

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from engine.redo cimport btree_page as pages
 from engine.redo cimport btree_posting as postings
 from engine.redo.part cimport Part
-from formats cimport coding
+from formats cimport coding, index_tuples
 from formats cimport page as layout
 
 cdef int INSERT_LEAF, INSERT_UPPER, INSERT_META, SPLIT_LEFT, SPLIT_RIGHT, INSERT_POSTING, DEDUP

@@ -12,7 +12,7 @@ Not here: REUSE_PAGE (0xD0), which references no block and concerns standbys tha
 
 from engine.redo import btree_page as pages
 from engine.redo import btree_posting as postings
-from formats import coding
+from formats import coding, index_tuples
 from formats import page as layout
 
 INSERT_LEAF = 0x00
@@ -262,7 +262,7 @@ def _delete_tuples(part, counts):
         raise ValueError("btree deletion whose data is of a wrong length")
     for i in range(deleted):
         numbers[i] = coding.u16(source, part.data + 2 * i)
-    layout.index_multi_delete(page, numbers, deleted)
+    index_tuples.multi_delete(page, numbers, deleted)
     return pages.clear_flag(page, pages.HAS_GARBAGE)
 
 
@@ -285,7 +285,7 @@ def _mark_page_half_dead(part):
     number = coding.u16(source, main)
     right = pages.block_number(page, layout.item_offset(page, number + 1))
     pages.put_block_number(page, layout.item_offset(page, number), right)
-    return layout.index_tuple_delete(page, number + 1)
+    return index_tuples.delete(page, number + 1)
 
 
 def _unlink_page(part):

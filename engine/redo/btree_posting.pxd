@@ -3,7 +3,7 @@ from libc.stdint cimport uint8_t, uint32_t
 
 from engine.redo cimport btree_page as pages
 from engine.redo.part cimport Part
-from formats cimport coding
+from formats cimport coding, index_tuples
 from formats cimport page as layout
 
 cdef int HAS_OTHER_TID, IS_POSTING, LENGTH_MAX

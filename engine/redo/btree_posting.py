@@ -9,7 +9,7 @@ The rules are those of access/nbtree/nbtdedup.c of PostgreSQL 15.18 and 18.6.
 """
 
 from engine.redo import btree_page as pages
-from formats import coding
+from formats import coding, index_tuples
 from formats import page as layout
 
 HAS_OTHER_TID = 0x2000
@@ -141,6 +141,6 @@ def remove_tids(part, number, indexes, count):
             place += 6
     if taken != count:
         raise ValueError("btree posting list does not have a TID to remove")
-    if layout.index_tuple_overwrite(page, number, room, 0, length) == 0:
+    if index_tuples.overwrite(page, number, room, 0, length) == 0:
         raise ValueError("btree posting list does not fit the page")
     return 0

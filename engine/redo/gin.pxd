@@ -4,7 +4,7 @@ from libc.stdint cimport uint8_t, uint32_t
 from engine.redo cimport gin_data as leaves
 from engine.redo cimport gin_page as pages
 from engine.redo.part cimport Part
-from formats cimport coding
+from formats cimport coding, index_tuples
 from formats cimport page as layout
 
 cdef int CREATE_POSTING_TREE, INSERT, SPLIT, VACUUM_PAGE, DELETE_PAGE, UPDATE_META_PAGE

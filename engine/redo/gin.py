@@ -13,7 +13,7 @@ record (REGBUF_FORCE_IMAGE): without one they are an error, as in PostgreSQL.
 
 from engine.redo import gin_data as leaves
 from engine.redo import gin_page as pages
-from formats import coding
+from formats import coding, index_tuples
 from formats import page as layout
 
 CREATE_POSTING_TREE = 0x10
@@ -121,7 +121,7 @@ def _insert_entry(part, flags):
     if coding.u8(source, part.data + 2) != 0:
         if flags & IS_LEAF == 0:
             raise ValueError("gin insertion that replaces a downlink")
-        layout.index_tuple_delete(page, number)
+        index_tuples.delete(page, number)
     if pages.add_tuple(page, source, part.data + 4, end, number) != part.data_length - 4:
         raise ValueError("gin insertion with more than a tuple")
     return 0

@@ -22,7 +22,7 @@ Not here, as they name no block: PAGE_REUSE (0x20), which concerns standbys that
 ASSIGN_LSN (0x70), which does nothing. What builds an index logs whole pages.
 """
 
-from formats import coding
+from formats import coding, index_tuples
 from formats import page as layout
 
 PAGE_UPDATE = 0x00
@@ -148,7 +148,7 @@ def _delete_tuples(part, pos, count, end):
         raise ValueError("gist deletion whose data is too short")
     for i in range(count):
         numbers[i] = coding.u16(source, pos + 2 * i)
-    return layout.index_multi_delete(part.page, numbers, count)
+    return index_tuples.multi_delete(part.page, numbers, count)
 
 
 def _page_update(part):
@@ -174,7 +174,7 @@ def _page_update(part):
         if pos + 2 + length != end:
             raise ValueError("gist record whose data does not hold its tuples")
         number = coding.u16(source, pos)
-        if layout.index_tuple_overwrite(page, number, source, pos + 2, length) == 0:
+        if index_tuples.overwrite(page, number, source, pos + 2, length) == 0:
             raise ValueError("gist tuple does not fit the page")
         return 0
     if deleted > 0:
@@ -256,7 +256,7 @@ def _page_delete(part):
     main = _main_data(part, 10)
     _check(page)
     if part.block_id == 1:
-        return layout.index_tuple_delete(page, coding.u16(source, main + 8))
+        return index_tuples.delete(page, coding.u16(source, main + 8))
     if part.block_id != 0:
         return _unexpected_block()
     if layout.max_offset(page) != 0:

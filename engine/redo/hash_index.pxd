@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from engine.redo cimport hash_page as pages
 from engine.redo.part cimport Part
-from formats cimport coding
+from formats cimport coding, index_tuples
 from formats cimport page as layout
 
 cdef int INIT_META_PAGE, INIT_BITMAP_PAGE, INSERT, ADD_OVERFLOW_PAGE, SPLIT_ALLOCATE_PAGE

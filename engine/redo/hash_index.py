@@ -17,7 +17,7 @@ does not fit the page an error is raised and the page, changed halfway, is not t
 """
 
 from engine.redo import hash_page as pages
-from formats import coding
+from formats import coding, index_tuples
 from formats import page as layout
 
 INIT_META_PAGE = 0x00
@@ -364,4 +364,4 @@ def _delete_tuples(part, pos, length):
         raise ValueError("hash deletion of more tuples than the page has")
     for i in range(count):
         numbers[i] = coding.u16(source, pos + 2 * i)
-    return layout.index_multi_delete(part.page, numbers, count)
+    return index_tuples.multi_delete(part.page, numbers, count)

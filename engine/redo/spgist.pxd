@@ -3,7 +3,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 
 from engine.redo cimport spgist_page as pages
 from engine.redo.part cimport Part
-from formats cimport coding
+from formats cimport coding, index_tuples
 from formats cimport page as layout
 
 cdef int ADD_LEAF, MOVE_LEAFS, ADD_NODE, SPLIT_TUPLE, PICK_SPLIT

@@ -18,8 +18,7 @@ Not here: the meta page, whose hints where there is room are changed without WAL
 """
 
 from engine.redo import spgist_page as pages
-from formats import coding
-from formats import page as layout
+from formats import coding, index_tuples
 
 ADD_LEAF = 0x10
 MOVE_LEAFS = 0x20
@@ -330,7 +329,7 @@ def _vacuum_root(part):
         raise ValueError("spgist record whose main data is too short")
     for i in range(count):
         numbers[i] = coding.u16(source, main + 12 + 2 * i)
-    return layout.index_multi_delete(part.page, numbers, count)
+    return index_tuples.multi_delete(part.page, numbers, count)
 
 
 def _vacuum_redirect(part):

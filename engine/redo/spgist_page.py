@@ -31,7 +31,7 @@ Layouts are those of access/spgist_private.h of PostgreSQL 15.18, 17.11 and 18.6
 those named in parentheses do in access/spgist/spgutils.c, spgdoinsert.c and spgxlog.c.
 """
 
-from formats import coding
+from formats import coding, index_tuples
 from formats import page as layout
 
 SPECIAL = 8184
@@ -107,7 +107,7 @@ def _count(page, counter, difference):
 
 def replace(page, source, pos, length, number):
     """Put a tuple in the place of another."""
-    layout.index_tuple_delete(page, number)
+    index_tuples.delete(page, number)
     return _put(page, source, pos, length, number)
 
 
@@ -117,7 +117,7 @@ def add(page, source, pos, length, number):
         if coding.u32(page, _find(page, number, 4)) & 3 != PLACEHOLDER:
             raise ValueError("spgist tuple to replace is not a placeholder")
         _count(page, PLACEHOLDERS, -1)
-        layout.index_tuple_delete(page, number)
+        index_tuples.delete(page, number)
     return _put(page, source, pos, length, number)
 
 
@@ -212,7 +212,7 @@ def delete(part, pos, count, first_state, other_state, block, target, xid):
     if count == 0:
         return 0
     _sort(part, pos, count)
-    layout.index_multi_delete(page, numbers, count)
+    index_tuples.multi_delete(page, numbers, count)
     first = coding.u16(part.bytes, pos)
     for i in range(count):
         number = numbers[i]
@@ -255,4 +255,4 @@ def cut_placeholders(part, first):
     for i in range(count):
         numbers[i] = first + i
     _count(page, PLACEHOLDERS, -count)
-    return layout.index_multi_delete(page, numbers, count)
+    return index_tuples.multi_delete(page, numbers, count)

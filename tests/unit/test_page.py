@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from formats import page, page_checksum
+from formats import index_tuples, page, page_checksum
 
 UNUSED, NORMAL, REDIRECT, DEAD = range(4)
 
@@ -120,9 +120,9 @@ def test_a_page_can_be_filled_to_the_last_byte() -> None:
     assert add(view, b"b" * 161) == 0
     assert add(view, b"b" * 157) == 2, "24 + 2 * 4 + 8000 + 160 = 8192"
     assert upper(view) == 32
-    assert page.index_tuple_overwrite(view, 1, memoryview(b"c" * 8001), 0, 8001) == 0
+    assert index_tuples.overwrite(view, 1, memoryview(b"c" * 8001), 0, 8001) == 0
     view = filled([b"a" * 7992, b"b" * 160])
-    assert page.index_tuple_overwrite(view, 1, memoryview(b"c" * 8000), 0, 8000) == 1
+    assert index_tuples.overwrite(view, 1, memoryview(b"c" * 8000), 0, 8000) == 1
     assert (upper(view), contents(view)) == (32, [b"c" * 8000, b"b" * 160])
 
 
@@ -213,7 +213,7 @@ def test_index_tuple_delete_keeps_the_order_of_the_others() -> None:
     view = filled([b"a" * 8], 16)
     add(view, b"b" * 16, 1)
     add(view, b"c" * 24, 1)
-    page.index_tuple_delete(view, 2)
+    index_tuples.delete(view, 2)
     assert contents(view) == [b"c" * 24, b"a" * 8]
     assert [offset for offset, _, _ in items(view)] == [8144, 8168]
     assert upper(view) == 8144
@@ -221,10 +221,10 @@ def test_index_tuple_delete_keeps_the_order_of_the_others() -> None:
 
 def test_index_tuple_delete_no_compact_keeps_the_numbers_of_the_others() -> None:
     view = filled([b"a" * 8, b"b" * 20, b"c" * 24], 16)
-    page.index_tuple_delete_no_compact(view, 2)
+    index_tuples.delete_no_compact(view, 2)
     assert items(view) == [(8168, NORMAL, 8), (0, UNUSED, 0), (8144, NORMAL, 24)]
     assert contents(view) == [b"a" * 8, b"", b"c" * 24]
-    page.index_tuple_delete_no_compact(view, 3)
+    index_tuples.delete_no_compact(view, 3)
     assert (items(view), upper(view)) == ([(8168, NORMAL, 8), (0, UNUSED, 0)], 8168)
 
 
@@ -233,18 +233,18 @@ def test_index_multi_delete_of_two_keeps_the_order_and_of_three_does_not() -> No
     view = new_page()
     for letter in letters:
         add(view, letter, 1)
-    page.index_multi_delete(view, numbers(2, 4), 2)
+    index_tuples.multi_delete(view, numbers(2, 4), 2)
     assert contents(view) == [b"f" * 8, b"d" * 8, b"b" * 8, b"a" * 8]
     assert [offset for offset, _, _ in items(view)] == [8160, 8168, 8176, 8184]
     add(view, b"x" * 8, 1)
-    page.index_multi_delete(view, numbers(1, 3, 5), 3)
+    index_tuples.multi_delete(view, numbers(1, 3, 5), 3)
     assert contents(view) == [b"f" * 8, b"b" * 8]
     assert [offset for offset, _, _ in items(view)] == [8184, 8176]
 
 
 def test_index_multi_delete_of_everything() -> None:
     view = filled([b"a", b"b", b"c"], 16)
-    page.index_multi_delete(view, numbers(1, 2, 3), 3)
+    index_tuples.multi_delete(view, numbers(1, 2, 3), 3)
     assert (items(view), upper(view)) == ([], 8176)
 
 
@@ -256,7 +256,7 @@ def test_index_multi_delete_of_everything() -> None:
 def test_index_tuple_overwrite_moves_the_tuples_before_it(length: int, offsets: list[int]) -> None:
     view = filled([b"a" * 24, b"b" * 16, b"c" * 16])
     page.set_item(view, 2, 8152, DEAD, 16)
-    assert page.index_tuple_overwrite(view, 2, memoryview(b"x" * length), 0, length) == 1
+    assert index_tuples.overwrite(view, 2, memoryview(b"x" * length), 0, length) == 1
     assert [offset for offset, _, _ in items(view)] == offsets
     assert items(view)[1][1:] == (DEAD, length)
     assert contents(view) == [b"a" * 24, b"x" * length, b"c" * 16]
@@ -267,12 +267,12 @@ def test_index_tuple_operations_check_the_page_and_the_line_pointer() -> None:
     view = filled([b"a" * 8, b"b" * 8], 16)
     page.set_item(view, 2, 8191, NORMAL, 8)
     with pytest.raises(ValueError, match="outside the page's tuples"):
-        page.index_tuple_overwrite(view, 2, source, 0, 8)
+        index_tuples.overwrite(view, 2, source, 0, 8)
     view[16] |= 4
     with pytest.raises(ValueError, match="not aligned"):
-        page.index_tuple_overwrite(view, 1, source, 0, 8)
+        index_tuples.overwrite(view, 1, source, 0, 8)
     with pytest.raises(ValueError, match="not aligned"):
-        page.index_tuple_delete(view, 1)
+        index_tuples.delete(view, 1)
 
 
 def test_truncate_line_pointers_keeps_the_other_hints() -> None:
@@ -286,9 +286,9 @@ def test_truncate_line_pointers_keeps_the_other_hints() -> None:
 def test_index_tuple_overwrite_without_room() -> None:
     view = filled([b"a" * 4000, b"b" * 4000])
     before = bytes(view)
-    assert page.index_tuple_overwrite(view, 1, memoryview(b"x" * 4168), 0, 4168) == 0
+    assert index_tuples.overwrite(view, 1, memoryview(b"x" * 4168), 0, 4168) == 0
     assert bytes(view) == before
-    assert page.index_tuple_overwrite(view, 1, memoryview(b"x" * 4160), 0, 4160) == 1
+    assert index_tuples.overwrite(view, 1, memoryview(b"x" * 4160), 0, 4160) == 1
 
 
 def test_line_pointers_that_are_not_there() -> None:
@@ -298,8 +298,8 @@ def test_line_pointers_that_are_not_there() -> None:
         page.item_flags,
         page.item_length,
         page.item_position,
-        page.index_tuple_delete,
-        page.index_tuple_delete_no_compact,
+        index_tuples.delete,
+        index_tuples.delete_no_compact,
         lambda target, n: page.set_item(target, n, 0, 0, 0),
     ]
     for call in calls:
@@ -317,7 +317,7 @@ def test_a_page_whose_regions_are_out_of_order_is_refused(pos: int, value: int) 
     with pytest.raises((ValueError, IndexError)):
         page.repair_fragmentation(view, True)
     with pytest.raises((ValueError, IndexError)):
-        page.index_multi_delete(view, numbers(1, 2, 3), 3)
+        index_tuples.multi_delete(view, numbers(1, 2, 3), 3)
     if value != 8190:
         with pytest.raises(ValueError, match="out of order"):
             add(view, b"x")
@@ -330,7 +330,7 @@ def test_a_line_pointer_to_outside_the_tuples_is_refused(item: tuple[int, int, i
     with pytest.raises(ValueError, match="outside the page's tuples"):
         page.repair_fragmentation(view, True)
     with pytest.raises(ValueError, match="outside the page's tuples"):
-        page.index_tuple_delete(view, 2)
+        index_tuples.delete(view, 2)
 
 
 def test_tuples_that_overlap_are_refused_when_they_exceed_the_space() -> None:
@@ -343,7 +343,7 @@ def test_tuples_that_overlap_are_refused_when_they_exceed_the_space() -> None:
 def test_index_multi_delete_refuses_numbers_out_of_order() -> None:
     for wrong in (numbers(3, 2, 1), numbers(1, 2, 9), numbers(0, 1, 2)):
         with pytest.raises(ValueError, match="not there or out of order"):
-            page.index_multi_delete(filled([b"a", b"b", b"c", b"d"]), wrong, 3)
+            index_tuples.multi_delete(filled([b"a", b"b", b"c", b"d"]), wrong, 3)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -358,7 +358,7 @@ def test_compaction_agrees_with_a_model(seed: int) -> None:
         assert add(view, content, at) == at
         model.insert(at - 1, content)
     victims = sorted(choice.sample(range(1, 61), choice.randint(3, 59)))
-    page.index_multi_delete(view, numbers(*victims), len(victims))
+    index_tuples.multi_delete(view, numbers(*victims), len(victims))
     model = [content for n, content in enumerate(model, 1) if n not in victims]
     assert contents(view) == model
     end = 8176

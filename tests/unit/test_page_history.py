@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from formats import page
+from formats import index_tuples, page
 
 
 class Operation(NamedTuple):
@@ -63,13 +63,13 @@ def do(view: memoryview, operation: Operation, is_heap: bool) -> None:
         page.truncate_line_pointers(view)
     elif operation.kind == "delete":
         if number <= present:
-            page.index_tuple_delete(view, number)
+            index_tuples.delete(view, number)
     elif operation.kind == "delete many":
         chosen = victims(operation, present)
-        page.index_multi_delete(view, memoryview(array.array("H", chosen)), len(chosen))
+        index_tuples.multi_delete(view, memoryview(array.array("H", chosen)), len(chosen))
     elif operation.kind == "overwrite":
         if number <= present:
-            page.index_tuple_overwrite(view, number, content, 0, length)
+            index_tuples.overwrite(view, number, content, 0, length)
     else:
         state, target = {"unuse": (0, 0), "kill": (3, 0), "redirect": (2, number)}[operation.kind]
         for n in victims(operation, present):

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from engine.redo import brin
-from formats import page
+from formats import index_tuples, page
 from tests.fixtures.redo_parts import items, make_part
 
 CREATE, INSERT, UPDATE, SAMEPAGE, EXTEND, DESUMMARIZE, INIT = (
@@ -83,7 +83,7 @@ def test_summary_on_a_new_page(info: int, main: bytes) -> None:
 
 def test_summary_takes_an_unused_line_pointer() -> None:
     view = regular(summary(0), summary(32), summary(64))
-    page.index_tuple_delete_no_compact(view, 2)
+    index_tuples.delete_no_compact(view, 2)
     assert brin.redo(make_part(view, INSERT, insertion(96, 32, 2), summary(96), BLOCKS)) == 1
     assert summaries(view) == [summary(0), summary(96), summary(64)]
 
@@ -131,7 +131,7 @@ def test_old_summary_goes() -> None:
 @pytest.mark.parametrize("number", [0, 2, 4])
 def test_old_summary_must_be_there(number: int) -> None:
     view = regular(summary(0), summary(32), summary(64))
-    page.index_tuple_delete_no_compact(view, 2)
+    index_tuples.delete_no_compact(view, 2)
     with pytest.raises((ValueError, IndexError), match="line pointer"):
         brin.redo(make_part(view, UPDATE, update(number, 32, 32, 1), b"", BLOCKS, 2))
     with pytest.raises((ValueError, IndexError), match="line pointer"):
