@@ -35,9 +35,17 @@ class MemberSink(Protocol):
 class TarStream:
     """Push the archive's bytes into `feed`; `open_member` says where each member's bytes go."""
 
-    def __init__(self, archive: str, open_member: Callable[[TarMember], MemberSink | None]) -> None:
+    def __init__(
+        self,
+        archive: str,
+        open_member: Callable[[TarMember], MemberSink | None],
+        *,
+        has_end_mark: bool = True,
+    ) -> None:
+        """`has_end_mark`: the two blocks of zeros are there (PostgreSQL 14 sends none)."""
         self._archive = archive
         self._open_member = open_member
+        self._has_end_mark = has_end_mark
         self._offset = 0
         self._header = b""
         self._sink: MemberSink | None = None
@@ -59,7 +67,8 @@ class TarStream:
 
     def finish(self) -> None:
         """The archive is over: complain if it was cut off."""
-        if self._content_left or self._padding_left or self._header or not self._zero_blocks:
+        is_ended = self._zero_blocks > 0 or not self._has_end_mark
+        if self._content_left or self._padding_left or self._header or not is_ended:
             raise CorruptionError(
                 "tar archive", self._where(), "its end mark", "the end of the data"
             )

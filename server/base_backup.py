@@ -12,41 +12,29 @@ as PostgreSQL itself does when it reads one; others are marked, counted and left
 
 import time
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from psycopg import pq
-
 from engine.backup_identity import BackupIdentity
-from formats import lsn, page_checksum
+from formats import page_checksum
 from formats.chunk import BLOCK_BYTES, SEGMENT_BLOCKS, ChunkKey, ChunkKind, Fork
 from formats.control_file import ControlFile, ControlVersionError, parse_control_file
 from formats.errors import CorruptionError
 from formats.tar_stream import MemberSink, TarMember, TarStream
 from server.backup_members import SmallFileMember, classify
+from server.backup_stream import BackupStream
 from server.replication import (
-    STREAM_END_SECONDS_MAX,
     ReplicationConnection,
     StopSignal,
-    StreamEnded,
-    rows,
 )
 from server.source_errors import SourceError, is_not_offered, other_system_identifier
 from server.source_facts import check_control_file, read_source_facts
 
 PIECE_BYTES = 1 << 20
 SMALL_FILE_BYTES_MAX = 64 << 20
-SILENCE_SECONDS_MAX = 300.0
 _CONTROL_FILE = "global/pg_control"
 _HINT_FORKS = (Fork.FSM, Fork.VM)
-_COMMAND = (
-    "BASE_BACKUP (LABEL 'pageserver', PROGRESS true, CHECKPOINT 'fast', WAIT false, WAL false, "
-    "TABLESPACE_MAP true, VERIFY_CHECKSUMS false, MANIFEST 'no')"
-)
-
-_NEW_ARCHIVE = ord("n")
-_DATA = ord("d")
 
 
 class BackupStore(Protocol):
@@ -118,7 +106,8 @@ class BaseBackup:
             raise other_system_identifier(system_identifier, found, self._connection.source)
         try:
             facts = read_source_facts(self._connection)
-            start, timeline = self._start()
+            stream = BackupStream(self._connection, facts.version_number)
+            start = stream.begin()
         except SourceError as error:
             if not is_not_offered(error):
                 raise
@@ -131,90 +120,48 @@ class BaseBackup:
         self._checksums = facts.checksums
         identity = BackupIdentity(
             system_identifier=found,
-            timeline=timeline,
-            start_lsn=start,
+            timeline=start.timeline,
+            start_lsn=start.lsn,
             pg_version_num=facts.version_number,
             wal_segment_size=facts.wal_segment_bytes,
             checksums=facts.checksums,
         )
         self._store.begin_base_backup(identity)
         self._on_begin(identity)
-        end = self._receive()
+        self._report.start_lsn, self._report.bytes_total = start.lsn, start.bytes_total
+        self._receive(stream)
         if self._control is None:
             raise SourceError(f"the base backup from {self._connection.source} has no pg_control")
         # From a standby, pages may be as new as its minimum recovery point.
-        self._report.end_lsn = max(end, self._control.minimum_recovery_lsn)
+        self._report.end_lsn = max(stream.end_lsn, self._control.minimum_recovery_lsn)
         self._store.finish_base_backup(self._report.end_lsn)
         self._report.seconds = time.monotonic() - began
         return self._report
 
-    def _start(self) -> tuple[int, int]:
-        """Send the command; the source makes a checkpoint, then says where redo starts."""
-        self._connection.send(_COMMAND)
-        deadline = time.monotonic() + STREAM_END_SECONDS_MAX
-        tables = []
-        for _ in range(2):
-            result = self._connection.next_result(deadline)
-            if result is None or result.status != pq.ExecStatus.TUPLES_OK:
-                raise SourceError(f"{self._connection.source} did not start a base backup")
-            tables.append(rows(result))
-        copy = self._connection.next_result(deadline)
-        if copy is None or copy.status != pq.ExecStatus.COPY_OUT:
-            raise SourceError(f"{self._connection.source} sent no base backup")
-        position, timeline = tables[0][0]
-        self._report.start_lsn = lsn.parse(position)
-        self._report.bytes_total = 1024 * sum(int(size or 0) for _, _, size in tables[1])
-        return self._report.start_lsn, int(timeline)
-
-    def _receive(self) -> int:
-        """Take all archives; returns the end LSN that the source gives behind them."""
+    def _receive(self, stream: BackupStream) -> None:
+        """Take all archives."""
         tar: TarStream | None = None
-        messages = self._messages()
-        try:
-            for message in messages:
-                if message[0] == _NEW_ARCHIVE:
-                    if tar is not None:
-                        tar.finish()
-                    tar = self._open_archive(bytes(message[1:]))
-                elif message[0] == _DATA and tar is not None:
-                    tar.feed(message[1:])
-                    self._report.bytes_received += len(message) - 1
-                self._on_progress(self._report)
-        except StreamEnded as ended:
-            if tar is not None:
-                tar.finish()
-            return self._end_lsn(ended)
-        raise AssertionError("the messages of a backup end with StreamEnded")
-
-    def _messages(self) -> Iterator[memoryview]:
-        while True:
-            message = self._connection.next_message()
-            if message is not None:
-                yield message
-                continue
-            if not self._connection.receive(SILENCE_SECONDS_MAX):
-                raise SourceError(
-                    f"the base backup from {self._connection.source} stopped: nothing came for "
-                    f"{SILENCE_SECONDS_MAX:.0f} s"
-                )
-            # libpq makes its buffer larger only when a read finds it full: with a second read it
-            # grows until one takes all that is there, which costs a fifth less than 32 KiB reads.
-            self._connection.receive(0.0)
-
-    def _end_lsn(self, ended: StreamEnded) -> int:
-        for result in ended.results:
-            if result.status == pq.ExecStatus.TUPLES_OK:
-                return lsn.parse(rows(result)[0][0])
-        raise SourceError(f"the base backup from {self._connection.source} has no end")
+        for piece in stream.pieces():
+            if isinstance(piece, str):
+                if tar is not None:
+                    tar.finish()
+                tar = self._open_archive(piece, stream.has_end_marks)
+            elif tar is not None:
+                tar.feed(piece)
+                self._report.bytes_received += len(piece)
+            self._on_progress(self._report)
+        if tar is not None:
+            tar.finish()
 
     # Archives and their members
 
-    def _open_archive(self, announcement: bytes) -> TarStream:
+    def _open_archive(self, name: str, has_end_mark: bool) -> TarStream:
         """ "OID.tar" for a tablespace, "base.tar" for the main data directory."""
-        name = announcement.split(b"\0", 1)[0].decode()
         number = name.removesuffix(".tar")
         tablespace = int(number) if number.isdecimal() else None
-        return TarStream(name, lambda member: self._open_member(member, tablespace))
+        return TarStream(
+            name, lambda member: self._open_member(member, tablespace), has_end_mark=has_end_mark
+        )
 
     def _open_member(self, member: TarMember, tablespace: int | None) -> MemberSink | None:
         if not member.is_file:

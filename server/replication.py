@@ -1,9 +1,9 @@
 """One connection that speaks PostgreSQL's replication protocol.
 
 libpq does the work, through `psycopg.pq`. Its blocking calls keep Python's interpreter lock while
-they wait (measured: `get_copy_data(0)` on an idle stream stopped every other thread), so only the
-asynchronous ones are used here and the waiting is done in `poll`, where a `StopSignal` ends it too.
-All commands go by the simple query protocol, the only one a WAL sender takes.
+they wait (`get_copy_data(0)` on an idle stream stops every other thread), so only asynchronous
+ones are used here, and the waiting is done in `poll`, where a `StopSignal` ends it too. All commands
+go by the simple query protocol, the only one a WAL sender takes.
 
 Messages of a running stream (after START_REPLICATION or BASE_BACKUP) come from `next_message`; the
 first byte says what they are. The three that matter for WAL:
@@ -339,10 +339,12 @@ class ReplicationConnection:
         results: list[pq.abc.PGresult] = []
         try:
             while (result := self.next_result(deadline)) is not None:
-                if result.status == pq.ExecStatus.COPY_IN:
-                    self.end_stream()  # the source closed its half; now ours
-                else:
+                if result.status != pq.ExecStatus.COPY_IN:
                     results.append(result)
+                else:
+                    self.end_stream()  # the source closed its half; now ours
+                if result.status == pq.ExecStatus.COPY_OUT:  # another stream begins
+                    break
         except SourceError as error:
             # A server that shuts down says so and closes the connection.
             if error.sqlstate or not results:

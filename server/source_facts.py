@@ -13,7 +13,7 @@ from formats.lsn import PAGE_BYTES
 from server.replication import ReplicationConnection
 from server.source_errors import SourceError
 
-VERSION_MIN = 150000
+VERSION_MIN = 140000
 VERSION_MAX = 190000
 
 _UNITS = {"": 1, "B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}

@@ -1,7 +1,7 @@
 """Compare every page that a page server answers at an LSN with a stopped PostgreSQL's own files.
 
-Every block of every relation fork, every SLRU page and every relation map, in both directions:
-what the files have must be here, and nothing may be here that the files do not have. Pages are
+Every block of every relation fork, every SLRU page, relation map and prepared transaction, both
+ways: what the files have must be here, and nothing may be here that the files do not have. Pages are
 compared in runs of 1 MiB, as bytes; only pages that differ are looked at, through the masks and
 excuses of tools/masks.py and tools/excuses.py, each of which is counted.
 """
@@ -34,6 +34,8 @@ from tools.masks import CHECKSUM, Mask, Pair
 
 RUN_BLOCKS = 128
 DIFFERENCES_KEPT_MAX = 1000
+NOT_HERE = "PostgreSQL has it, it is not here"
+ONLY_HERE = "is here, PostgreSQL has no such file"
 
 
 class PageSource(Protocol):
@@ -52,6 +54,8 @@ class PageSource(Protocol):
     def slru_segments(self, lsn: int) -> Iterable[tuple[int, int]]: ...
 
     def slru_segment(self, kind: int, segno: int, lsn: int) -> bytes: ...
+
+    def files(self, lsn: int) -> Iterable[str]: ...
 
     def file(self, name: str, lsn: int) -> bytes | None: ...
 
@@ -79,7 +83,7 @@ class Comparison:
 
     lsn: int
     blocks_compared: Counter[str] = field(default_factory=Counter)
-    """By fork name, "slru" and "relation map"."""
+    """By fork name, "slru", "relation map" and "prepared transaction"."""
     relation_forks: int = 0
     excuses: Counter[StrEnum] = field(default_factory=Counter)
     difference_count: int = 0
@@ -132,6 +136,7 @@ class _Comparer:
         for kind in Slru:
             self.slru(kind)
         self.relation_maps(contents)
+        self.prepared_transactions()
         return self.result
 
     def differs(
@@ -310,7 +315,7 @@ class _Comparer:
             f"here {ours}, PostgreSQL has {theirs}",
         )
 
-    # SLRUs and relation maps.
+    # SLRUs, relation maps and prepared transactions.
 
     def slru(self, kind: Slru) -> None:
         files = slru_segments(self.data_dir, kind)
@@ -320,9 +325,9 @@ class _Comparer:
         for segno in sorted(files.keys() | ours):
             path = str(files.get(segno, f"{SLRU_DIRECTORIES[kind]}/{segno:04X}"))
             if segno not in ours:
-                self.differs(path, "slru", None, None, "PostgreSQL has it, it is not here")
+                self.differs(path, "slru", None, None, NOT_HERE)
             elif segno not in files:
-                self.differs(path, "slru", None, None, "is here, PostgreSQL has no such file")
+                self.differs(path, "slru", None, None, ONLY_HERE)
             else:
                 self.slru_segment(kind, segno, path)
 
@@ -338,13 +343,8 @@ class _Comparer:
         )
         self.result.blocks_compared["slru"] += len(blocks)
         if len(ours) != len(theirs):
-            self.differs(
-                path,
-                "slru",
-                None,
-                min(len(ours), len(theirs)),
-                f"here are {len(ours)} bytes, PostgreSQL has {len(theirs)}",
-            )
+            sizes = f"here are {len(ours)} bytes, PostgreSQL has {len(theirs)}"
+            self.differs(path, "slru", None, min(len(ours), len(theirs)), sizes)
         for index, block in enumerate(blocks):
             self.bytes_differ(
                 path,
@@ -356,22 +356,25 @@ class _Comparer:
 
     def relation_maps(self, contents: Contents) -> None:
         for (spc, db), directory in sorted(contents.databases.items()):
-            path = self.data_dir / directory / "pg_filenode.map"
-            theirs = path.read_bytes() if path.exists() else None
-            ours = self.source.file(relation_map_name(spc, db), self.lsn)
-            name = f"{directory}/pg_filenode.map"
-            if ours is None or theirs is None:
-                if ours is not theirs:
-                    self.differs(
-                        name,
-                        "relation map",
-                        None,
-                        None,
-                        "is not here" if ours is None else "is here, PostgreSQL has no such file",
-                    )
-                continue
-            self.result.blocks_compared["relation map"] += 1
-            self.bytes_differ(name, "relation map", 0, ours, theirs)
+            path, ours = f"{directory}/pg_filenode.map", relation_map_name(spc, db)
+            self.small_file(path, "relation map", self.source.file(ours, self.lsn))
+
+    def prepared_transactions(self) -> None:
+        """A primary that was stopped has the files of all, a standby those of older ones."""
+        files = {f"pg_twophase/{file.name}" for file in (self.data_dir / "pg_twophase").iterdir()}
+        ours = {name for name in self.source.files(self.lsn) if name.startswith("pg_twophase/")}
+        for name in sorted(files | ours if self.rules.against == "primary" else files):
+            content = self.source.file(name, self.lsn) if name in ours else None
+            self.small_file(name, "prepared transaction", content)
+
+    def small_file(self, path: str, kind: str, ours: bytes | None) -> None:
+        file = self.data_dir / path
+        theirs = file.read_bytes() if file.exists() else None
+        if ours is not None and theirs is not None:
+            self.result.blocks_compared[kind] += 1
+            self.bytes_differ(path, kind, 0, ours, theirs)
+        elif ours is not theirs:
+            self.differs(path, kind, None, None, NOT_HERE if ours is None else ONLY_HERE)
 
     def bytes_differ(self, path: str, fork: str, block: int, ours: bytes, theirs: bytes) -> None:
         """Compare what has no masks."""

@@ -16,7 +16,7 @@ from server.base_backup import BackupReport, take_base_backup
 from server.replication import Stopped, StopSignal
 from server.source_errors import SourceError
 from tests.fixtures.fake_ingest import FakeIngest, wait_until
-from tests.fixtures.postgres_servers import MAJORS, PostgresFactory
+from tests.fixtures.postgres_servers import MAJORS, SERVED_MAJORS, PostgresFactory
 from tools.postgres import Server, Workspace
 
 SLOT = "pageserver_0badcafe"
@@ -72,7 +72,7 @@ begin; select * from heap for share limit 1; savepoint s; commit;
 """
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_every_file_arrives_as_it_is(
     postgres: PostgresFactory, workspace: Workspace, tmp_path: Path, major: int
 ) -> None:
@@ -204,7 +204,7 @@ def attachments() -> Iterator[list[Attachment]]:
         attachment.receiver.stop()
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_under_load_with_wal_beside_it(
     postgres: PostgresFactory, tmp_path: Path, attachments: list[Attachment], major: int
 ) -> None:
@@ -230,7 +230,7 @@ def test_under_load_with_wal_beside_it(
     assert len(store.read_wal(start)) == store.journal.received_lsn - start
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_from_a_standby(
     postgres: PostgresFactory, workspace: Workspace, tmp_path: Path,
     attachments: list[Attachment], major: int,

@@ -13,6 +13,7 @@ import pytest
 
 from formats.lsn import parse
 from server.client import PageClient, PageServerError
+from tests.fixtures.postgres_servers import SERVED_MAJORS
 from tools.compare import compare
 from tools.excuses import Excuse, Rules
 from tools.oracle_standby import recover
@@ -20,7 +21,16 @@ from tools.page_server import PageServer
 from tools.postgres import Server
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-MAJORS = (18, 15)
+STRATEGIES = {
+    "by_wal": "STRATEGY wal_log",
+    "by_files": "TEMPLATE by_wal STRATEGY file_copy",
+    "gone": "TEMPLATE by_files STRATEGY file_copy",
+}
+SETTINGS = {
+    "wal_keep_size": "4GB",
+    "track_commit_timestamp": "on",
+    "max_prepared_transactions": "8",
+}
 
 
 def prepare(primary: Server) -> None:
@@ -58,13 +68,32 @@ def assert_equal(primary: Server, server: PageServer, rules: Rules) -> None:
     assert result.blocks_compared.total() > 1000
 
 
-@pytest.mark.parametrize("major", MAJORS)
+PREPARED = """
+CREATE TABLE prepared(a int);
+BEGIN; INSERT INTO prepared VALUES (1); PREPARE TRANSACTION 'kept';
+BEGIN; INSERT INTO prepared VALUES (2); PREPARE TRANSACTION 'committed';
+BEGIN; INSERT INTO prepared VALUES (3); SAVEPOINT s; DROP TABLE prepared;
+PREPARE TRANSACTION 'rolled back';
+COMMIT PREPARED 'committed'; ROLLBACK PREPARED 'rolled back';
+"""
+
+
+def create_database(primary: Server, name: str) -> None:
+    """14 copies files and has no word for it."""
+    how = STRATEGIES[name]
+    if primary.installation.major == 14:
+        how = how.split("STRATEGY")[0]
+    primary.psql(f"CREATE DATABASE {name} {how}")
+
+
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_ddl_and_copied_databases(postgres, page_server, workspace, major):
-    """Both strategies of CREATE DATABASE, and DROP, beside DDL and a storm of multixacts.
+    """Both strategies of CREATE DATABASE, and DROP, beside DDL, a storm of multixacts, commit
+    timestamps and prepared transactions.
 
     At two LSNs of its history and at the end: the standbys are equal but for free space maps.
     """
-    primary = postgres(major, {"wal_keep_size": "4GB"})
+    primary = postgres(major, SETTINGS)
     prepare(primary)
     backup = primary.base_backup(workspace.new_path("backup"))
     primary.sql("CHECKPOINT")
@@ -72,9 +101,9 @@ def test_ddl_and_copied_databases(postgres, page_server, workspace, major):
     load = start_load(primary, 6)
     churn(primary)
     noted = [flush_lsn(primary)]
-    primary.psql("CREATE DATABASE by_wal STRATEGY wal_log")
-    primary.psql("CREATE DATABASE by_files TEMPLATE by_wal STRATEGY file_copy")
-    primary.psql("CREATE DATABASE gone TEMPLATE by_files STRATEGY file_copy")
+    primary.psql(PREPARED)
+    for name in STRATEGIES:
+        create_database(primary, name)
     churn(primary, "by_files")
     primary.psql("DROP DATABASE gone")
     noted.append(flush_lsn(primary))

@@ -10,7 +10,7 @@ import pytest
 from engine.record_batch import RecordBatch
 from formats import lsn
 from formats.rmgr import GIN
-from tests.fixtures.postgres_servers import MAJORS, PostgresFactory
+from tests.fixtures.postgres_servers import SERVED_MAJORS, PostgresFactory
 from tools import redo_oracle, wal_stats
 from tools.postgres import Server
 
@@ -42,7 +42,7 @@ def wal_of(server: Server) -> Path:
     return server.data_dir / "pg_wal"
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_every_page_is_as_postgres_has_it(postgres: PostgresFactory, major: int) -> None:
     server = postgres(major, SETTINGS)
     start = start_lsn(server)
@@ -56,7 +56,7 @@ def test_every_page_is_as_postgres_has_it(postgres: PostgresFactory, major: int)
     assert compared == set(OPCODES) - {VACUUM_PAGE}  # which is always an image, not redone
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_sessions_that_race(postgres: PostgresFactory, major: int) -> None:
     server = postgres(major, {**SETTINGS, "gin_pending_list_limit": "64kB"})
     server.psql(
@@ -157,7 +157,7 @@ def delete(key: int, first: Tid, last: Tid) -> str:
     return f"DELETE FROM old WHERE k = '{{{key}}}' AND ctid BETWEEN '{first}' AND '{last}';"
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_leaves_in_the_format_before_9_4(postgres: PostgresFactory, major: int) -> None:
     """They are forged, as no server writes them; the page then changes without an image of its own.
 

@@ -10,7 +10,7 @@ import pytest
 
 from formats import rmgr
 from formats.lsn import parse
-from tests.fixtures.postgres_servers import MAJORS
+from tests.fixtures.postgres_servers import SERVED_MAJORS
 from tools import redo_oracle
 from tools.oracle_standby import recover
 
@@ -31,7 +31,7 @@ SEEN = {
 SETTINGS = {"wal_consistency_checking": "all", "autovacuum": "off", "wal_keep_size": "4GB"}
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 @pytest.mark.parametrize("method", SEEN)
 def test_pages_are_as_the_primary_says(postgres, major: int, method: str) -> None:
     server = postgres(major, SETTINGS)
@@ -46,7 +46,7 @@ def test_pages_are_as_the_primary_says(postgres, major: int, method: str) -> Non
     assert seen == SEEN[method]
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_pages_are_as_a_standby_has_them(postgres, workspace, major: int) -> None:
     server = postgres(major, {**SETTINGS, "wal_consistency_checking": ""})
     backup = server.base_backup(workspace.new_path("backup"))

@@ -6,7 +6,7 @@ All opcodes but SPLIT_PAGE, which brings its page as an image: what it left is s
 import pytest
 
 from tests.fixtures.consistency_run import compared_opcodes
-from tests.fixtures.postgres_servers import MAJORS, PostgresFactory
+from tests.fixtures.postgres_servers import SERVED_MAJORS, PostgresFactory
 
 OPCODES = (
     "INIT_META_PAGE INIT_BITMAP_PAGE INSERT ADD_OVFL_PAGE SPLIT_ALLOCATE_PAGE SPLIT_COMPLETE "
@@ -14,7 +14,7 @@ OPCODES = (
 )
 
 
-@pytest.mark.parametrize("major", MAJORS)
+@pytest.mark.parametrize("major", SERVED_MAJORS)
 def test_pages_are_as_postgresql_says(postgres: PostgresFactory, major: int) -> None:
     compared = compared_opcodes(postgres, major, "hash_load.sql")
     assert {f"Hash/{name}" for name in OPCODES.split()} <= set(compared)

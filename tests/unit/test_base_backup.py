@@ -206,11 +206,11 @@ def test_refused_settings(tmp_path: Path, setting: str, value: str, message: str
     assert source.commands == []
 
 
-@pytest.mark.parametrize("version", [140023, 190000])
+@pytest.mark.parametrize("version", [130023, 190000])
 def test_refused_versions(tmp_path: Path, version: int) -> None:
     source = source_of({"base.tar": CONTROL})
     source.version = version
-    with pytest.raises(SourceError, match=f"is PostgreSQL {version // 10000}.*keeps PostgreSQL 15"):
+    with pytest.raises(SourceError, match=f"is PostgreSQL {version // 10000}.*keeps PostgreSQL 14"):
         take(source, FakeIngest(tmp_path))
 
 
