@@ -23,7 +23,7 @@ cdef class WalReader:
     cdef WalBuffer wal
     cdef PageHeader header
     cdef Py_ssize_t head, page, checked, rest_to_skip
-    cdef bint zeros_end, in_step
+    cdef bint zeros_end, in_step, behind_switch
     cdef uint64_t previous_lsn, dropped_lsn
     cdef uint32_t page_timeline
     cdef int fault
@@ -42,6 +42,10 @@ cdef class WalReader:
     cdef int _enter_page(self) except -1 nogil
     @cython.locals(begin=Py_ssize_t, lsn=uint64_t, rest=Py_ssize_t, end=Py_ssize_t)
     cdef int _skip_rest(self, Py_ssize_t page, uint32_t flags) except -1 nogil
+    @cython.locals(opcode=uint32_t)
+    cdef bint _ends_switch(self, Py_ssize_t begin, Py_ssize_t rest) except -1 nogil
+    @cython.locals(end=uint64_t)
+    cdef uint64_t _skip_segment(self, uint64_t lsn) except? 0 nogil
     @cython.locals(page=Py_ssize_t, flags=uint32_t, lsn=uint64_t, start=uint64_t,
                    rest=Py_ssize_t)
     cdef int _follow(self, Py_ssize_t end) except -1 nogil

@@ -97,6 +97,7 @@ class WalReader:
         self.page_timeline = 0
         self.in_step = start_lsn % segment_size != 0  # know where records start
         self.rest_to_skip = 0
+        self.behind_switch = False  # as far as can be told from the rest of a record
         self.wal = WalBuffer(start_lsn, segment_size)
         self.head = 0  # position in wal.data of the first byte that is not decoded,
         self.page = 0  # the page it is in or at the end of,
@@ -180,6 +181,9 @@ class WalReader:
         if length < wal_record.HEADER_BYTES or length > wal_record.LENGTH_MAX:
             lsn = self._lsn_at(self.head, self.page)
             if length == 0:
+                if self.behind_switch:
+                    self._skip_segment(lsn)
+                    return AGAIN
                 return self._end_or_fault(lsn)
             return self._fault(LENGTH, lsn, 0, length)
         end = self.head + length
@@ -219,12 +223,36 @@ class WalReader:
         if self.wal.filled < end:
             return NOT_YET
         self.in_step = begin + rest <= end
+        self.behind_switch = (
+            self.in_step and self.rest_to_skip == 0 and self._ends_switch(begin, rest)
+        )
         self.rest_to_skip = 0 if self.in_step else rest - (end - begin)
         self.head = end
         self.page = page
         if self.in_step:
             self._end_at(self._lsn_at(end, page))
         return AGAIN
+
+    def _ends_switch(self, begin, rest):
+        """Whether the rest of a record that fills `begin` to its end may be that of XLOG_SWITCH.
+
+        That is a record header alone, and starts at a multiple of 8: its last 8 bytes are here.
+        They are not proof; but where zeros follow, either WAL ends or a switch was before them.
+        """
+        if rest != 8 and rest != 16:
+            return False
+        opcode = coding.u8(self.wal.data, begin + rest - 8) & 0xF0
+        return opcode == SWITCH and coding.u8(self.wal.data, begin + rest - 7) == 0
+
+    def _skip_segment(self, lsn):
+        """Go to the end of the segment that `lsn` is in; a switch came before it."""
+        end = (lsn + self.segment_size - 1) // self.segment_size * self.segment_size
+        self.page = self.wal.skip_to(end, self.head, self.page)
+        self.head = self.wal.page_end[self.page]
+        self.checked = self.page + 1
+        self.behind_switch = False
+        self._end_at(end)
+        return end
 
     def _follow(self, end):
         """Follow the record at `head` over its pages, up to `end` or as far as they are here."""
@@ -313,14 +341,13 @@ class WalReader:
             self.page += 1
         end = self._lsn_at(self.head, self.page)
         if rmgr == 0 and opcode == SWITCH:
-            end = (end + self.segment_size - 1) // self.segment_size * self.segment_size
-            self.page = self.wal.skip_to(end, self.head, self.page)
-            self.head = self.wal.page_end[self.page]
-            self.checked = self.page + 1
+            end = self._skip_segment(end)
+        else:
+            self._end_at(end)
         batch.lsn_start[row] = lsn
         batch.lsn_end[row] = end
         self.previous_lsn = lsn
-        self._end_at(end)
+        self.behind_switch = False
         return 1
 
     def _check_replacement(self, batch, lsn):

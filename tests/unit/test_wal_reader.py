@@ -12,12 +12,15 @@ import pytest
 from engine.record_batch import RecordBatch
 from engine.wal_reader import WalReader
 from formats import lsn
+from formats.errors import CorruptionError
 from tests.fixtures.wal_builder import (
     MIB,
     PAGE,
+    XLOG,
     Record,
     Reference,
     WalBuilder,
+    encode,
     rows,
 )
 from tests.fixtures.wal_reading import SMALL, drain, large, read, reader_for
@@ -136,6 +139,43 @@ def test_a_switch_at_the_very_end_of_its_segment():
     assert wal.placed[1][:2] == (2 * MIB - 24, 2 * MIB)
     found, _ = read(wal)
     assert found == wal.placed
+
+
+@pytest.mark.parametrize("leave", [8, 16])
+@pytest.mark.parametrize("chunk", [4 * MIB, 8192, 48, 1000])
+def test_a_segment_that_begins_inside_of_a_switch(leave, chunk):
+    """The zeros behind the rest of it are no end of WAL: the next segment goes on."""
+    wal = WalBuilder(start=2 * MIB - PAGE)
+    wal.fill_page(leave=leave)
+    wal.switch()
+    wal.add(SMALL)
+    assert wal.placed[1][:2] == (2 * MIB - leave, 3 * MIB)
+    data = bytes(wal.data[PAGE:])
+    found, reader = read_from(2 * MIB, data, chunk)
+    assert found == wal.placed[2:]
+    assert reader.end_lsn == wal.lsn
+    # Not even the first of the zeros, and then one page of them.
+    rest = 40 + 24 - leave
+    _, reader = read_from(2 * MIB, data[:rest], chunk)
+    assert (reader.end_lsn, reader.pending) == (2 * MIB + rest, False)
+    _, reader = read_from(2 * MIB, data[:PAGE], chunk)
+    assert (reader.end_lsn, reader.pending) == (3 * MIB + 40, False)
+
+
+def test_zeros_behind_the_rest_of_another_record_are_refused():
+    """Of one that is no switch; and of one that ends like one, but began pages before."""
+    wal = WalBuilder(start=2 * MIB - PAGE)
+    wal.fill_page(leave=8)
+    wal.append_bytes(encode(Record(XLOG, 0x20), wal.previous))
+    with pytest.raises(CorruptionError, match="WAL record"):
+        read_from(2 * MIB, bytes(wal.data[PAGE:]) + bytes(100), MIB)
+    wal = WalBuilder(start=2 * MIB - PAGE)
+    wal.fill_page(leave=48)
+    body = 24 + (PAGE - 40) + 8 - 5
+    wal.append_bytes(encode(Record(main=bytes(body - 8) + b"\x40" + bytes(7)), wal.previous))
+    assert wal.lsn == 2 * MIB + PAGE + 24 + 8
+    with pytest.raises(CorruptionError, match="WAL record"):
+        read_from(2 * MIB, bytes(wal.data[PAGE:]) + bytes(100), MIB)
 
 
 @pytest.mark.parametrize("length", [100, 8000, 40_000, 1_500_000])
