@@ -6,7 +6,7 @@ from engine.wal_buffer cimport WalBuffer
 from formats cimport coding, wal_page, wal_record
 from formats.wal_page cimport PageHeader
 
-cdef Py_ssize_t PAGE_BYTES, HEADER_BYTES, RECORDS_ALL
+cdef Py_ssize_t PAGE_BYTES, HEADER_BYTES, RECORDS_ALL, AHEAD
 cdef uint32_t SWITCH, OVERWRITE_CONTRECORD
 cdef int NOT_YET, AGAIN, WHOLE
 cdef int MAGIC, FLAGS, ADDRESS, SYSTEM, SEGMENT_SIZE, PAGE_SIZE, TIMELINE_BACK, TIMELINE_AHEAD
@@ -30,9 +30,11 @@ cdef class WalReader:
     cdef uint64_t fault_lsn, fault_expected, fault_found
 
     cpdef feed(self, uint64_t lsn, const uint8_t[::1] data)
+    cdef _make_room(self, Py_ssize_t length)
+    @cython.locals(is_full=bint)
     cpdef Py_ssize_t decode(self, RecordBatch batch, Py_ssize_t records_max=*) except -1
     cdef _error(self)
-    cdef int _decode(self, RecordBatch batch, Py_ssize_t records_max) except -1 nogil
+    cdef bint _decode(self, RecordBatch batch, Py_ssize_t records_max) except -1 nogil
     cdef int _fault(self, int fault, uint64_t lsn, uint64_t expected,
                     uint64_t found) noexcept nogil
     cdef int _end_or_fault(self, uint64_t lsn) noexcept nogil

@@ -27,6 +27,16 @@ cdef inline uint32_t u32(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFF
     return value
 
 
+cdef inline uint32_t u8_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
+    return (<const uint8_t *>&view[0])[pos]
+
+
+cdef inline uint32_t u16_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
+    cdef uint16_t value
+    memcpy(&value, <const char *>&view[0] + pos, 2)
+    return value
+
+
 cdef inline uint32_t u32_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
     cdef uint32_t value
     memcpy(&value, <const char *>&view[0] + pos, 4)
