@@ -10,7 +10,7 @@ stream knows is added here: where each record lies in the WAL, and what buffer p
                 fills its page this is the page's end, below the next page's header; after
                 XLOG_SWITCH it is the end of the segment. PostgreSQL calls it EndRecPtr.
 
-All of it is valid until the reader is next fed; the reader's next `decode` overwrites the columns.
+All of it is valid until the reader's next `decode` or `feed`.
 """
 
 from formats.wal_record import RecordColumns, column

@@ -1,9 +1,13 @@
 # cython: annotation_typing=False, wraparound=False, initializedcheck=False
 """WAL without its page headers, in one buffer, and a table of the pages that it came from.
 
-Bytes are appended as they come, cut anywhere. What is left of a page without its header goes to
-the end of the buffer, so that a record that ran over pages lies there in one piece, and records
-still start at multiples of 8, as in the WAL. For each page in the buffer the table has
+What was fed stays where it is, the *source*, until `pull` takes the next page of it: so a page is
+copied just before it is decoded, and its CRC and its records find it in the CPU's first cache. For
+the same reason the buffer is small; what was decoded is forgotten when it is full.
+
+What is left of a page without its header goes to the end of the buffer, so that a record that ran
+over pages lies there in one piece, and records still start at multiples of 8, as in the WAL. For
+each page in the buffer the table has
 
     page_end    the position in the buffer at which its bytes end, or will
     page_lsn    its first byte's LSN, as counted from where the WAL began, not as it claims itself
@@ -19,8 +23,7 @@ from formats import coding
 PAGE_BYTES = 8192
 SHORT_HEADER_BYTES = 24
 LONG_HEADER_BYTES = 40
-BUFFER_BYTES = 1 << 21  # for feeds of 1 MiB and what is left over from the last; records of more
-# than that make the buffer grow for as long as they are in it
+BUFFER_BYTES = 1 << 18  # a record of more makes the buffer grow for as long as it is in it
 BUFFER_BYTES_MAX = 0xFFFFFFFF  # positions in record batches have 32 bits
 
 
@@ -28,7 +31,9 @@ class WalBuffer:
     def __init__(self, start_lsn, segment_size):
         in_page = start_lsn % PAGE_BYTES
         self.segment_size = segment_size
-        self.lsn = start_lsn
+        self.lsn = start_lsn  # of the next byte to be pulled
+        self.source = memoryview(b"")
+        self.taken = 0  # so many bytes of the source were pulled
         self.skip_lsn = 0
         self.filled = 0
         self._allocate(BUFFER_BYTES)
@@ -50,6 +55,7 @@ class WalBuffer:
         Positions then count from `head` and pages from `page`.
         """
         kept = self.filled - head
+        length += PAGE_BYTES  # what `pull` wants to see
         if kept + length > BUFFER_BYTES_MAX:
             raise ValueError("more WAL fed than is decoded: positions must fit into 32 bits")
         pages_kept = self.page_count - page
@@ -73,17 +79,28 @@ class WalBuffer:
         self.filled = kept
         self.page_count = pages_kept
 
-    def append(self, source):
-        """Take the next WAL bytes, for which there is room."""
-        pos = 0
-        end = source.shape[0]
-        while pos < end:
-            if self.lsn < self.skip_lsn:
-                step = min(end - pos, self.skip_lsn - self.lsn)
-            else:
-                step = self._append_some(source, pos, end - pos)
-            pos += step
-            self.lsn += step
+    def offer(self, source):
+        """Have `pull` take its bytes from here, when it has taken all of the source before."""
+        self.source = source
+        self.taken = 0
+
+    def left(self):
+        """How many bytes of the source `pull` has not taken."""
+        return self.source.shape[0] - self.taken
+
+    def has_room(self):
+        """Whether there is room for a `pull`."""
+        return self.filled + PAGE_BYTES <= self.data.shape[0]
+
+    def pull(self):
+        """Take the next bytes of the source, at most up to a header's or a page's end."""
+        left = self.source.shape[0] - self.taken
+        if self.lsn < self.skip_lsn:
+            step = min(left, self.skip_lsn - self.lsn)
+        else:
+            step = self._append_some(self.source, self.taken, left)
+        self.taken += step
+        self.lsn += step
         return 0
 
     def _append_some(self, source, pos, length):

@@ -31,6 +31,18 @@ cdef inline uint32_t u32(const uint8_t[::1] view, Py_ssize_t pos) except? 0x6E1B
 
 
 @cython.boundscheck(False)
+cdef inline uint32_t u8_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
+    return (<const uint8_t *>&view[0])[pos]
+
+
+@cython.boundscheck(False)
+cdef inline uint32_t u16_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
+    cdef uint16_t value
+    memcpy(&value, <const char *>&view[0] + pos, 2)
+    return value
+
+
+@cython.boundscheck(False)
 cdef inline uint32_t u32_checked_before(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
     cdef uint32_t value
     memcpy(&value, <const char *>&view[0] + pos, 4)

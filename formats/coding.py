@@ -41,8 +41,16 @@ def u32(view: memoryview, pos: int) -> int:
     return _get(view, pos, 4, "little")
 
 
+def u8_checked_before(view: memoryview, pos: int) -> int:
+    """Like the two that follow without a check when compiled, where bounds were checked before."""
+    return _get(view, pos, 1, "little")
+
+
+def u16_checked_before(view: memoryview, pos: int) -> int:
+    return _get(view, pos, 2, "little")
+
+
 def u32_checked_before(view: memoryview, pos: int) -> int:
-    """`u32` without a check when compiled, for a loop whose bounds were checked at its entry."""
     return _get(view, pos, 4, "little")
 
 

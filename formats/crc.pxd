@@ -7,6 +7,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 cdef extern from *:
     """
     #include <string.h>
+    static inline void prefetch(const char *data, long i)
+    { __builtin_prefetch(data + i, 0, 2); }
     static inline uint64_t load_u64(const char *data, long i)
     { uint64_t value; memcpy(&value, data + i, 8); return value; }
     #if defined(__x86_64__)
@@ -42,6 +44,7 @@ cdef extern from *:
     #endif
     """
     bint has_instructions()
+    void prefetch(const char *data, Py_ssize_t i) noexcept nogil
     uint64_t load_u64(const char *data, Py_ssize_t i) noexcept nogil
     uint64_t step_u64(uint64_t crc, const char *data, Py_ssize_t i) noexcept nogil
     uint64_t reduce(uint64_t product) noexcept nogil
@@ -53,26 +56,27 @@ cdef inline const char *first(const uint8_t[::1] data) except NULL nogil:
 
 
 cdef bint HAS_INSTRUCTIONS
-cdef Py_ssize_t STEPS_MAX, CUT_MIN
+cdef Py_ssize_t STEPS_MAX, CUT_MIN, LINE_BYTES
 cdef uint32_t INVERT
 cdef uint64_t ALL_BITS
 cdef uint32_t[256] TABLE
-cdef uint32_t[1025] ZEROS
+cdef uint32_t[129] ZEROS
 
 cpdef uint32_t update(uint32_t crc, const uint8_t[::1] data, Py_ssize_t pos,
                       Py_ssize_t length) except? 0xFFFFFFFF nogil
 cpdef uint32_t by_table(uint32_t crc, const uint8_t[::1] data, Py_ssize_t pos,
                         Py_ssize_t length) except? 0xFFFFFFFF nogil
-@cython.locals(crc=uint64_t)
+@cython.locals(crc=uint64_t, start=cython.p_const_char)
 cpdef uint32_t of_two(const uint8_t[::1] data, Py_ssize_t pos, Py_ssize_t length,
-                      Py_ssize_t then_pos, Py_ssize_t then_length) except? 0xFFFFFFFF nogil
+                      Py_ssize_t then_pos, Py_ssize_t then_length, const uint8_t[::1] soon,
+                      Py_ssize_t soon_pos) except? 0xFFFFFFFF nogil
 cdef int _check(Py_ssize_t size, Py_ssize_t pos, Py_ssize_t length) except -1 nogil
-cdef uint64_t _advance(uint64_t crc, const char *start, Py_ssize_t pos,
-                       Py_ssize_t end) noexcept nogil
+cdef uint64_t _advance(uint64_t crc, const char *start, Py_ssize_t pos, Py_ssize_t end,
+                       const char *soon, Py_ssize_t ahead) noexcept nogil
 @cython.locals(i=Py_ssize_t)
 cdef uint64_t _by_table(uint64_t crc, const char *start, Py_ssize_t pos,
                         Py_ssize_t end) noexcept nogil
 @cython.locals(second=uint64_t, third=uint64_t, i=Py_ssize_t, run=Py_ssize_t, steps=Py_ssize_t,
                bits=int, last=uint64_t)
-cdef uint64_t _by_instructions(uint64_t crc, const char *start, Py_ssize_t pos,
-                               Py_ssize_t end) noexcept nogil
+cdef uint64_t _by_instructions(uint64_t crc, const char *start, Py_ssize_t pos, Py_ssize_t end,
+                               const char *soon, Py_ssize_t ahead) noexcept nogil

@@ -13,13 +13,18 @@ what a number of zero bytes makes of a CRC. (That holds without the inversions a
 are made outside.) zeros() is a multiplication of polynomials by x ** (8 * n), modulo the CRC's own:
 one carry-less multiplication by a constant from a table, and the CRC instruction, which reduces.
 Without the instructions, and interpreted, a table of 256 entries does it byte by byte.
+
+A CRC over what is in the first cache leaves the memory idle, and memory is what WAL waits for. So
+`of_two` may be told what will be wanted soon, and asks for it between the pieces of a long run: few
+lines of the cache at a time, as the CPU can wait for few only.
 """
 
 import cython
 
 INVERT = 0xFFFFFFFF  # a CRC begins and ends inverted
-STEPS_MAX = 512  # of 8 bytes each, in each of the three runs
+STEPS_MAX = 64  # of 8 bytes each, in each of the three runs
 ALL_BITS = (1 << 64) - 1
+LINE_BYTES = 64  # of the CPU's caches
 CUT_MIN = 72  # what is shorter is not worth cutting in three
 
 
@@ -58,7 +63,7 @@ def update(crc, data, pos, length):
     _check(data.shape[0], pos, length)
     if length == 0:
         return crc
-    return _advance(crc ^ INVERT, first(data), pos, pos + length) ^ INVERT
+    return _advance(crc ^ INVERT, first(data), pos, pos + length, first(data), 0) ^ INVERT
 
 
 def by_table(crc, data, pos, length):
@@ -69,14 +74,23 @@ def by_table(crc, data, pos, length):
     return _by_table(crc ^ INVERT, first(data), pos, pos + length) ^ INVERT
 
 
-def of_two(data, pos, length, then_pos, then_length):
-    """The CRC-32C of two runs of bytes, one after the other."""
+def of_two(data, pos, length, then_pos, then_length, soon, soon_pos):
+    """The CRC-32C of two runs of bytes, one after the other.
+
+    Meanwhile the CPU is asked for as many bytes of `soon` as the first run has, from `soon_pos` on,
+    if there are that many: a hint only, it changes nothing but the time.
+    """
     _check(data.shape[0], pos, length)
     _check(data.shape[0], then_pos, then_length)
     if length + then_length == 0:
         return 0
-    crc = _advance(INVERT, first(data), pos, pos + length)
-    return _advance(crc, first(data), then_pos, then_pos + then_length) ^ INVERT
+    start = first(data)
+    if soon_pos >= 0 and soon_pos <= soon.shape[0] - length - LINE_BYTES:
+        prefetch(first(soon), soon_pos)
+        crc = _advance(INVERT, start, pos, pos + length, first(soon), soon_pos - pos)
+    else:
+        crc = _advance(INVERT, start, pos, pos + length, start, 0)
+    return _advance(crc, start, then_pos, then_pos + then_length, start, 0) ^ INVERT
 
 
 def _check(size, pos, length):
@@ -86,9 +100,9 @@ def _check(size, pos, length):
     return 0
 
 
-def _advance(crc, start, pos, end):
+def _advance(crc, start, pos, end, soon, ahead):
     if HAS_INSTRUCTIONS:
-        return _by_instructions(crc, start, pos, end)
+        return _by_instructions(crc, start, pos, end, soon, ahead)
     return _by_table(crc, start, pos, end)
 
 
@@ -98,7 +112,7 @@ def _by_table(crc, start, pos, end):
     return crc
 
 
-def _by_instructions(crc, start, pos, end):
+def _by_instructions(crc, start, pos, end, soon, ahead):
     if end - pos < 8:
         return _by_table(crc, start, pos, end)
     while end - pos >= CUT_MIN:
@@ -106,6 +120,8 @@ def _by_instructions(crc, start, pos, end):
         if steps > STEPS_MAX:
             steps = STEPS_MAX
         run = 8 * steps
+        for i in range(pos, pos + 3 * run, 64):  # LINE_BYTES; Cython wants it so
+            prefetch(soon, i + 64 + ahead)
         second = 0
         third = 0
         for i in range(pos, pos + run, 8):
@@ -135,6 +151,9 @@ if not cython.compiled:
 
     def first(data):
         return data
+
+    def prefetch(start, i):
+        return None
 
     def load_u64(start, pos):
         return int.from_bytes(start[pos : pos + 8], "little")

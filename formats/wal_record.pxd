@@ -11,7 +11,8 @@ cdef int IMAGE_INFO, IMAGE_LENGTH, HOLE
 
 
 cdef class RecordColumns:
-    cdef public const uint8_t[::1] data
+    cdef public const uint8_t[::1] data, soon
+    cdef public Py_ssize_t soon_pos
     cdef readonly Py_ssize_t records_max, references_max
     cdef readonly Py_ssize_t count, reference_count
     cdef readonly uint32_t fault_about

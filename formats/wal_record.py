@@ -20,8 +20,8 @@ otherwise.
 
 Bounds checks are off for columns, which is a quarter of the time: their lengths never change after
 they are allocated, and `parse` checks at its entry that there is room for one record and as many
-references as a record can have. What is read from the record goes through formats.coding, which
-checks always.
+references as a record can have. It also checks that the record is inside of the bytes; and before
+anything is read from the record, that it is inside of the record: that check is needed anyway.
 """
 
 from array import array
@@ -79,13 +79,17 @@ class RecordColumns:
     """Parsed records, one row each, and their block references, one row each, in columns.
 
     Record r has the references first_reference[r] .. first_reference[r + 1]. Positions are offsets
-    into `data`, the buffer with the records' bytes, which is set before `parse`.
+    into `data`, the buffer with the records' bytes, which is set before `parse`. So may be `soon`
+    and `soon_pos`: a buffer, and where in it the CPU shall fetch as many bytes as the record has
+    while its CRC is computed, because they will be decoded soon.
     """
 
     def __init__(self, records_max, references_max):
         if records_max < 1 or references_max < REFERENCES_MAX:
             raise ValueError("a batch needs room for a record and the references that it may have")
         self.data = memoryview(b"")
+        self.soon = self.data
+        self.soon_pos = 0
         self.records_max = records_max
         self.references_max = references_max
         self.record_pos = column("I", records_max)
@@ -137,9 +141,9 @@ def _header(columns, record, pos, length):
     """What a record's header says, into the columns."""
     columns.record_pos[record] = pos
     columns.record_length[record] = length
-    columns.xid[record] = coding.u32(columns.data, pos + 4)
-    columns.info[record] = coding.u8(columns.data, pos + 16)
-    columns.rmgr[record] = coding.u8(columns.data, pos + 17)
+    columns.xid[record] = coding.u32_checked_before(columns.data, pos + 4)
+    columns.info[record] = coding.u8_checked_before(columns.data, pos + 16)
+    columns.rmgr[record] = coding.u8_checked_before(columns.data, pos + 17)
     columns.origin[record] = 0
     return 0
 
@@ -157,8 +161,9 @@ def parse(columns, pos, length, version):
         raise IndexError("no room for another record in the batch")
     if pos < 0 or length < HEADER_BYTES or pos + length > columns.data.shape[0]:
         raise IndexError("record out of bounds")
-    stored = coding.u32(columns.data, pos + CRC_POS)
-    computed = crc.of_two(columns.data, pos + HEADER_BYTES, length - HEADER_BYTES, pos, CRC_POS)
+    stored = coding.u32_checked_before(columns.data, pos + CRC_POS)
+    computed = crc.of_two(columns.data, pos + HEADER_BYTES, length - HEADER_BYTES, pos, CRC_POS,
+                          columns.soon, columns.soon_pos)  # fmt: skip
     if stored != computed:
         return -_fault(columns, computed, CHECKSUM, stored)
     end = pos + length
@@ -168,7 +173,7 @@ def parse(columns, pos, length, version):
     fragments = 0  # bytes that the fragment headers so far announce
     pos += HEADER_BYTES
     while end - pos > fragments:
-        fragment = coding.u8(columns.data, pos)
+        fragment = coding.u8_checked_before(columns.data, pos)
         if fragment < REFERENCES_MAX:
             size = _reference(columns, reference, pos, end, version)
             if size < 0:
@@ -177,13 +182,13 @@ def parse(columns, pos, length, version):
             reference += 1
         elif fragment == 255 and pos + 2 <= end:
             size = 2
-            main_length = coding.u8(columns.data, pos + 1)
+            main_length = coding.u8_checked_before(columns.data, pos + 1)
         elif fragment == 254 and pos + 5 <= end:
             size = 5
-            main_length = coding.u32(columns.data, pos + 1)
+            main_length = coding.u32_checked_before(columns.data, pos + 1)
         elif fragment == 253 and pos + 3 <= end:
             size = 3
-            columns.origin[record] = coding.u16(columns.data, pos + 1)
+            columns.origin[record] = coding.u16_checked_before(columns.data, pos + 1)
         elif fragment == 252 and pos + 5 <= end:
             size = 5
         else:
@@ -220,9 +225,9 @@ def _reference(columns, reference, pos, end, version):
     start = pos
     if pos + 4 > end:
         return _fault(columns, 0, CUT_OFF, end - pos)
-    block_id = coding.u8(columns.data, pos)
-    flags = coding.u8(columns.data, pos + 1)
-    data_length = coding.u16(columns.data, pos + 2)
+    block_id = coding.u8_checked_before(columns.data, pos)
+    flags = coding.u8_checked_before(columns.data, pos + 1)
+    data_length = coding.u16_checked_before(columns.data, pos + 2)
     if reference > first and block_id <= columns.ref_id[reference - 1]:
         return _fault(columns, block_id, ORDER, block_id)
     if (flags & FORK_MASK) > FORK_MAX:
@@ -251,11 +256,11 @@ def _reference(columns, reference, pos, end, version):
         columns.ref_db[reference] = columns.ref_db[reference - 1]
         columns.ref_rel[reference] = columns.ref_rel[reference - 1]
     else:
-        columns.ref_spc[reference] = coding.u32(columns.data, pos)
-        columns.ref_db[reference] = coding.u32(columns.data, pos + 4)
-        columns.ref_rel[reference] = coding.u32(columns.data, pos + 8)
+        columns.ref_spc[reference] = coding.u32_checked_before(columns.data, pos)
+        columns.ref_db[reference] = coding.u32_checked_before(columns.data, pos + 4)
+        columns.ref_rel[reference] = coding.u32_checked_before(columns.data, pos + 8)
         pos += 12
-    columns.ref_block[reference] = coding.u32(columns.data, pos)
+    columns.ref_block[reference] = coding.u32_checked_before(columns.data, pos)
     return pos + 4 - start
 
 
@@ -264,9 +269,9 @@ def _image(columns, reference, pos, end, version):
     block_id = columns.ref_id[reference]
     if pos + 7 > end:  # the longest; a block number follows it
         return _fault(columns, block_id, CUT_OFF, end - pos)
-    length = coding.u16(columns.data, pos)
-    hole_offset = coding.u16(columns.data, pos + 2)
-    info = coding.u8(columns.data, pos + 4)
+    length = coding.u16_checked_before(columns.data, pos)
+    hole_offset = coding.u16_checked_before(columns.data, pos + 2)
+    info = coding.u8_checked_before(columns.data, pos + 4)
     if version == 14:
         if info > 7:
             return _fault(columns, block_id, IMAGE_INFO, info)
@@ -280,7 +285,7 @@ def _image(columns, reference, pos, end, version):
     if compression:
         if info & HAS_HOLE:
             size = 7
-            hole_length = coding.u16(columns.data, pos + 5)
+            hole_length = coding.u16_checked_before(columns.data, pos + 5)
         if length == 0 or length >= PAGE_BYTES:
             return _fault(columns, block_id, IMAGE_LENGTH, length)
     else:

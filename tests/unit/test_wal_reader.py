@@ -12,15 +12,20 @@ import pytest
 from engine.record_batch import RecordBatch
 from engine.wal_reader import WalReader
 from formats import lsn
+from formats.errors import CorruptionError
 from tests.fixtures.wal_builder import (
     MIB,
     PAGE,
+    XLOG,
     Record,
     Reference,
     WalBuilder,
+    encode,
     rows,
 )
 from tests.fixtures.wal_reading import SMALL, drain, large, read, reader_for
+
+BUFFER_BYTES = 1 << 18  # of engine/wal_buffer.py, while no record needs more
 
 
 def test_records_of_every_size_over_pages_and_segments():
@@ -138,6 +143,43 @@ def test_a_switch_at_the_very_end_of_its_segment():
     assert found == wal.placed
 
 
+@pytest.mark.parametrize("leave", [8, 16])
+@pytest.mark.parametrize("chunk", [4 * MIB, 8192, 48, 1000])
+def test_a_segment_that_begins_inside_of_a_switch(leave, chunk):
+    """The zeros behind the rest of it are no end of WAL: the next segment goes on."""
+    wal = WalBuilder(start=2 * MIB - PAGE)
+    wal.fill_page(leave=leave)
+    wal.switch()
+    wal.add(SMALL)
+    assert wal.placed[1][:2] == (2 * MIB - leave, 3 * MIB)
+    data = bytes(wal.data[PAGE:])
+    found, reader = read_from(2 * MIB, data, chunk)
+    assert found == wal.placed[2:]
+    assert reader.end_lsn == wal.lsn
+    # Not even the first of the zeros, and then one page of them.
+    rest = 40 + 24 - leave
+    _, reader = read_from(2 * MIB, data[:rest], chunk)
+    assert (reader.end_lsn, reader.pending) == (2 * MIB + rest, False)
+    _, reader = read_from(2 * MIB, data[:PAGE], chunk)
+    assert (reader.end_lsn, reader.pending) == (3 * MIB + 40, False)
+
+
+def test_zeros_behind_the_rest_of_another_record_are_refused():
+    """Of one that is no switch; and of one that ends like one, but began pages before."""
+    wal = WalBuilder(start=2 * MIB - PAGE)
+    wal.fill_page(leave=8)
+    wal.append_bytes(encode(Record(XLOG, 0x20), wal.previous))
+    with pytest.raises(CorruptionError, match="WAL record"):
+        read_from(2 * MIB, bytes(wal.data[PAGE:]) + bytes(100), MIB)
+    wal = WalBuilder(start=2 * MIB - PAGE)
+    wal.fill_page(leave=48)
+    body = 24 + (PAGE - 40) + 8 - 5
+    wal.append_bytes(encode(Record(main=bytes(body - 8) + b"\x40" + bytes(7)), wal.previous))
+    assert wal.lsn == 2 * MIB + PAGE + 24 + 8
+    with pytest.raises(CorruptionError, match="WAL record"):
+        read_from(2 * MIB, bytes(wal.data[PAGE:]) + bytes(100), MIB)
+
+
 @pytest.mark.parametrize("length", [100, 8000, 40_000, 1_500_000])
 def test_a_segment_that_begins_inside_of_a_record(length):
     wal = WalBuilder(start=2 * MIB - PAGE)
@@ -231,17 +273,53 @@ def test_batches_take_what_they_have_room_for():
     assert [reader.decode(batch, n) for n in (1, 5, 0, 100)] == [1, 5, 0, 14]
 
 
-def test_a_batch_is_valid_until_the_next_feed():
+def test_a_batch_is_valid_until_the_next_decode():
+    """Also where it ends because the reader's buffer is full, in the middle of a record."""
+    wal = WalBuilder()
+    for n in range(600):
+        wal.add(large(n * 5))
+    assert len(wal.data) > 3 * BUFFER_BYTES
+    reader = reader_for(wal)
+    reader.feed(MIB, memoryview(bytes(wal.data)))
+    batch = RecordBatch(1000, 1000)
+    counts, found = [], []
+    while count := reader.decode(batch):
+        counts.append(count)
+        found += rows(batch)
+    assert found == wal.placed
+    assert len(counts) > 3
+    assert not reader.pending
+
+
+def test_what_was_fed_is_let_go_when_all_is_decoded():
     wal = WalBuilder()
     for n in range(300):
         wal.add(large(n * 10))
     reader = reader_for(wal)
-    reader.feed(MIB, memoryview(bytes(wal.data)))
-    first, second = RecordBatch(100, 140), RecordBatch(100, 140)
-    reader.decode(first)
-    reader.decode(second)
-    assert rows(first) == wal.placed[:100]
-    assert rows(second) == wal.placed[100:200]
+    reader.feed(MIB, memoryview(wal.data))
+    batch = RecordBatch(1000, 1000)
+    while reader.decode(batch):
+        with pytest.raises(BufferError):
+            wal.data.append(0)
+    wal.data.append(0)
+    assert reader.lsn == wal.lsn - 1
+
+
+@pytest.mark.parametrize("chunk", [1, 5000, 300_000])
+def test_fed_again_before_all_is_decoded(chunk):
+    wal = WalBuilder(start=MIB - 2 * PAGE)
+    for n in range(60 if chunk == 1 else 600):
+        wal.add(large(n * 5))
+    reader = reader_for(wal)
+    batch = RecordBatch(10, 50)
+    found = []
+    for pos in range(0, len(wal.data), chunk):
+        reader.feed(reader.lsn, memoryview(bytes(wal.data[pos : pos + chunk])))
+        if pos // chunk % 3 == 0 and reader.decode(batch):
+            found += rows(batch)
+    assert reader.lsn == wal.lsn
+    assert found + drain(reader) == wal.placed
+    assert not reader.pending
 
 
 def test_a_very_large_record_is_read_in_small_pieces():
@@ -250,17 +328,29 @@ def test_a_very_large_record_is_read_in_small_pieces():
     wal.add(SMALL)
     wal.add(large(6 * MIB))
     wal.add(SMALL)
-    found, reader = read(wal, 200_000)
-    assert found == wal.placed
-    assert not reader.pending
+    for chunk in (200_000, 8 * MIB):
+        found, reader = read(wal, chunk)
+        assert found == wal.placed
+        assert not reader.pending
+    batch = RecordBatch(10, 50)
+    reader.decode(batch)
+    assert len(batch.data) > 6 * MIB
+    reader.feed(wal.lsn, memoryview(b""))
+    reader.decode(batch)
+    assert len(batch.data) == BUFFER_BYTES
 
 
 def test_more_than_positions_can_say():
+    """4 GiB may be fed at once, but not be kept undecoded."""
     reader = WalReader(MIB, MIB)
-    too_much = pytest.raises(ValueError, match="must fit into 32 bits")
-    with mmap.mmap(-1, 1 << 32) as area, memoryview(area) as view, too_much:
+    area = mmap.mmap(-1, 1 << 32)
+    with memoryview(area) as view:
         reader.feed(MIB, view)
-    assert reader.lsn == MIB
+        with pytest.raises(ValueError, match="must fit into 32 bits"):
+            reader.feed(reader.lsn, memoryview(b""))
+        assert reader.lsn == MIB + (1 << 32)
+        del reader
+    area.close()
 
 
 @pytest.mark.parametrize(
