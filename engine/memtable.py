@@ -14,7 +14,7 @@ LSNs of one page never go down. An entry with the LSN of the newest one replaces
 effects on a page are one version, and an image made of a long chain takes its last record's place.
 """
 
-from mmap import mmap
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 
 from formats import coding
 
@@ -22,8 +22,12 @@ HOT_MAX = 4096
 
 
 def _column(count, size, code):
-    """Zeroed memory straight from the kernel: pages that are never touched cost nothing."""
-    return memoryview(mmap(-1, count * size)).cast(code)
+    """Zeroed memory straight from the kernel: pages that are never touched cost nothing.
+
+    Private: memory that could be shared costs more at its first touch.
+    """
+    memory = mmap(-1, count * size, MAP_PRIVATE | MAP_ANONYMOUS)
+    return memoryview(memory).cast(code)
 
 
 class Memtable:

@@ -312,6 +312,24 @@ class VersionStore:
         relation_block = block + (self.table.seg[chunk] << 17 if self.table.kind[chunk] == 1 else 0)
         return self._read_run(chunk, block, [self.history.floor(root, relation_block, lsn)], lsn)
 
+    def read_blocks(
+        self, blocks: Sequence[tuple[int, int, int]], out: memoryview, stride: int
+    ) -> set[int]:
+        """Pages of (chunk, block, LSN), all existing, to the end of each `stride` bytes of `out`.
+
+        Returns the places of those that cannot be made.
+        """
+        reader, table = self._reader(), self.table
+        reader.versions.reset()
+        roots, kinds, segments = table.root, table.kind, table.seg
+        for i, (chunk, block, lsn) in enumerate(blocks):
+            past = segments[chunk] << 17 if kinds[chunk] == ChunkKind.REL else 0
+            floor = self.history.floor(roots[chunk], block + past, lsn)
+            reader.ask(i, chunk, block, floor, lsn, (i + 1) * stride - PAGE_BYTES)
+        with self.lock:
+            still_open = self._gather(reader, len(blocks))
+        return set(self._finish(reader, len(blocks), still_open, out))
+
     def read_relation(
         self, spc: int, db: int, rel: int, fork: int, block: int, count: int, lsn: int
     ) -> bytes:
