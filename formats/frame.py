@@ -19,6 +19,7 @@ from formats import coding
 
 STRIPE_SHIFT = 14
 PAGE_BYTES = 8192
+FRAMES_MAX = 64  # a call
 BLOCK_MAX = (1 << 32) - 1
 LSN_MAX = (1 << 64) - 1
 
@@ -94,13 +95,29 @@ class LayerColumns:
 
 
 class FrameEncoder:
-    """Raw frames, one after the other, in `out[:length]`; what they hold is noted in `layers`."""
+    """Raw frames of sorted versions, many a call: each call into the kernel has its overhead.
 
-    def __init__(self, frame_bytes):
-        """A frame ends with the version that fills it up to `frame_bytes` or beyond."""
+    A call leaves `frames` of them one behind the other in `out`, in `places` the offset and the
+    length of each, and its first version's layer, block and LSN. What they hold is noted in
+    `layers`, and counted in `versions`.
+    """
+
+    def __init__(self, frame_bytes, batch_bytes=0):
+        """A frame ends with the version that fills it up to `frame_bytes` or beyond.
+
+        `batch_bytes`: about so much is encoded in a call; a frame at least.
+        """
         self.frame_bytes = frame_bytes
-        self.out = memoryview(bytearray(2 * frame_bytes + 2 * PAGE_BYTES))
+        self.batch_bytes = batch_bytes
+        self.out = memoryview(bytearray(batch_bytes + 2 * frame_bytes + 2 * PAGE_BYTES))
+        self.places = memoryview(bytearray(16 * FRAMES_MAX)).cast("Q")
+        self.first_layer = memoryview(bytearray(4 * FRAMES_MAX)).cast("I")
+        self.first_block = memoryview(bytearray(4 * FRAMES_MAX)).cast("I")
+        self.first_lsn = memoryview(bytearray(8 * FRAMES_MAX)).cast("Q")
         self.layers = LayerColumns()
+        self.frames = 0
+        self.versions = 0
+        self.start = 0
         self.length = 0
         self.count = 0
         self.position = 0
@@ -137,7 +154,9 @@ class FrameEncoder:
         length = 4
         while i < len(self.order) and length < self.frame_bytes:
             if not self._is_replaced(i):
-                length += 20 + self.payload_length[self.order[i]]
+                version = self.order[i]
+                coding.prefetch(self.data, self.offset[version])
+                length += 20 + self.payload_length[version]
                 count += 1
             i += 1
         self.count = count
@@ -145,22 +164,25 @@ class FrameEncoder:
         return i
 
     def encode_run(self, frame):
-        """Encode the run's next versions as frame number `frame`.
+        """Encode the run's next versions as frames from number `frame` on.
 
-        Returns the frame's length, 0 if no version was left.
+        Returns how many, 0 if no version was left.
         """
         with cython.nogil:
-            return self._encode_run(frame)
+            self._begin_batch()
+            while self._has_room(self.frame_bytes) and self._encode_run(frame + self.frames):
+                self._end_frame()
+        return self.frames
 
     def _encode_run(self, frame):
+        """One frame; 0 if no version was left."""
         end = self._choose()
         count = self.count
         if count == 0:
-            self.length = 0
             return 0
         self._begin()
         out = self.out
-        payload = 4 + 20 * count
+        payload = self.start + 4 + 20 * count
         used = 0
         slot = 0
         i = self.position
@@ -182,18 +204,26 @@ class FrameEncoder:
                 slot += 1
             i += 1
         self.position = end
-        return self.length
+        return count
 
     def encode_pages(self, frame, chunk, block, lsn, kind, data, pos):
-        """Encode pages of data[pos:] as frame number `frame`, the first being `block` of `chunk`.
+        """Encode pages of data[pos:] as frames from number `frame` on, the first being `block`.
 
         Each becomes an image version of `kind` at `lsn`, its hole left out where that is zeros.
-        Returns how many pages the frame took.
+        Returns how many pages the frames took.
         """
+        done = 0
         with cython.nogil:
-            return self._encode_pages(frame, chunk, block, lsn, kind, data, pos)
+            self._begin_batch()
+            while pos + 8192 * done < len(data) and self._has_room(self.frame_bytes):
+                done += self._encode_pages(
+                    frame + self.frames, chunk, block + done, lsn, kind, data, pos + 8192 * done
+                )
+                self._end_frame()
+        return done
 
     def _encode_pages(self, frame, chunk, block, lsn, kind, data, pos):
+        """One frame; returns how many pages it took."""
         pages = (len(data) - pos) // 8192
         most = (self.frame_bytes - 4 + 8217) // 8218  # 20 of columns, 6 of header, the page
         pages = min(pages, most)
@@ -201,7 +231,7 @@ class FrameEncoder:
         self.length = 4 + 8218 * pages
         self._begin()
         out = self.out
-        payload = 4 + 20 * pages
+        payload = self.start + 4 + 20 * pages
         used = 0
         slot = 0
         while slot < pages:
@@ -224,7 +254,7 @@ class FrameEncoder:
             self._put(slot, chunk, block + slot, lsn, used, frame, kind)
             slot += 1
             pos += 8192
-        self.length = payload + used
+        self.length = 4 + 20 * pages + used
         return pages
 
     def _hole(self, data, pos):
@@ -251,30 +281,53 @@ class FrameEncoder:
             i += 1
         return lower << 16 | (upper - lower)
 
+    def _begin_batch(self):
+        self.frames = 0
+        self.start = 0
+        return 0
+
+    def _has_room(self, length):
+        """Whether another frame of about `length` bytes belongs to this batch."""
+        if self.frames == 0:
+            return True
+        return self.frames < 64 and self.start + length <= self.batch_bytes
+
     def _begin(self):
         """Make room for the frame and write its count."""
-        if self.length > len(self.out):
+        if self.start + self.length > len(self.out):
             self._grow()
-        coding.put_u32(self.out, 0, self.count)
+        coding.put_u32(self.out, self.start, self.count)
         return 0
 
     def _grow(self):
-        self.out = memoryview(bytearray(2 * self.length))
+        """More room, and what is in `out` so far."""
+        out = memoryview(bytearray(self.start + 2 * self.length))
+        out[: self.start] = self.out[: self.start]
+        self.out = out
+        return 0
+
+    def _end_frame(self):
+        self.places[2 * self.frames] = self.start
+        self.places[2 * self.frames + 1] = self.length
+        self.start += self.length
+        self.frames += 1
+        self.versions += self.count
         return 0
 
     def _put(self, slot, chunk, block, lsn, end, frame, kind):
         """Write one version's columns and note it."""
         out = self.out
+        start = self.start
         count = self.count
         layer = self.layers.note(chunk, block, lsn, frame, kind)
-        coding.put_u32(out, 4 + 4 * slot, layer)
-        coding.put_u32(out, 4 + 4 * count + 4 * slot, block)
-        coding.put_u64(out, 4 + 8 * count + 8 * slot, lsn)
-        coding.put_u32(out, 4 + 16 * count + 4 * slot, end)
+        coding.put_u32(out, start + 4 + 4 * slot, layer)
+        coding.put_u32(out, start + 4 + 4 * count + 4 * slot, block)
+        coding.put_u64(out, start + 4 + 8 * count + 8 * slot, lsn)
+        coding.put_u32(out, start + 4 + 16 * count + 4 * slot, end)
         if slot == 0:
-            self.first_layer = layer
-            self.first_block = block
-            self.first_lsn = lsn
+            self.first_layer[self.frames] = layer
+            self.first_block[self.frames] = block
+            self.first_lsn[self.frames] = lsn
         return 0
 
 

@@ -23,6 +23,7 @@ RUNS = {
     "copy": "uint8_t[::1] a, Py_ssize_t i, const uint8_t[::1] b, Py_ssize_t j, Py_ssize_t n",
     "move": "uint8_t[::1] a, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n",
     "fill": "uint8_t[::1] a, Py_ssize_t i, Py_ssize_t n, int value",
+    "prefetch": "const uint8_t[::1] a, Py_ssize_t i",
     "equal": "const uint8_t[::1] a, Py_ssize_t i, const uint8_t[::1] b, Py_ssize_t j, Py_ssize_t n",
 }
 
