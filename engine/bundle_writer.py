@@ -1,8 +1,8 @@
 """Versions -> bundle file: what a memtable flush and a base backup write.
 
-Runs and pages are encoded into raw frames by a kernel (formats/frame.py), many a call; here each is
-compressed, as many a call, checksummed and appended. Nothing is known of a bundle
-before `finish`: until the manifest names the file it is a leftover that the next start removes.
+Runs and pages are encoded into raw frames by a kernel (formats/frame_encoder.py), many a call; here
+they are compressed, as many a call, checksummed and appended. Nothing is known of a bundle before
+`finish`: until the manifest names the file it is a leftover that the next start removes.
 """
 
 from array import array
@@ -14,7 +14,7 @@ from engine.storage import Bytes, Storage
 from formats import layer_file
 from formats.chunk import BLOCK_BYTES
 from formats.file_name import FileKind, FileName
-from formats.frame import FrameEncoder
+from formats.frame_encoder import FrameEncoder
 from formats.layer_directory import DIRECTORY_COLUMNS
 from formats.layer_file import Footer, FrameKind, LayerKind
 

@@ -8,7 +8,7 @@ microseconds only. After it come images of the pages whose chains have grown lon
 seconds of pgbench wrote 49,050 records to one block, and no read may apply that many).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import lz4.block
@@ -62,10 +62,12 @@ class IngestHost(Protocol):
     def replace_memtable(self) -> None:
         """Freeze the full memtable, called without the lock; waits while too many are frozen."""
 
-    def read_blocks(self, blocks: Sequence[HotPage], out: memoryview, stride: int) -> set[int]:
+    def read_blocks(
+        self, blocks: Sequence[HotPage], out: memoryview, stride: int
+    ) -> Mapping[int, str]:
         """Pages to the end of each `stride` bytes of `out`, called without the lock.
 
-        Returns the places of those that cannot be made.
+        Returns the places of those that cannot be made, with the reasons.
         """
 
     def advance_ready(self, lsn: int) -> None:

@@ -180,3 +180,11 @@ def test_runs_check_bounds(way):
             way.equal(buffer, pos, other, 0, length)
         with pytest.raises(IndexError, match="comparison .*out of bounds"):
             way.equal(other, 0, buffer, pos, length)
+
+
+def test_a_prefetch_may_lie_anywhere(way):
+    """It changes nothing, and what lies outside is not touched."""
+    buffer = memoryview(bytearray(b"x" * 300))
+    for pos in (0, 100, 172, 173, 299, 300, -1, 1 << 61):
+        assert way.prefetch(buffer, pos) == 0
+    assert bytes(buffer) == b"x" * 300

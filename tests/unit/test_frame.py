@@ -6,7 +6,8 @@ import pytest
 
 from engine.bundle_writer import run_of
 from formats import chunk, frame, version
-from formats.frame import FrameEncoder, LayerColumns
+from formats.frame import LayerColumns
+from formats.frame_encoder import FrameEncoder
 
 A = chunk.relation(1663, 5, 16384, 0).pack()
 B = chunk.relation(1663, 5, 16385, 0).pack()
