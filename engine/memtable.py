@@ -50,6 +50,7 @@ class Memtable:
         while slot_count < 2 * pages_max:
             slot_count *= 2
         self.slots = _column(slot_count, 4, "I")
+        self.slot_bytes = memoryview(self.slots).cast("B")
         self.slot_mask = slot_count - 1
         self.hot = _column(HOT_MAX, 4, "I")
         self.slot_counts = _column(257, 8, "Q")
@@ -65,10 +66,7 @@ class Memtable:
 
     def clear(self):
         """Empty it for reuse: memory that was touched before is ten times as fast as new memory."""
-        slot = 0
-        while slot <= self.slot_mask:
-            self.slots[slot] = 0
-            slot += 1
+        coding.fill(self.slot_bytes, 0, len(self.slot_bytes), 0)
         self.entry_count = 0
         self.page_count = 0
         self.used = 0
