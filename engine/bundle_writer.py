@@ -1,8 +1,8 @@
 """Versions -> bundle file: what a memtable flush and a base backup write.
 
-Runs and pages are encoded into raw frames by a kernel (formats/frame.py); here each frame is
-compressed, checksummed and appended, three library calls a frame. Nothing is known of a bundle
-before `finish`: until the manifest names the file it is a leftover that the next start removes.
+Runs and pages are encoded into raw frames by a kernel (formats/frame_encoder.py), many a call; here
+they are compressed, as many a call, checksummed and appended. Nothing is known of a bundle before
+`finish`: until the manifest names the file it is a leftover that the next start removes.
 """
 
 from array import array
@@ -14,11 +14,12 @@ from engine.storage import Bytes, Storage
 from formats import layer_file
 from formats.chunk import BLOCK_BYTES
 from formats.file_name import FileKind, FileName
-from formats.frame import FrameEncoder
+from formats.frame_encoder import FrameEncoder
 from formats.layer_directory import DIRECTORY_COLUMNS
 from formats.layer_file import Footer, FrameKind, LayerKind
 
 FRAME_BYTES = 32 * 1024  # docs/format.md, "Why so", has the measurement
+BATCH_BYTES = 1 << 20  # raw, encoded in one call
 APPEND_BYTES = 1 << 20  # collected before a write
 
 Version = tuple[bytes, int, int, bytes]  # packed chunk key, block, LSN, payload
@@ -121,11 +122,10 @@ class BundleWriter:
         self._storage = storage
         self._directory = directory
         self._ids = (tenant, timeline, postgres_version)
-        self._encoder = FrameEncoder(frame_bytes)
-        self._codec = layer_file.compressor()
+        self._encoder = FrameEncoder(frame_bytes, BATCH_BYTES)
+        self._codec = layer_file.compressor(name.kind)
         self._identity = layer_file.identity_of(name)
         self._keys: list[bytes] = []
-        self._versions = 0
         self._frames = 0
         self._table = {column: array(code) for column, code in _TABLE_CODES}
         self._file = storage.create(directory / name.text)
@@ -138,8 +138,8 @@ class BundleWriter:
         encoder = self._encoder
         encoder.load(run, len(self._keys))
         self._keys.extend(run.keys)
-        while (length := encoder.encode_run(self._frames)) > 0:
-            self._append_frame(length)
+        while encoder.encode_run(self._frames):
+            self._append_frames()
 
     def add_pages(self, key: bytes, first_block: int, lsn: int, kind: int, data: Bytes) -> None:
         """Whole pages of one chunk, in order, as image versions of `kind` at one LSN.
@@ -156,24 +156,24 @@ class BundleWriter:
             done += encoder.encode_pages(
                 self._frames, chunk, first_block + done, lsn, kind, data, BLOCK_BYTES * done
             )
-            self._append_frame(encoder.length)
+            self._append_frames()
 
-    def _append_frame(self, length: int) -> None:
-        encoder = self._encoder
-        raw = encoder.out[:length]
-        header, stored = layer_file.seal(
-            FrameKind.VERSIONS, self._frames, raw, self._identity, self._codec
-        )
-        table = self._table
-        table["offset"].append(self._offset)
-        table["stored"].append(len(header) + len(stored))
-        table["raw"].append(length)
-        table["layer"].append(encoder.first_layer)
-        table["block"].append(encoder.first_block)
-        table["lsn"].append(encoder.first_lsn)
-        self._versions += encoder.count
-        self._frames += 1
-        self._append(header, stored)
+    def _append_frames(self) -> None:
+        """What the encoder has just made."""
+        encoder, table = self._encoder, self._table
+        count = encoder.frames
+        places = memoryview(encoder.places)[: 2 * count]
+        for header, stored in layer_file.seal_frames(
+            self._frames, memoryview(encoder.out), places, self._identity, self._codec
+        ):
+            table["offset"].append(self._offset)
+            table["stored"].append(len(header) + len(stored))
+            self._append(header, stored)
+        table["raw"].extend(places[1::2])
+        table["layer"].extend(encoder.first_layer[:count])
+        table["block"].extend(encoder.first_block[:count])
+        table["lsn"].extend(encoder.first_lsn[:count])
+        self._frames += count
 
     def _append(self, *parts: Bytes) -> None:
         length = sum(len(part) for part in parts)
@@ -200,7 +200,7 @@ class BundleWriter:
             max(self._layer_column("lsn_end"), default=0),
             self._encoder.layers.count,
             self._frames,
-            self._versions,
+            self._encoder.versions,
             directory_offset,
             table_offset - directory_offset,
             table_offset,

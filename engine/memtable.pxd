@@ -7,7 +7,7 @@ from formats cimport coding
 
 @cython.final
 cdef class Memtable:
-    cdef public uint8_t[::1] data
+    cdef public uint8_t[::1] data, slot_bytes
     cdef public uint64_t[::1] entry_lsn, slot_counts
     cdef public uint32_t[::1] entry_chunk, entry_block, entry_older, entry_image
     cdef public uint32_t[::1] entry_pos, entry_length
@@ -17,7 +17,6 @@ cdef class Memtable:
     cdef public uint32_t hot_records, hot_bytes, hot_count
     cdef public Py_ssize_t entries_max, pages_max, entry_count, page_count, used
 
-    @cython.locals(slot=uint64_t)
     cpdef int clear(self) except -1 nogil
     cpdef bint has_room(self, Py_ssize_t entries, Py_ssize_t payload_bytes) except -1 nogil
     @cython.locals(h=uint64_t, slot=uint64_t, page=uint32_t)

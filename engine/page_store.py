@@ -12,6 +12,7 @@ Until a base backup is complete the store answers nothing: its horizon is above 
 
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from engine import recovery, store_status
@@ -23,7 +24,7 @@ from engine.chunk_table import ChunkTable
 from engine.cluster_identity import Ids, Wanted, derive_ids
 from engine.cluster_records import ClusterRecords
 from engine.database_copy import DatabaseCopy
-from engine.flush import file_added, sorted_run, wait_until_flushed, write_bundle
+from engine.flush import Flusher, file_added, wait_until_flushed
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.index_rebuild import commit_flush
@@ -81,7 +82,8 @@ class PageStore:
         self._base: BaseImages | None = None
         self._backup: BackupIdentity | None = None
         self._sequence = 0
-        self._committing = threading.Lock()  # flush and database copies
+        self._flusher = Flusher(self.versions, self._create_bundle, self._commit)
+        self._committing = threading.Lock()  # flushes and database copies
         self._bind_reads()
         for path in (self.paths.layers, self.paths.index):
             self.storage.make_directory(path)
@@ -116,6 +118,7 @@ class PageStore:
         self.files = versions.files
         self.file = versions.file
         self.end_flush = versions.end_flush
+        self.memtable_frozen = versions.memtable_frozen
 
     @property
     def is_complete(self) -> bool:
@@ -301,6 +304,7 @@ class PageStore:
         if not data:
             return False
         wal.consume(lsn, memoryview(data))
+        self._flusher.freeze_part(self.journal.received_lsn)
         return True
 
     def _copy(self, source: tuple[int, int], target: tuple[int, int], lsn: int) -> None:
@@ -327,31 +331,16 @@ class PageStore:
 
     def freeze(self) -> None:
         """Freeze the open memtable if anything came since the last time, for the next flush."""
-        with self.versions.lock:
-            versions = self.versions
-            if versions.is_abandoned or versions.frozen:
-                return
-            if versions.ready_lsn > versions.durable_lsn:
-                versions.freeze()
+        self._flusher.freeze()
 
     def flush_step(self) -> bool:
-        """Flush the oldest frozen memtable; False if there is none, or its WAL is not on disk."""
-        with self.versions.lock:
-            frozen = self.versions.frozen
-        if not frozen or not self._is_on_disk(frozen[-1].lsn_end):
+        """Flush a frozen memtable that no other thread flushes; whether there was one that could
+        be."""
+        if not self._flusher.step(self._is_on_disk):
             return False
-        memtable = frozen[-1]
-        progress = Progress(durable_lsn=memtable.lsn_end)
-        if memtable.entry_count:
-            run = sorted_run(memtable, self.versions.key, self.table.count)
-            info = write_bundle(self._create_bundle(FileKind.L0), run)
-            self._commit(info, progress)
-        else:
-            with self._committing:
-                self.manifest.append(progress)
-        self.versions.publish(memtable)
         self.journal.trim(self.durable_lsn)
-        self.manifest.compact_if_worthwhile()
+        with self._committing:
+            self.manifest.compact_if_worthwhile()
         return True
 
     def _is_on_disk(self, lsn: int) -> bool:
@@ -362,33 +351,43 @@ class PageStore:
         """
         return self.journal.flushed_lsn >= min(lsn, self.journal.received_lsn)
 
-    def _commit(self, info: BundleInfo, *more: Record) -> None:
+    def _commit(self, info: BundleInfo | None, *more: Record) -> None:
         """Manifest, then index, then layer map: from here on a bundle counts."""
         assert self._index is not None
         assert self._layers is not None
-        path = self.paths.layers / info.name.text
-        reader = BundleReader(self.storage, path, info.directory_frame)
         with self._committing:
+            if info is None:
+                self.manifest.append(*more)
+                return
+            path = self.paths.layers / info.name.text
+            reader = BundleReader(self.storage, path, info.directory_frame)
             self.manifest.append(file_added(info), *more)
             state = self.manifest.state
             commit_flush(self._index, reader, info, state.durable_lsn, state.serial)
             self._layers.add_bundle(info)
 
     def close(self) -> None:
-        """Flush everything and let go of the directory; the threads must have stopped."""
-        if self.is_complete:
-            self.journal.sync()
-            while self.flush_step():
-                pass
-            self.freeze()
-            while self.flush_step():
-                pass
-            self.manifest.close()
-        if self._journal is not None:
-            self._journal.close()
-        if self._index is not None:
-            self._index.close()
-        self.storage.close(self._lock)
+        """Flush everything and let go of the directory; the threads must have stopped.
+
+        Whatever fails, all is closed, the lock last.
+        """
+        with ExitStack() as closing:
+            closing.callback(self.storage.close, self._lock)
+            if self._index is not None:
+                closing.callback(self._index.close)
+            if self._journal is not None:
+                closing.callback(self._journal.close)
+            if self._manifest is not None:
+                closing.callback(self._manifest.close)
+                self._flush_all()
+
+    def _flush_all(self) -> None:
+        self.journal.sync()
+        while self.flush_step():
+            pass
+        self.freeze()
+        while self.flush_step():
+            pass
 
     def status(self) -> Mapping[str, object]:
         """The engine's part of `pageserver status`; LSNs as text, None where there is none."""

@@ -11,7 +11,7 @@ memtable, so what is being flushed is seen at least once.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from engine.chunk_table import ChunkTable
 from engine.errors import IngestStopped, RequestError
@@ -19,6 +19,8 @@ from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
 from engine.layer_source import LayerSource, NoLayers
 from engine.memtable import Memtable
+from engine.memtable_pool import MemtablePool
+from engine.page_problem import problem_of
 from engine.page_reader import (
     ASK_HISTORY,
     COMPLETE,
@@ -31,14 +33,12 @@ from engine.page_reader import (
     PageReader,
 )
 from engine.relation_history import RelationHistory
-from engine.store_state import FROZEN_MAX, StoreState
+from engine.store_state import StoreState
 from engine.version_set import VersionSet
-from formats import rmgr
 from formats.chunk import ChunkKey, ChunkKind, Fork
 from formats.cluster_path import small_file_key, small_file_path
 from formats.lsn import show as show_lsn
 from formats.pagestream import PageBatch
-from formats.version import TORN
 
 PAGE_BYTES = 8192
 READER_CAPACITY = 1024
@@ -59,7 +59,8 @@ class VersionStore(StoreState):
         self.layers: LayerSource = NoLayers()
         self.memtable_bytes = memory_bytes_max // MEMTABLE_SHARE
         self.changed = threading.Condition(self.lock)
-        self.spare: list[Memtable] = []
+        self.memtables = MemtablePool(self.memtable_bytes, HOT_RECORDS, HOT_BYTES)
+        self.memtable_frozen = threading.Event()
         self.durable_lsn = 0
         self.is_abandoned = False
         self.no_flush = False
@@ -68,7 +69,7 @@ class VersionStore(StoreState):
         self._readers = threading.local()
         self._layer_reads = 0
         self._failed = 0
-        ingest.target.memtable = self._fresh_memtable()
+        ingest.target.memtable = self.memtables.take()
 
     @property
     def counters(self) -> dict[str, int]:
@@ -103,8 +104,8 @@ class VersionStore(StoreState):
         IngestStopped: it will not catch up.
         """
         with self.lock:
-            self.changed.wait_for(lambda: len(self.frozen) < FROZEN_MAX or self.no_flush)
-            if len(self.frozen) >= FROZEN_MAX:
+            self.changed.wait_for(lambda: self.memtables.has_one or self.no_flush)
+            if not self.memtables.has_one:
                 raise IngestStopped("memory is full and the flush has ended")
             self.freeze()
 
@@ -113,19 +114,14 @@ class VersionStore(StoreState):
         with self.lock:
             self.no_flush = True
             self.changed.notify_all()
+            self.memtable_frozen.set()
 
     def freeze(self) -> None:
-        """Put a fresh memtable in place of the open one; called with the lock."""
+        """Put an empty memtable, of which there is one, in place of the open; with the lock."""
         self.frozen = (self.ingest.target.memtable, *self.frozen)
         self.ingest.target.memtable.lsn_end = self.ready_lsn
-        self.ingest.target.memtable = self._fresh_memtable()
-        self.changed.notify_all()
-
-    def _fresh_memtable(self) -> Memtable:
-        if self.spare:
-            return self.spare.pop()
-        entries = self.memtable_bytes // 96
-        return Memtable(self.memtable_bytes, entries, entries // 2, HOT_RECORDS, HOT_BYTES)
+        self.ingest.target.memtable = self.memtables.take()
+        self.memtable_frozen.set()
 
     def publish(self, memtable: Memtable) -> None:
         """The oldest frozen memtable is in the layers now: drop it."""
@@ -137,7 +133,9 @@ class VersionStore(StoreState):
             self.layers_lsn = max(self.layers_lsn, memtable.lsn_end)
             self.changed.notify_all()
         memtable.clear()
-        self.spare.append(memtable)
+        with self.lock:
+            self.memtables.give_back(memtable)
+            self.changed.notify_all()
 
     def key(self, number: int) -> bytes:
         """A chunk's 18-byte key."""
@@ -183,23 +181,9 @@ class VersionStore(StoreState):
         if done < 0:  # else what was all in memory got as far as a page that fails
             done = reader.rebuild(0, count, out)
         while done < count:
-            failures[done] = self._problem(reader)
+            failures[done] = problem_of(reader, self.major)
             done = reader.rebuild(done + 1, count, out)
         return failures
-
-    def _problem(self, reader: PageReader) -> str:
-        """Why the last page could not be built."""
-        rebuilt = reader.reconstruct
-        if rebuilt.unreadable_rmgr < 0:
-            return f"its versions do not fit together: {reader.problem}"
-        if rebuilt.unreadable_rmgr == TORN:
-            return (
-                "it was torn in the base backup and nothing replaced it: the source's own page is "
-                "damaged, or its full_page_writes was off"
-            )
-        record = rmgr.show(self.major, rebuilt.unreadable_rmgr, rebuilt.unreadable_info)
-        lsn = show_lsn(rebuilt.unreadable_lsn)
-        return f"it was changed at {lsn} by {record}, for which this server has no redo yet"
 
     def _collect_from_layers(
         self, reader: PageReader, count: int, failures: dict[int, str]
@@ -284,11 +268,30 @@ class VersionStore(StoreState):
             return f"{name} is past its end at {show_lsn(lsn)}: it has {blocks} blocks"
         return f"{name} belongs to a chunk that this server does not hold (see its --chunks)"
 
-    def read_block(self, chunk: int, block: int, lsn: int) -> bytes:
-        """One page of any chunk that exists at `lsn`; raises RequestError."""
-        root = self.table.root[chunk]
-        relation_block = block + (self.table.seg[chunk] << 17 if self.table.kind[chunk] == 1 else 0)
-        return self._read_run(chunk, block, [self.history.floor(root, relation_block, lsn)], lsn)
+    def read_blocks(
+        self, blocks: Sequence[tuple[int, int, int]], out: memoryview, stride: int
+    ) -> Mapping[int, str]:
+        """Pages of (chunk, block, LSN), all existing, to the end of each `stride` bytes of `out`.
+
+        Returns the places of those that cannot be made, with the reasons.
+        """
+        asked, table = [], self.table
+        roots, kinds, segments = table.root, table.kind, table.seg
+        for chunk, block, lsn in blocks:
+            past = segments[chunk] << 17 if kinds[chunk] == ChunkKind.REL else 0
+            asked.append((chunk, block, self.history.floor(roots[chunk], block + past, lsn), lsn))
+        return self._read(asked, out, stride)
+
+    def _read(
+        self, asked: Sequence[tuple[int, int, int, int]], out: memoryview, stride: int
+    ) -> dict[int, str]:
+        """`read_blocks` of (chunk, block, floor, LSN)."""
+        reader, count = self.page_reader(), len(asked)
+        reader.versions.reset()
+        for i, (chunk, block, floor, lsn) in enumerate(asked):
+            reader.ask(i, chunk, block, floor, lsn, (i + 1) * stride - PAGE_BYTES)
+        reader.collect(count)
+        return self._finish(reader, count, out)
 
     def read_relation(
         self, spc: int, db: int, rel: int, fork: int, block: int, count: int, lsn: int
@@ -301,14 +304,9 @@ class VersionStore(StoreState):
 
     def _read_run(self, chunk: int, block: int, floors: list[int], lsn: int) -> bytes:
         """Pages of a chunk that follow each other, each with its floor; raises RequestError."""
-        reader = self.page_reader()
-        reader.versions.reset()
-        count = len(floors)
-        for i, floor in enumerate(floors):
-            reader.ask(i, chunk, block + i, floor, lsn, i * PAGE_BYTES)
-        out = memoryview(bytearray(count * PAGE_BYTES))
-        reader.collect(count)
-        failures = self._finish(reader, count, out)
+        out = memoryview(bytearray(len(floors) * PAGE_BYTES))
+        asked = [(chunk, block + i, floor, lsn) for i, floor in enumerate(floors)]
+        failures = self._read(asked, out, PAGE_BYTES)
         if failures:
             i, problem = next(iter(failures.items()))
             key = ChunkKey(*self.table.key(chunk))

@@ -8,22 +8,23 @@ microseconds only. After it come images of the pages whose chains have grown lon
 seconds of pgbench wrote 49,050 records to one block, and no read may apply that many).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import lz4.block
 import zstandard
 
 from engine.cluster_records import ClusterRecords
-from engine.errors import RequestError
 from engine.ingest import MEMTABLE_FULL, NEEDS_PYTHON, Ingest
 from engine.record_batch import RecordBatch
 from engine.wal_reader import WalReader
+from formats.chunk import BLOCK_BYTES
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from formats.version import image_exact
 
 RECORDS_PER_STEP = 512
+HOT_PAGES_PER_READ = 64
 RECORDS_PER_BATCH = 16384
 REFERENCES_PER_BATCH = 65536
 LZ4 = 8
@@ -45,6 +46,8 @@ def decompress_image(codec: int, data: memoryview, pos: int, length: int, raw: i
 
 
 CopyDatabase = Callable[[tuple[int, int], tuple[int, int], int], None]
+HotPage = tuple[int, int, int]  # chunk, block, LSN of its newest version
+_EMPTY_IMAGE = image_exact(bytes(BLOCK_BYTES))
 
 
 class IngestHost(Protocol):
@@ -59,8 +62,13 @@ class IngestHost(Protocol):
     def replace_memtable(self) -> None:
         """Freeze the full memtable, called without the lock; waits while too many are frozen."""
 
-    def read_block(self, chunk: int, block: int, lsn: int) -> bytes:
-        """A page as of an LSN, called without the lock."""
+    def read_blocks(
+        self, blocks: Sequence[HotPage], out: memoryview, stride: int
+    ) -> Mapping[int, str]:
+        """Pages to the end of each `stride` bytes of `out`, called without the lock.
+
+        Returns the places of those that cannot be made, with the reasons.
+        """
 
     def advance_ready(self, lsn: int) -> None:
         """All records up to here are in the memtable; called with the lock."""
@@ -88,6 +96,7 @@ class WalIngest:
         self.reader = reader
         self.copy_database = copy_database
         self.batch = RecordBatch(RECORDS_PER_BATCH, REFERENCES_PER_BATCH)
+        self._images = memoryview(bytearray(_EMPTY_IMAGE * HOT_PAGES_PER_READ))
         self.images_from_lsn = 0  # no page is materialised below the base backup's end
         self.hot_images = 0
         self.hot_failures = 0
@@ -112,9 +121,9 @@ class WalIngest:
         done = 0
         while done < count:
             start, is_empty = done, not self.ingest.target.memtable.entry_count
-            done, full, hot = self._locked_step(start, min(start + RECORDS_PER_STEP, count))
-            for chunk, block, lsn in hot:
-                self._materialise(chunk, block, lsn)
+            done, full = self._locked_step(start, min(start + RECORDS_PER_STEP, count))
+            if full or done == count:
+                self._make_images()
             if self.cluster.pending_copy is not None:
                 self.copy_database(*self.cluster.pending_copy)
                 self.cluster.pending_copy = None
@@ -123,8 +132,8 @@ class WalIngest:
             if full:
                 self.host.replace_memtable()
 
-    def _locked_step(self, start: int, end: int) -> tuple[int, bool, list[tuple[int, int, int]]]:
-        """One step, after which all that the memtable has is ready; also the hot pages.
+    def _locked_step(self, start: int, end: int) -> tuple[int, bool]:
+        """One step, after which all that the memtable has is ready.
 
         A record that fails may be in the memtable in part, above the ready LSN: that memtable must
         never be flushed.
@@ -135,7 +144,7 @@ class WalIngest:
             complete = done - (self.cluster.pending_copy is not None)
             if complete:
                 self.host.advance_ready(self.batch.lsn_end[complete - 1])
-            return done, full, self._hot_pages()
+            return done, full
         except BaseException as error:
             self.host.abandon(self.ingest.target.memtable.lsn_end)
             if isinstance(error, (ValueError, IndexError, MemoryError)):
@@ -172,38 +181,41 @@ class WalIngest:
         lsn = show_lsn(self.ingest.target.memtable.lsn_end or self.batch.lsn_start[start])
         return CorruptionError("WAL record", f"or after {lsn}", "one that can be ingested", found)
 
-    def _hot_pages(self) -> list[tuple[int, int, int]]:
-        """(chunk, block, newest LSN) of the pages that were reported since the last step."""
+    def _make_images(self) -> None:
+        """Images of the pages that got hot in this batch, many a read: each has its overhead."""
+        hot = self._hot_pages()
+        for first in range(0, len(hot), HOT_PAGES_PER_READ):
+            self._materialise(hot[first : first + HOT_PAGES_PER_READ])
+
+    def _hot_pages(self) -> list[HotPage]:
+        """Those that were reported since the last time, as they are now.
+
+        No page is materialised below the base backup's end.
+        """
         memtable = self.ingest.target.memtable
         if not memtable.hot_count:
             return []
+        chunks, blocks = memtable.page_chunk, memtable.page_block
+        newest, lsns = memtable.page_newest, memtable.entry_lsn
         pages = set(memtable.hot[: memtable.hot_count])
         memtable.hot_count = 0
-        return [
-            (
-                memtable.page_chunk[page],
-                memtable.page_block[page],
-                memtable.entry_lsn[memtable.page_newest[page]],
-            )
-            for page in pages
-        ]
+        hot = [(chunks[page], blocks[page], lsns[newest[page]]) for page in pages]
+        return [page for page in hot if page[2] >= self.images_from_lsn]
 
-    def _materialise(self, chunk: int, block: int, lsn: int) -> None:
-        """Put an image in the place of a hot page's newest version; only this thread writes.
+    def _materialise(self, hot: list[HotPage]) -> None:
+        """Put an image in the place of each hot page's newest version; only this thread writes.
 
         A page that cannot be made stays as it is: whoever reads it is told why.
         """
-        if lsn < self.images_from_lsn:
-            return
-        try:
-            payload = image_exact(self.host.read_block(chunk, block, lsn))
-        except RequestError:
-            self.hot_failures += 1
-            return
+        size = len(_EMPTY_IMAGE)
+        failed = self.host.read_blocks(hot, self._images, size)
+        self.hot_failures += len(failed)
         self.host.enter()
         try:
-            if self.ingest.target.memtable.has_room(1, len(payload)):
-                self.ingest.target.memtable.put(chunk, block, lsn, memoryview(payload), True)
-                self.hot_images += 1
+            for place, (chunk, block, lsn) in enumerate(hot):
+                if place not in failed and self.ingest.target.memtable.has_room(1, size):
+                    image = self._images[place * size : (place + 1) * size]
+                    self.ingest.target.memtable.put(chunk, block, lsn, image, True)
+                    self.hot_images += 1
         finally:
             self.host.leave()

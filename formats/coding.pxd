@@ -9,6 +9,8 @@ cimport cython
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 
+cdef extern from *:
+    void __builtin_prefetch(const void *address) noexcept nogil
 
 cdef inline uint32_t u8(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFF nogil:
     if pos < 0 or pos + 1 > view.shape[0]:
@@ -193,3 +195,10 @@ cdef inline bint equal(const uint8_t[::1] a, Py_ssize_t a_pos, const uint8_t[::1
         if a[a_pos + i] != b[b_pos + i]:
             return False
     return True
+
+
+cdef inline int prefetch(const uint8_t[::1] view, Py_ssize_t pos) noexcept nogil:
+    if pos >= 0 and pos + 128 <= view.shape[0]:
+        __builtin_prefetch(&view[pos])
+        __builtin_prefetch(&view[pos + 64])
+    return 0

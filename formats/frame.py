@@ -8,9 +8,9 @@ writing, and `end` the end of a version's payload, counted from the first payloa
 is searched as it lies: nothing is decoded. Compression, checksum and the place in the file are
 formats/layer_file.py's; docs/format.md has the whole.
 
-`FrameEncoder` makes frames of a sorted run of versions (a memtable's flush) or of page bytes (a
-base backup) and notes, layer by layer, what the directory must say. `LayerColumns` is that note;
-`check` makes the same one from a frame that was read, so that verifying a bundle is comparing two.
+formats/frame_encoder.py makes frames and notes, layer by layer, what the directory must say.
+`LayerColumns` is that note; `check` makes the same one from a frame that was read, so that
+verifying a bundle is comparing two.
 """
 
 import cython
@@ -18,7 +18,6 @@ import cython
 from formats import coding
 
 STRIPE_SHIFT = 14
-PAGE_BYTES = 8192
 BLOCK_MAX = (1 << 32) - 1
 LSN_MAX = (1 << 64) - 1
 
@@ -91,191 +90,6 @@ class LayerColumns:
             self.fuzzy[row] = 1
         self.last_lsn = lsn
         return row
-
-
-class FrameEncoder:
-    """Raw frames, one after the other, in `out[:length]`; what they hold is noted in `layers`."""
-
-    def __init__(self, frame_bytes):
-        """A frame ends with the version that fills it up to `frame_bytes` or beyond."""
-        self.frame_bytes = frame_bytes
-        self.out = memoryview(bytearray(2 * frame_bytes + 2 * PAGE_BYTES))
-        self.layers = LayerColumns()
-        self.length = 0
-        self.count = 0
-        self.position = 0
-
-    def load(self, run, chunk_base):
-        """Take a run; the number of its chunk c is chunk_base + c in `layers`."""
-        self.chunk = run.chunk
-        self.block = run.block
-        self.lsn = run.lsn
-        self.offset = run.offset
-        self.payload_length = run.length
-        self.order = run.order
-        self.data = run.data
-        self.chunk_base = chunk_base
-        self.position = 0
-        return 0
-
-    def _is_replaced(self, i):
-        """Whether the next version in order has the same chunk, block and LSN and so wins."""
-        if i + 1 >= len(self.order):
-            return False
-        this = self.order[i]
-        that = self.order[i + 1]
-        return (
-            self.lsn[this] == self.lsn[that]
-            and self.block[this] == self.block[that]
-            and self.chunk[this] == self.chunk[that]
-        )
-
-    def _choose(self):
-        """How far the next frame goes in `order`; sets count and length."""
-        i = self.position
-        count = 0
-        length = 4
-        while i < len(self.order) and length < self.frame_bytes:
-            if not self._is_replaced(i):
-                length += 20 + self.payload_length[self.order[i]]
-                count += 1
-            i += 1
-        self.count = count
-        self.length = length
-        return i
-
-    def encode_run(self, frame):
-        """Encode the run's next versions as frame number `frame`.
-
-        Returns the frame's length, 0 if no version was left.
-        """
-        with cython.nogil:
-            return self._encode_run(frame)
-
-    def _encode_run(self, frame):
-        end = self._choose()
-        count = self.count
-        if count == 0:
-            self.length = 0
-            return 0
-        self._begin()
-        out = self.out
-        payload = 4 + 20 * count
-        used = 0
-        slot = 0
-        i = self.position
-        while i < end:
-            if not self._is_replaced(i):
-                version = self.order[i]
-                length = self.payload_length[version]
-                coding.copy(out, payload + used, self.data, self.offset[version], length)
-                used += length
-                self._put(
-                    slot,
-                    self.chunk_base + self.chunk[version],
-                    self.block[version],
-                    self.lsn[version],
-                    used,
-                    frame,
-                    coding.u8(self.data, self.offset[version]),
-                )
-                slot += 1
-            i += 1
-        self.position = end
-        return self.length
-
-    def encode_pages(self, frame, chunk, block, lsn, kind, data, pos):
-        """Encode pages of data[pos:] as frame number `frame`, the first being `block` of `chunk`.
-
-        Each becomes an image version of `kind` at `lsn`, its hole left out where that is zeros.
-        Returns how many pages the frame took.
-        """
-        with cython.nogil:
-            return self._encode_pages(frame, chunk, block, lsn, kind, data, pos)
-
-    def _encode_pages(self, frame, chunk, block, lsn, kind, data, pos):
-        pages = (len(data) - pos) // 8192
-        most = (self.frame_bytes - 4 + 8217) // 8218  # 20 of columns, 6 of header, the page
-        pages = min(pages, most)
-        self.count = pages
-        self.length = 4 + 8218 * pages
-        self._begin()
-        out = self.out
-        payload = 4 + 20 * pages
-        used = 0
-        slot = 0
-        while slot < pages:
-            hole = self._hole(data, pos)
-            hole_length = hole & 0xFFFF
-            hole = hole >> 16
-            coding.put_u8(out, payload + used, kind)
-            coding.put_u8(out, payload + used + 1, 0)
-            coding.put_u16(out, payload + used + 2, hole)
-            coding.put_u16(out, payload + used + 4, hole_length)
-            coding.copy(out, payload + used + 6, data, pos, hole)
-            coding.copy(
-                out,
-                payload + used + 6 + hole,
-                data,
-                pos + hole + hole_length,
-                8192 - hole - hole_length,
-            )
-            used += 6 + 8192 - hole_length
-            self._put(slot, chunk, block + slot, lsn, used, frame, kind)
-            slot += 1
-            pos += 8192
-        self.length = payload + used
-        return pages
-
-    def _hole(self, data, pos):
-        """The hole of a page as offset << 16 | length: only zeros are a hole."""
-        lower = coding.u16(data, pos + 12)
-        upper = coding.u16(data, pos + 14)
-        if upper == 0:
-            lower = 0
-            upper = 8192
-        elif lower < 24 or lower >= upper or upper > 8192:
-            return 0
-        i = lower
-        while i < upper and i & 7:
-            if coding.u8(data, pos + i) != 0:
-                return 0
-            i += 1
-        while i + 8 <= upper:
-            if coding.u64(data, pos + i) != 0:
-                return 0
-            i += 8
-        while i < upper:
-            if coding.u8(data, pos + i) != 0:
-                return 0
-            i += 1
-        return lower << 16 | (upper - lower)
-
-    def _begin(self):
-        """Make room for the frame and write its count."""
-        if self.length > len(self.out):
-            self._grow()
-        coding.put_u32(self.out, 0, self.count)
-        return 0
-
-    def _grow(self):
-        self.out = memoryview(bytearray(2 * self.length))
-        return 0
-
-    def _put(self, slot, chunk, block, lsn, end, frame, kind):
-        """Write one version's columns and note it."""
-        out = self.out
-        count = self.count
-        layer = self.layers.note(chunk, block, lsn, frame, kind)
-        coding.put_u32(out, 4 + 4 * slot, layer)
-        coding.put_u32(out, 4 + 4 * count + 4 * slot, block)
-        coding.put_u64(out, 4 + 8 * count + 8 * slot, lsn)
-        coding.put_u32(out, 4 + 16 * count + 4 * slot, end)
-        if slot == 0:
-            self.first_layer = layer
-            self.first_block = block
-            self.first_lsn = lsn
-        return 0
 
 
 def last_version(raw, layer, block, lsn):

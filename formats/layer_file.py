@@ -8,6 +8,7 @@ well it is written. Every byte is under exactly one CRC or is compared with what
 """
 
 import struct
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -16,12 +17,13 @@ import zstandard
 from crc32c import crc32c
 
 from formats.errors import CorruptionError
-from formats.file_name import FileName
+from formats.file_name import FileKind, FileName
 
 FORMAT_VERSION = 1
 HEADER_MAGIC = b"pgbundle"
 TRAILER_MAGIC = b"pgbndend"
 ZSTD_LEVEL = 1
+ZSTD_LEVEL_L0 = -1
 RAW_BYTES_MAX = 1 << 30
 
 _HEADER = struct.Struct("<8sHBBIII")
@@ -50,8 +52,20 @@ class Codec(IntEnum):
     ZSTD = 1
 
 
+class Pieces(Protocol):
+    """What `multi_compress_to_buffer` gives."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> zstandard.BufferSegment: ...
+
+
 class Compressor(Protocol):
+    """What is used of a ZstdCompressor."""
+
     def compress(self, data: bytes | memoryview) -> bytes: ...
+
+    def multi_compress_to_buffer(self, data: zstandard.BufferWithSegments) -> Pieces: ...
 
 
 class Footer(NamedTuple):
@@ -72,11 +86,10 @@ class Footer(NamedTuple):
     table_length: int
 
 
-def compressor() -> Compressor:
+def compressor(kind: FileKind) -> Compressor:
     """One per writer: it must not be used by two threads at once."""
-    return zstandard.ZstdCompressor(
-        level=ZSTD_LEVEL, write_content_size=False, write_checksum=False
-    )
+    level = ZSTD_LEVEL_L0 if kind == FileKind.L0 else ZSTD_LEVEL
+    return zstandard.ZstdCompressor(level=level, write_content_size=False, write_checksum=False)
 
 
 def pack_header(name: FileName) -> bytes:
@@ -107,9 +120,29 @@ def check_header(data: bytes, name: FileName, path: str) -> None:
 
 def seal(
     kind: FrameKind, number: int, raw: bytes | memoryview, identity: int, codec: Compressor
-) -> tuple[bytes, bytes | memoryview]:
+) -> tuple[bytes, bytes]:
     """A frame as (header, stored bytes); stored plain when compression gains nothing."""
-    stored: bytes | memoryview = codec.compress(raw)
+    return _seal(kind, number, raw, codec.compress(raw), identity)
+
+
+def seal_frames(
+    first: int, raw: memoryview, places: memoryview, identity: int, codec: Compressor
+) -> Iterator[tuple[bytes, bytes]]:
+    """`seal` for frames of versions, numbered from `first`, compressed in one call.
+
+    `places`: offset and length of each in `raw`. The call holds no lock of the interpreter's, so
+    that a busy thread beside it is not woken for every frame.
+    """
+    pieces = codec.multi_compress_to_buffer(zstandard.BufferWithSegments(raw, places))
+    for i in range(len(pieces)):
+        start, length = places[2 * i], places[2 * i + 1]
+        frame = raw[start : start + length]
+        yield _seal(FrameKind.VERSIONS, first + i, frame, pieces[i].tobytes(), identity)
+
+
+def _seal(
+    kind: FrameKind, number: int, raw: bytes | memoryview, stored: bytes, identity: int
+) -> tuple[bytes, bytes]:
     used = Codec.ZSTD
     if len(stored) >= len(raw):
         stored, used = bytes(raw), Codec.PLAIN

@@ -71,24 +71,33 @@ class Background:
         self._flush_seconds_max = flush_seconds_max
         self._flushed_at = time.monotonic()
         self.ingest = Worker("ingest", store.ingest_step, self._wait_for_wal)
-        self.flush = Worker(
-            "flush", self._flush_step, lambda: time.sleep(IDLE_SECONDS), store.end_flush
+        self.flush = Worker("flush", self._flush_step, self._wait_for_frozen, store.end_flush)
+        # When ingest waits for the flush, or has nothing to do, its processor flushes as well.
+        self.second_flush = Worker(
+            "second-flush", store.flush_step, self._wait_for_frozen, store.end_flush
         )
+        self.workers = (self.ingest, self.flush, self.second_flush)
 
     def start(self) -> None:
-        self.ingest.start()
-        self.flush.start()
+        for worker in self.workers:
+            worker.start()
 
     def stop(self) -> None:
         """What is in memory and not flushed by now is ingested again after the next start."""
-        self.ingest.begin_stop()
+        for worker in self.workers:
+            worker.begin_stop()
         self._store.end_flush()
-        self.ingest.stop()
-        self.flush.stop()
+        self._store.notify_wal()
+        for worker in self.workers:
+            worker.stop()
 
     def _wait_for_wal(self) -> None:
         self._store.wal_arrived.wait(IDLE_SECONDS)
         self._store.wal_arrived.clear()
+
+    def _wait_for_frozen(self) -> None:
+        self._store.memtable_frozen.wait(IDLE_SECONDS)
+        self._store.memtable_frozen.clear()
 
     def _flush_step(self) -> bool:
         now = time.monotonic()

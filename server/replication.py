@@ -2,8 +2,8 @@
 
 libpq does the work, through `psycopg.pq`. Its blocking calls keep Python's interpreter lock while
 they wait (`get_copy_data(0)` on an idle stream stops every other thread), so only asynchronous
-ones are used here, and the waiting is done in `poll`, where a `StopSignal` ends it too. All commands
-go by the simple query protocol, the only one a WAL sender takes.
+ones are used here, and the waiting is done in `poll`, where a `StopSignal` ends it too. Commands go
+by the simple query protocol, the only one a WAL sender takes.
 
 Messages of a running stream (after START_REPLICATION or BASE_BACKUP) come from `next_message`; the
 first byte says what they are. The three that matter for WAL:

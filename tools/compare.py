@@ -1,7 +1,7 @@
 """Compare every page that a page server answers at an LSN with a stopped PostgreSQL's own files.
 
 Every block of every relation fork, every SLRU page, relation map and prepared transaction, both
-ways: what the files have must be here, and nothing may be here that the files do not have. Pages are
+ways: what the files have must be here, and nothing may be here that they do not have. Pages are
 compared in runs of 1 MiB, as bytes; only pages that differ are looked at, through the masks and
 excuses of tools/masks.py and tools/excuses.py, each of which is counted.
 """

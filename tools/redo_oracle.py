@@ -25,6 +25,7 @@ from engine.version_store import VersionStore
 from engine.wal_ingest import WalIngest, decompress_image
 from engine.wal_reader import WalReader
 from formats import pglz, rmgr
+from formats.chunk import BLOCK_BYTES
 from formats.lsn import parse as parse_lsn
 from formats.lsn import show as show_lsn
 from tools.excuses import explain_gist_deleted
@@ -95,12 +96,14 @@ class Checker:
         )
         self.report.compared[kind] += 1
         chunk = self.store.table.find(1, spc, db, rel, fork, block >> 17)
-        try:
-            ours = self.store.read_block(chunk, block & 0x1FFFF, lsn)
-        except RequestError as error:
-            self.report.differs(f"{what}: {error}")
+        ours = bytearray(BLOCK_BYTES)
+        failed = self.store.read_blocks(
+            [(chunk, block & 0x1FFFF, lsn)], memoryview(ours), BLOCK_BYTES
+        )
+        if failed:
+            self.report.differs(f"{what}: {failed[0]}")
             return
-        pair = Pair(bytearray(ours), self._image(batch, r), block)
+        pair = Pair(ours, self._image(batch, r), block)
         pair.ours[:10] = pair.theirs[:10]  # pd_lsn and pd_checksum are set later
         apply_masks(pair)
         explain_gist_deleted(pair)  # the image is the primary's

@@ -1,6 +1,7 @@
 """The workers' ends: a flush that failed and a stop must not leave ingest waiting for ever."""
 
 import threading
+import time
 
 import pytest
 
@@ -46,12 +47,13 @@ def wait_until(condition, seconds: float = 20) -> None:
 def test_a_flush_that_fails_ends_ingest_too(tmp_path, monkeypatch):
     """Ingest goes on until memory is full, then says why it ends; the stop does not hang."""
     small = SmallStore(tmp_path)
-    monkeypatch.setattr(small.store, "_create_bundle", lambda kind: 1 / 0)
+    monkeypatch.setattr(small.store._flusher, "_create_bundle", lambda kind: 1 / 0)
     background = Background(small.store, 3600)
     background.start()
     fill(small)
     small.receive()
     wait_until(lambda: background.ingest.error is not None)
+    wait_until(lambda: background.flush.error is not None)
     assert isinstance(background.flush.error, ZeroDivisionError)
     assert "flush" in str(background.ingest.error)
     stop_within(5, background)
@@ -72,3 +74,22 @@ def test_a_stop_while_the_journal_is_not_flushed(tmp_path):
     assert background.ingest.error is None
     journal.flushed_lsn = synced
     small.store.close()
+
+
+def test_a_frozen_memtable_is_flushed_at_once(tmp_path, monkeypatch):
+    """Nobody waits for a look at the clock."""
+    monkeypatch.setattr("server.background.IDLE_SECONDS", 5.0)
+    small = SmallStore(tmp_path)
+    background = Background(small.store, 3600)
+    background.start()
+    began = time.monotonic()
+    for number in range(3):
+        end = small.add(create(), image(0, number))
+        small.receive()
+        small.store.notify_wal()
+        wait_until(lambda end=end: small.store.ready_lsn >= end)
+        small.store.freeze()
+        wait_until(lambda end=end: small.store.durable_lsn >= end)
+    assert time.monotonic() - began < 4
+    stop_within(20, background)
+    assert background.flush.error is None

@@ -25,6 +25,7 @@ RUNS = {
     "copy": "uint8_t[::1] a, Py_ssize_t i, const uint8_t[::1] b, Py_ssize_t j, Py_ssize_t n",
     "move": "uint8_t[::1] a, Py_ssize_t i, Py_ssize_t j, Py_ssize_t n",
     "fill": "uint8_t[::1] a, Py_ssize_t i, Py_ssize_t n, int value",
+    "prefetch": "const uint8_t[::1] a, Py_ssize_t i",
     "equal": "const uint8_t[::1] a, Py_ssize_t i, const uint8_t[::1] b, Py_ssize_t j, Py_ssize_t n",
 }
 
@@ -223,3 +224,11 @@ def test_runs_check_bounds(way):
             way.equal(buffer, pos, other, 0, length)
         with pytest.raises(IndexError, match="comparison .*out of bounds"):
             way.equal(other, 0, buffer, pos, length)
+
+
+def test_a_prefetch_may_lie_anywhere(way):
+    """It changes nothing, and what lies outside is not touched."""
+    buffer = memoryview(bytearray(b"x" * 300))
+    for pos in (0, 100, 172, 173, 299, 300, -1, 1 << 61):
+        assert way.prefetch(buffer, pos) == 0
+    assert bytes(buffer) == b"x" * 300

@@ -134,7 +134,7 @@ def test_fields_are_where_the_document_says() -> None:
     assert header["CRC"] == layer_file.identity_of(NAME._replace(epoch=7))
     assert (header["kind"], header["epoch"], header["run"], header["sequence"]) == (1, 7, 3, 42)
     head, stored = layer_file.seal(
-        FrameKind.TABLE, 9, bytes(5000), header["CRC"], layer_file.compressor()
+        FrameKind.TABLE, 9, bytes(5000), header["CRC"], layer_file.compressor(FileKind.L0)
     )
     frame = fields_of("frame header", head)
     assert (frame["kind"], frame["codec"], frame["number"]) == (FrameKind.TABLE, Codec.ZSTD, 9)

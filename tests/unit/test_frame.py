@@ -6,19 +6,29 @@ import pytest
 
 from engine.bundle_writer import run_of
 from formats import chunk, frame, version
-from formats.frame import FrameEncoder, LayerColumns
+from formats.frame import LayerColumns
+from formats.frame_encoder import FrameEncoder
 
 A = chunk.relation(1663, 5, 16384, 0).pack()
 B = chunk.relation(1663, 5, 16385, 0).pack()
 LSN_MAX = (1 << 64) - 1
 
 
-def encode(versions, frame_bytes=1 << 16):
-    encoder = FrameEncoder(frame_bytes)
+def made(encoder):
+    """The frames of the last call."""
+    places = list(encoder.places[: 2 * encoder.frames])
+    return [
+        bytes(encoder.out[start : start + length])
+        for start, length in zip(places[::2], places[1::2], strict=True)
+    ]
+
+
+def encode(versions, frame_bytes=1 << 16, batch_bytes=0):
+    encoder = FrameEncoder(frame_bytes, batch_bytes)
     encoder.load(run_of(versions), 0)
     frames = []
-    while length := encoder.encode_run(len(frames)):
-        frames.append(bytes(encoder.out[:length]))
+    while encoder.encode_run(len(frames)):
+        frames += made(encoder)
     return frames, encoder
 
 
@@ -117,17 +127,17 @@ def page(lower=0, upper=0, fill=b"\0"):
     return bytes(body)
 
 
-def payloads(pages, frame_bytes=1 << 20):
-    encoder = FrameEncoder(frame_bytes)
+def payloads(pages, frame_bytes=1 << 20, batch_bytes=0):
+    encoder = FrameEncoder(frame_bytes, batch_bytes)
     data, done, found = b"".join(pages), 0, []
     while done < len(pages):
-        count = encoder.encode_pages(0, 0, 100 + done, 77, version.IMAGE_FUZZY, data, 8192 * done)
-        raw = bytes(encoder.out[: encoder.length])
-        for slot in range(count):
-            assert frame.version_block(raw, slot) == 100 + done + slot
-            assert frame.version_lsn(raw, slot) == 77
-            found.append(raw[frame.version_start(raw, slot) : frame.version_end(raw, slot)])
-        done += count
+        done += encoder.encode_pages(0, 0, 100 + done, 77, version.IMAGE_FUZZY, data, 8192 * done)
+        for raw in made(encoder):
+            for slot in range(frame.version_count(raw)):
+                assert frame.version_block(raw, slot) == 100 + len(found)
+                assert frame.version_lsn(raw, slot) == 77
+                found.append(raw[frame.version_start(raw, slot) : frame.version_end(raw, slot)])
+        assert len(found) == done == encoder.versions
     return found
 
 
@@ -166,9 +176,33 @@ def test_only_zeros_are_a_hole(body, hole):
     assert whole(payload) == body
 
 
-def test_pages_in_many_frames():
+@pytest.mark.parametrize("batch_bytes", [0, 100_000, 1 << 20])
+def test_pages_in_many_frames(batch_bytes):
     pages = [page(24 + i, 8000, bytes([i])) for i in range(20)]
-    assert [whole(payload) for payload in payloads(pages, 32768)] == pages
+    assert [whole(payload) for payload in payloads(pages, 32768, batch_bytes)] == pages
+
+
+@pytest.mark.parametrize("batch_bytes", [0, 500, 3000, 1 << 20])
+def test_frames_are_the_same_however_many_a_call(batch_bytes):
+    """Also where one version makes the buffer grow behind frames that lie in it already."""
+    sizes = [80] * 9 + [150_000] + [3] * 200 + [70_000] + [500] * 700
+    versions = [(A, block, 100, bytes([block % 251]) * n) for block, n in enumerate(sizes)]
+    expected, first = encode(versions, 400)
+    frames, encoder = encode(versions, 400, batch_bytes)
+    assert frames == expected
+    assert columns(encoder.layers) == columns(first.layers)
+    assert encoder.versions == len(versions)
+
+
+def test_where_each_frame_of_a_call_begins():
+    versions = [(A, block, 100 + block, bytes(80)) for block in range(10)]
+    encoder = FrameEncoder(200, 1 << 16)
+    encoder.load(run_of([*versions, (B, 7, 50, bytes(300))]), 0)
+    assert encoder.encode_run(0) == 6
+    assert list(encoder.first_layer[:6]) == [0, 0, 0, 0, 0, 1]
+    assert list(encoder.first_block[:6]) == [0, 2, 4, 6, 8, 7]
+    assert list(encoder.first_lsn[:6]) == [100, 102, 104, 106, 108, 50]
+    assert encoder.encode_run(6) == 0
 
 
 def test_a_frame_that_is_not_as_written_is_refused():

@@ -5,8 +5,9 @@ import threading
 
 import pytest
 
-from engine import index_rebuild
+from engine import index_rebuild, version_store, wal_ingest
 from engine.page_store import PageStore
+from formats import page as pages
 from formats.chunk import relation as relation_key
 from formats.errors import CorruptionError
 from tests.fixtures.small_store import (
@@ -16,6 +17,7 @@ from tests.fixtures.small_store import (
     drop,
     heap_page,
     image,
+    insert,
     truncate,
 )
 from tests.fixtures.wal_builder import Record, Reference
@@ -192,6 +194,24 @@ def test_a_record_without_redo_makes_its_page_unreadable(tmp_path):
         small.reopen()
     repaired = small.put(image(1, 21))
     assert small.mark(1, repaired) == 21
+
+
+def test_pages_that_get_hot_together_become_images_together(tmp_path, monkeypatch):
+    """Also when there are more of them than are read at once, and one cannot be made."""
+    monkeypatch.setattr(version_store, "HOT_RECORDS", 4)
+    monkeypatch.setattr(wal_ingest, "HOT_PAGES_PER_READ", 3)
+    small = SmallStore(tmp_path)
+    small.add(create(), *(image(block, 10 + block) for block in range(9)))
+    for number in range(1, 7):
+        small.add(*(insert(block, number) for block in range(8)), lock(8))
+    end = small.add(image(9, 19))
+    small.ingest()
+    wal = small.store._wal
+    assert (wal.hot_images, wal.hot_failures) == (8, 1)
+    for block in range(8):
+        assert pages.max_offset(memoryview(bytearray(small.page(block, end)))) == 6
+    with pytest.raises(LookupError, match="do not fit"):
+        small.page(8, end)
 
 
 def test_a_copied_database_with_an_unreadable_page(tmp_path):

@@ -1,0 +1,21 @@
+"""Why a page could not be made of its versions, in words."""
+
+from engine.page_reader import PageReader
+from formats import rmgr
+from formats.lsn import show as show_lsn
+from formats.version import TORN
+
+
+def problem_of(reader: PageReader, major: int) -> str:
+    """Of the last page that `reader` tried; `major` is PostgreSQL's version."""
+    rebuilt = reader.reconstruct
+    if rebuilt.unreadable_rmgr < 0:
+        return f"its versions do not fit together: {reader.problem}"
+    if rebuilt.unreadable_rmgr == TORN:
+        return (
+            "it was torn in the base backup and nothing replaced it: the source's own page is "
+            "damaged, or its full_page_writes was off"
+        )
+    record = rmgr.show(major, rebuilt.unreadable_rmgr, rebuilt.unreadable_info)
+    lsn = show_lsn(rebuilt.unreadable_lsn)
+    return f"it was changed at {lsn} by {record}, for which this server has no redo yet"
