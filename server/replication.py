@@ -343,8 +343,8 @@ class ReplicationConnection:
                     results.append(result)
                 else:
                     self.end_stream()  # the source closed its half; now ours
-                if result.status == pq.ExecStatus.COPY_OUT:  # another stream begins
-                    break
+                if result.status == pq.ExecStatus.COPY_OUT:
+                    break  # another stream begins
         except SourceError as error:
             # A server that shuts down says so and closes the connection.
             if error.sqlstate or not results:
@@ -390,12 +390,10 @@ def checked_slot(slot: str) -> str:
 
 def drop_slot(conninfo: str, slot: str, stop: StopSignal) -> bool:
     """Connect, drop a slot, disconnect; False if there is none of this name."""
-    connection = ReplicationConnection.open(conninfo, slot, stop)
-    try:
-        return connection.drop_slot(slot)
-    except SourceError as error:
-        if is_not_offered(error):
-            return False
-        raise
-    finally:
-        connection.close()
+    with contextlib.closing(ReplicationConnection.open(conninfo, slot, stop)) as connection:
+        try:
+            return connection.drop_slot(slot)
+        except SourceError as error:
+            if is_not_offered(error):
+                return False
+            raise
