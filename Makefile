@@ -25,7 +25,7 @@ $(VENV)/built: pyproject.toml setup.py $(KERNELS) | $(VENV)/bin/python
 servers: build
 	$(BIN)/python -m tools.postgres_download
 
-demo: build
+demo: build $(if $(filter 14 16 17,$(PG)),servers)
 	$(BIN)/python -m tools.demo --pg $(PG)
 
 # Twice: unit and property tests with kernels interpreted, on a copy of the tree that was never

@@ -215,7 +215,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="demo", description="The page server, on a real server.")
-    parser.add_argument("--pg", type=int, choices=(15, 18), default=18, help="major version")
+    parser.add_argument("--pg", type=int, choices=range(14, 19), default=18, help="major version")
     major = parser.parse_args().pg
     console = Console()
     for number in (signal.SIGINT, signal.SIGTERM):
