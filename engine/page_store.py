@@ -85,11 +85,18 @@ class PageStore:
         self._flusher = Flusher(self.versions, self._create_bundle, self._commit)
         self._committing = threading.Lock()  # flushes and database copies
         self._bind_reads()
+        try:
+            self._open()
+        except BaseException:
+            self._let_go(self._index, self._manifest).close()
+            raise
+
+    def _open(self) -> None:
         for path in (self.paths.layers, self.paths.index):
             self.storage.make_directory(path)
         if recovery.is_complete(self.storage, self.paths):
             self._manifest = ManifestLog.open(self.storage, self.paths.manifest)
-            self._wanted.check(self._identity, directory)
+            self._wanted.check(self._identity, self.paths.directory)
             self._chunks = chunk_filter.parse(self._identity.chunks)
             self._open_layers()
             # Only now: an index that knows more than the manifest shows that this one is damaged.
@@ -334,8 +341,7 @@ class PageStore:
         self._flusher.freeze()
 
     def flush_step(self) -> bool:
-        """Flush a frozen memtable that no other thread flushes; whether there was one that could
-        be."""
+        """Flush a frozen memtable, if there is one that can be and no other thread has it."""
         if not self._flusher.step(self._is_on_disk):
             return False
         self.journal.trim(self.durable_lsn)
@@ -367,19 +373,19 @@ class PageStore:
             self._layers.add_bundle(info)
 
     def close(self) -> None:
-        """Flush everything and let go of the directory; the threads must have stopped.
-
-        Whatever fails, all is closed, the lock last.
-        """
-        with ExitStack() as closing:
-            closing.callback(self.storage.close, self._lock)
-            if self._index is not None:
-                closing.callback(self._index.close)
-            if self._journal is not None:
-                closing.callback(self._journal.close)
-            if self._manifest is not None:
-                closing.callback(self._manifest.close)
+        """Flush everything and, even if that fails, close all; the threads must have stopped."""
+        with self._let_go(self._index, self._journal, self._manifest):
+            if self.is_complete:
                 self._flush_all()
+
+    def _let_go(self, *parts: Index | Journal | ManifestLog | None) -> ExitStack:
+        """Closes what there is, backwards and the lock last, when it is left."""
+        closing = ExitStack()
+        closing.callback(self.storage.close, self._lock)
+        for part in parts:
+            if part is not None:
+                closing.callback(part.close)
+        return closing
 
     def _flush_all(self) -> None:
         self.journal.sync()

@@ -11,6 +11,7 @@ import pytest
 from engine import index_rebuild
 from engine.memtable import Memtable
 from engine.memtable_pool import FROZEN_MAX, MemtablePool
+from engine.page_store import PageStore
 from engine.storage import Bytes, File, Storage
 from formats.chunk import relation as relation_key
 from tests.fixtures.small_store import REL, SmallStore, create, drop, heap_page, image, truncate
@@ -243,6 +244,21 @@ def test_a_close_whose_flush_fails_lets_go_of_the_directory(tmp_path):
     assert small.ingest() == lsns[2]
     check(small, lsns)
     small.let_go()
+
+
+def test_an_opening_that_fails_lets_go_of_the_directory(tmp_path, monkeypatch):
+    """Though the error still holds the frames in which it was raised."""
+    small, lsns = fill(tmp_path, Storage())
+    small.let_go()
+    with monkeypatch.context() as patch:
+        patch.setattr(PageStore, "_start", lambda store: 1 / 0)
+        with pytest.raises(ZeroDivisionError) as caught:
+            small.open()
+    small.open()
+    assert small.ingest() == lsns[2]
+    check(small, lsns)
+    small.let_go()
+    assert caught.value is not None
 
 
 def test_never_more_memtables_than_the_memory_is_for():
