@@ -69,10 +69,10 @@ def assert_equal(primary: Server, server: PageServer, rules: Rules) -> None:
 
 
 PREPARED = """
-CREATE TABLE prepared(a int);
+CREATE TABLE prepared(a int); CREATE TABLE dropped(a int);
 BEGIN; INSERT INTO prepared VALUES (1); PREPARE TRANSACTION 'kept';
 BEGIN; INSERT INTO prepared VALUES (2); PREPARE TRANSACTION 'committed';
-BEGIN; INSERT INTO prepared VALUES (3); SAVEPOINT s; DROP TABLE prepared;
+BEGIN; INSERT INTO prepared VALUES (3); SAVEPOINT s; DROP TABLE dropped;
 PREPARE TRANSACTION 'rolled back';
 COMMIT PREPARED 'committed'; ROLLBACK PREPARED 'rolled back';
 """
