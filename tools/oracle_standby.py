@@ -60,6 +60,7 @@ def recover(
             "recovery_target_action": "shutdown",
             "recovery_target_timeline": "current",
             "hot_standby": "off",
+            "max_prepared_transactions": "100",
             "log_checkpoints": "on",
             "checkpoint_timeout": "1d",
             "max_wal_size": "1TB",
