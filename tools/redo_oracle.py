@@ -96,12 +96,10 @@ class Checker:
         )
         self.report.compared[kind] += 1
         chunk = self.store.table.find(1, spc, db, rel, fork, block >> 17)
-        ours = bytearray(BLOCK_BYTES)
-        failed = self.store.read_blocks(
-            [(chunk, block & 0x1FFFF, lsn)], memoryview(ours), BLOCK_BYTES
-        )
-        if failed:
-            self.report.differs(f"{what}: {failed[0]}")
+        try:
+            ours = self.page(chunk, block & 0x1FFFF, lsn)
+        except RequestError as error:
+            self.report.differs(f"{what}: {error}")
             return
         pair = Pair(ours, self._image(batch, r), block)
         pair.ours[:10] = pair.theirs[:10]  # pd_lsn and pd_checksum are set later
@@ -115,6 +113,14 @@ class Checker:
                 f"{what}: first difference at byte {position}: "
                 f"ours {pair.ours[position]:02X}, theirs {pair.theirs[position]:02X}"
             )
+
+    def page(self, chunk: int, block: int, lsn: int) -> bytearray:
+        """Our page; RequestError with the reason if it cannot be made."""
+        ours = bytearray(BLOCK_BYTES)
+        failed = self.store.read_blocks([(chunk, block, lsn)], memoryview(ours), BLOCK_BYTES)
+        if failed:
+            raise RequestError(failed[0])
+        return ours
 
     def _image(self, batch: RecordBatch, r: int) -> bytes:
         hole_offset, hole_length = batch.ref_hole_offset[r], batch.ref_hole_length[r]

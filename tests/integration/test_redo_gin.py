@@ -92,7 +92,7 @@ class Conversions(redo_oracle.Checker):
         relation = batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r]
         chunk = self.store.table.find(1, *relation, 0, 0)
         flags = [
-            struct.unpack_from("<H", self.store.read_block(chunk, batch.ref_block[r], at), 8190)[0]
+            struct.unpack_from("<H", self.page(chunk, batch.ref_block[r], at), 8190)[0]
             for at in (batch.lsn_end[record] - 1, batch.lsn_end[record])
         ]
         if flags == [DATA_LEAF, DATA_LEAF | COMPRESSED]:

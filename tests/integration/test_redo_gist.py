@@ -74,7 +74,7 @@ def test_pages_are_as_a_standby_has_them(postgres, workspace, major: int) -> Non
         chunk = checker.store.table.find(1, 1663, database, relation, 0, 0)
         for block in range(len(content) // 8192):
             theirs = content[8192 * block : 8192 * (block + 1)]
-            ours = checker.store.read_block(chunk, block, standby.lsn_boundary)
+            ours = checker.page(chunk, block, standby.lsn_boundary)
             assert ours[:8] + ours[10:] == theirs[:8] + theirs[10:], (path, block)
             compared += 1
     assert compared > 300
