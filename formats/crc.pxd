@@ -66,10 +66,10 @@ cpdef uint32_t update(uint32_t crc, const uint8_t[::1] data, Py_ssize_t pos,
                       Py_ssize_t length) except? 0xFFFFFFFF nogil
 cpdef uint32_t by_table(uint32_t crc, const uint8_t[::1] data, Py_ssize_t pos,
                         Py_ssize_t length) except? 0xFFFFFFFF nogil
-@cython.locals(crc=uint64_t)
-cdef uint32_t of_two_checked_before(const char *start, Py_ssize_t pos, Py_ssize_t length,
-                                    Py_ssize_t then_pos, Py_ssize_t then_length,
-                                    const char *soon, Py_ssize_t ahead) noexcept nogil
+@cython.locals(crc=uint64_t, start=cython.p_const_char)
+cpdef uint32_t of_two(const uint8_t[::1] data, Py_ssize_t pos, Py_ssize_t length,
+                      Py_ssize_t then_pos, Py_ssize_t then_length, const uint8_t[::1] soon,
+                      Py_ssize_t soon_pos) except? 0xFFFFFFFF nogil
 cdef int _check(Py_ssize_t size, Py_ssize_t pos, Py_ssize_t length) except -1 nogil
 cdef uint64_t _advance(uint64_t crc, const char *start, Py_ssize_t pos, Py_ssize_t end,
                        const char *soon, Py_ssize_t ahead) noexcept nogil

@@ -15,8 +15,8 @@ one carry-less multiplication by a constant from a table, and the CRC instructio
 Without the instructions, and interpreted, a table of 256 entries does it byte by byte.
 
 A CRC over what is in the first cache leaves the memory idle, and memory is what WAL waits for. So
-`of_two_checked_before` may be told what will be wanted soon, and asks for it between the pieces of
-a long run: few lines of the cache at a time, as the CPU can wait for few only.
+`of_two` may be told what will be wanted soon, and asks for it between the pieces of a long run: few
+lines of the cache at a time, as the CPU can wait for few only.
 """
 
 import cython
@@ -74,15 +74,22 @@ def by_table(crc, data, pos, length):
     return _by_table(crc ^ INVERT, first(data), pos, pos + length) ^ INVERT
 
 
-def of_two_checked_before(start, pos, length, then_pos, then_length, soon, ahead):
-    """The CRC-32C of two runs of bytes, one after the other, both inside of what begins at `start`.
+def of_two(data, pos, length, then_pos, then_length, soon, soon_pos):
+    """The CRC-32C of two runs of bytes, one after the other.
 
-    Meanwhile the CPU is asked for what is `ahead` bytes further on than the first run, in what
-    begins at `soon`, and the line behind it: a hint only, it changes nothing but the time.
-    `start` and `soon` are what `first` gives: a view would be copied for the call, 200 bytes of it.
+    Meanwhile the CPU is asked for as many bytes of `soon` as the first run has, from `soon_pos` on,
+    if there are that many: a hint only, it changes nothing but the time.
     """
-    prefetch(soon, pos + ahead)
-    crc = _advance(INVERT, start, pos, pos + length, soon, ahead)
+    _check(data.shape[0], pos, length)
+    _check(data.shape[0], then_pos, then_length)
+    if length + then_length == 0:
+        return 0
+    start = first(data)
+    if soon_pos >= 0 and soon_pos <= soon.shape[0] - length - LINE_BYTES:
+        prefetch(first(soon), soon_pos)
+        crc = _advance(INVERT, start, pos, pos + length, first(soon), soon_pos - pos)
+    else:
+        crc = _advance(INVERT, start, pos, pos + length, start, 0)
     return _advance(crc, start, then_pos, then_pos + then_length, start, 0) ^ INVERT
 
 

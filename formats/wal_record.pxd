@@ -35,11 +35,6 @@ cdef int _header(RecordColumns columns, Py_ssize_t record, Py_ssize_t pos,
 cpdef int parse(RecordColumns columns, Py_ssize_t pos, Py_ssize_t length,
                 int version) except -1 nogil
 
-@cython.locals(start=cython.p_const_char, soon=cython.p_const_char, body=Py_ssize_t,
-               body_length=Py_ssize_t, ahead=Py_ssize_t)
-cdef uint32_t _checksum(RecordColumns columns, Py_ssize_t pos,
-                        Py_ssize_t length) except? 0xFFFFFFFF nogil
-
 @cython.locals(reference=Py_ssize_t)
 cdef int _place_fragments(RecordColumns columns, Py_ssize_t first, Py_ssize_t end,
                           Py_ssize_t pos) except -1 nogil

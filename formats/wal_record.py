@@ -162,7 +162,8 @@ def parse(columns, pos, length, version):
     if pos < 0 or length < HEADER_BYTES or pos + length > columns.data.shape[0]:
         raise IndexError("record out of bounds")
     stored = coding.u32_checked_before(columns.data, pos + CRC_POS)
-    computed = _checksum(columns, pos, length)
+    computed = crc.of_two(columns.data, pos + HEADER_BYTES, length - HEADER_BYTES, pos, CRC_POS,
+                          columns.soon, columns.soon_pos)  # fmt: skip
     if stored != computed:
         return -_fault(columns, computed, CHECKSUM, stored)
     end = pos + length
@@ -206,20 +207,6 @@ def parse(columns, pos, length, version):
     columns.count = record + 1
     columns.first_reference[record + 1] = reference
     return 0
-
-
-def _checksum(columns, pos, length):
-    """The CRC-32C of the record of `length` bytes at `pos`."""
-    start = crc.first(columns.data)
-    body = pos + HEADER_BYTES
-    body_length = length - HEADER_BYTES
-    if columns.soon_pos < 0 or columns.soon_pos > (
-        columns.soon.shape[0] - crc.LINE_BYTES - body_length
-    ):
-        return crc.of_two_checked_before(start, body, body_length, pos, CRC_POS, start, 0)
-    soon = crc.first(columns.soon)
-    ahead = columns.soon_pos - body
-    return crc.of_two_checked_before(start, body, body_length, pos, CRC_POS, soon, ahead)
 
 
 def _place_fragments(columns, first, end, pos):

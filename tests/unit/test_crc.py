@@ -16,6 +16,7 @@ KNOWN = [
     (bytes(range(32)), 0x46DD794E),
     (bytes(range(31, -1, -1)), 0x113FDB5C),
 ]
+NOTHING = memoryview(b"")
 WAYS = [crc.update, crc.by_table]
 if crc.__file__.endswith(".py"):
     # Compiled, this is what `update` does where the CPU has the instructions; interpreted, Python
@@ -64,3 +65,29 @@ def test_continues_where_it_was_cut(function):
 def test_bounds(function, pos, length):
     with pytest.raises(IndexError):
         function(0, memoryview(bytes(8)), pos, length)
+
+
+def test_two_runs_after_each_other():
+    data = random.Random(2).randbytes(300)
+    for length in (0, 1, 20, 276):
+        value = crc.of_two(memoryview(data), 24, length, 0, 20, NOTHING, 0)
+        assert value == crc32c.crc32c(data[:20], crc32c.crc32c(data[24 : 24 + length]))
+    assert crc.of_two(NOTHING, 0, 0, 0, 0, NOTHING, 0) == 0
+
+
+@pytest.mark.parametrize("length", [0, 10, 71, 5_000])
+def test_what_is_wanted_soon_may_be_anywhere(length):
+    data = random.Random(3).randbytes(5_024)
+    right = crc32c.crc32c(data[:20], crc32c.crc32c(data[24 : 24 + length]))
+    sizes = (0, 1, length, length + 63, length + 64, length + 65, 6_000)
+    places = (-(1 << 62), -1, 0, 1, 2, 900, 1_000, 5_000, 1 << 62)
+    for size in sizes:
+        soon = memoryview(bytes(size))
+        for pos in places:
+            assert crc.of_two(memoryview(data), 24, length, 0, 20, soon, pos) == right
+
+
+@pytest.mark.parametrize("runs", [(-1, 4, 0, 4), (0, 9, 0, 4), (0, 4, -1, 4), (0, 4, 5, 4)])
+def test_bounds_of_two_runs(runs):
+    with pytest.raises(IndexError):
+        crc.of_two(memoryview(bytes(8)), *runs, NOTHING, 0)

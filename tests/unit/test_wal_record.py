@@ -158,21 +158,6 @@ def test_bounds(pos, length):
         wal_record.parse(columns, pos, length, 18)
 
 
-@pytest.mark.parametrize("length", [0, 1, 47, 48, 49, 300, 1600, 9000])
-def test_what_will_be_wanted_soon_may_be_anywhere(length):
-    data = encode(Record(main=PAGE[:1] * length), PREVIOUS)
-    columns = RecordColumns(1, 64)
-    columns.data = memoryview(data)
-    body = len(data) - 24
-    for size in (0, 1, body, body + 63, body + 64, body + 65, 10_000):
-        columns.soon = memoryview(bytes(size))
-        for pos in (-(1 << 62), -1, 0, 1, 2, 900, 1 << 62):
-            columns.clear()
-            columns.soon_pos = pos
-            assert wal_record.parse(columns, 0, len(data), 18) == 0
-            assert row(columns, 0).main == PAGE[:1] * length
-
-
 def test_the_crc_covers_every_byte_but_the_padding():
     record = RECORDS["same relation, other forks, gaps in the ids"]
     data = encode(record, PREVIOUS)
