@@ -397,6 +397,4 @@ class PageStore:
 
     def status(self) -> Mapping[str, object]:
         """The engine's part of `pageserver status`; LSNs as text, None where there is none."""
-        return store_status.describe(
-            self._ids, self._manifest, self._journal, self.versions, self.ingest
-        )
+        return store_status.describe(self._ids, self._manifest, self._journal, self.versions)

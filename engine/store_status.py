@@ -1,7 +1,6 @@
 """What the engine says of itself: its part of `pageserver status`."""
 
 from engine.cluster_identity import Ids
-from engine.ingest import Ingest
 from engine.journal import Journal
 from engine.manifest_log import ManifestLog
 from engine.version_store import VersionStore
@@ -15,7 +14,6 @@ def describe(
     manifest: ManifestLog | None,
     journal: Journal | None,
     versions: VersionStore,
-    ingest: Ingest,
 ) -> dict[str, object]:
     """LSNs as text, None where there is none; `debt_bytes` is what no compaction has merged."""
     files = manifest.state.files.values() if manifest is not None else ()
@@ -36,19 +34,19 @@ def describe(
         "layer_bytes": sum(file.bytes_total for file in files),
         "journal_bytes": received - journal.start_lsn if journal is not None else 0,
         "debt_bytes": sum(file.bytes_total for file in files if file.name.startswith("l0")),
-        "counters": _counters(versions, ingest),
+        "counters": _counters(versions),
     }
 
 
-def _counters(versions: VersionStore, ingest: Ingest) -> dict[str, int]:
+def _counters(versions: VersionStore) -> dict[str, int]:
     return {
         **versions.counters,
         "cache_hits": versions.cache.hits,
         "cache_bases": versions.cache.bases,
         "cache_misses": versions.cache.misses,
-        "records": ingest.records,
-        "page_images": ingest.images,
-        "unreadable_versions": ingest.unreadable,
+        "records": versions.ingest.records,
+        "page_images": versions.ingest.images,
+        "unreadable_versions": versions.ingest.unreadable,
     }
 
 
