@@ -33,6 +33,10 @@ class DatabaseCopy:
     def __init__(self, versions: VersionStore, lsn: int) -> None:
         self._versions = versions
         self._lsn = lsn
+        # While a base backup lasts the source's pages may be newer than the copy, and so then are
+        # the copy's; PostgreSQL's recovery skips what such a page has already.
+        is_fuzzy = lsn <= versions.backup_end_lsn
+        self._image_kind = version.IMAGE_FUZZY if is_fuzzy else version.IMAGE_EXACT
         self.sizes: list[tuple[ChunkKey, int]] = []
         self._bundles: list[BundleInfo] = []
         self._unreadable: list[Version] = []
@@ -102,7 +106,7 @@ class DatabaseCopy:
                 return sum(self._copy_run(source, key, block + i, 1, writer) for i in range(count))
             self._unreadable.append((key.pack(), block, self._lsn, _UNREADABLE))
             return 0
-        writer.add_pages(key.pack(), block, self._lsn, version.IMAGE_EXACT, data)
+        writer.add_pages(key.pack(), block, self._lsn, self._image_kind, data)
         return len(data) // PAGE_BYTES
 
     def files(self, source: tuple[int, int]) -> list[tuple[int, bytes]]:

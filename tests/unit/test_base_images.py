@@ -52,6 +52,23 @@ def test_a_record_that_the_page_has_already_is_skipped(tmp_path):
         small.reopen()
 
 
+@pytest.mark.parametrize(("backup_bytes", "expected"), [(PAGE, 2), (0, 3)])
+def test_a_record_that_a_copied_page_has_already_is_skipped(tmp_path, backup_bytes, expected):
+    """A database copied by files while the backup lasts gets pages that are ahead of the copy.
+
+    Behind its end nothing is ahead, and records apply whatever the page says.
+    """
+    copy = Record(4, 0x00, main=struct.pack("<4I", 9, 1663, REL[1], 1663))
+    again = insert(0, 3, relation=(1663, 9, REL[2]))
+    ends = ends_of(copy, again)
+    small = SmallStore(tmp_path, [(MAIN, [page_with(2, ends[1])])], backup_bytes=backup_bytes)
+    end = small.put(copy, again, insert(1, 1, init=True))
+    for _ in range(2):
+        assert tuples(small.page(0, end, (1663, 9, REL[2]))) == expected
+        small.flush()
+        small.reopen()
+
+
 def test_an_image_and_an_init_apply_whatever_the_page_says(tmp_path):
     """XLogReadBufferForRedo looks at no LSN there; and behind them nothing is skipped."""
     future = 16 * MIB + 9 * PAGE
