@@ -191,18 +191,27 @@ class VersionStore(StoreState):
         """Ask the layers for all requests that are still open."""
         query: LayerQuery = self._readers.query
         query.begin(reader.versions)
-        asked = [i for i in range(count) if reader.state[i] == OPEN]
+        # Each look at a kernel's column makes a memoryview: once a batch, not once a page.
+        states, oldests, lsns, collected = (
+            reader.state,
+            reader.oldest,
+            reader.lsn,
+            reader.versions.lsn,
+        )
+        chunks, blocks, floors = reader.chunk, reader.block, reader.floor
+        asked = [i for i in range(count) if states[i] == OPEN]
         for i in asked:
-            lsn, oldest = reader.lsn[i], reader.oldest[i]
+            lsn, oldest = lsns[i], oldests[i]
             if oldest:  # what came from a memtable may be in a bundle by now
-                lsn = reader.versions.lsn[oldest] - 1
-            query.add(self.key(reader.chunk[i]), reader.block[i], reader.floor[i], lsn, oldest)
+                lsn = collected[oldest] - 1
+            query.add(self.key(chunks[i]), blocks[i], floors[i], lsn, oldest)
         self.layers.collect_batch(query)
+        found = query.oldest
         for place, i in enumerate(asked):
-            reader.oldest[i] = query.oldest[place]
+            oldests[i] = found[place]
             if place in query.errors:
                 failures[i] = str(query.errors[place])
-                reader.state[i] = REFUSED
+                states[i] = REFUSED
         self._layer_reads += len(asked)
 
     def _locate_in_history(self, reader: PageReader, batch: PageBatch, i: int) -> None:
