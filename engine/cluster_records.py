@@ -114,7 +114,8 @@ class ClusterRecords:
             self._transactions.next_xid = control_file.checkpoint_next_xid(main)
             self._put_control(control_file.with_checkpoint(self._control, main), lsn)
         elif info == 0x60:  # PARAMETER_CHANGE
-            tracked = self._transactions.tracks_timestamps
+            pages = self._effects.ingest.transactions
+            tracked = pages.tracks_timestamps
             self._put_control(control_file.with_parameters(self._control, main), lsn)
             if self._follow_control().wal_level == "minimal":
                 raise CorruptionError(
@@ -123,10 +124,9 @@ class ClusterRecords:
                     "wal_level replica or logical",
                     "wal_level minimal: set it to replica on the source and take a new base backup",
                 )
-            tracks = self._transactions.tracks_timestamps
-            if tracks and not tracked:
+            if pages.tracks_timestamps and not tracked:
                 self._slru.track_commit_timestamps(self._transactions.next_xid, lsn)
-            elif tracked and not tracks:
+            elif tracked and not pages.tracks_timestamps:
                 self._slru.forget_commit_timestamps(lsn)
 
     def _put_control(self, content: bytes, lsn: int) -> None:
@@ -140,7 +140,6 @@ class ClusterRecords:
         ingest = self._effects.ingest
         ingest.hint_bits_logged = control.checksums or control.wal_log_hints
         ingest.transactions.tracks_timestamps = control.track_commit_timestamp
-        self._transactions.tracks_timestamps = control.track_commit_timestamp
         return control
 
     # --- rmgr Storage: src/include/catalog/storage_xlog.h --------------------------------------

@@ -30,7 +30,6 @@ class TransactionRecords:
         self._major = major
         self._origins = parse_origins(origins)
         self.next_xid = 0  # the last that is known, with its epoch
-        self.tracks_timestamps = False
 
     def room(self, info: int, main: bytes) -> int:
         """Entries of memtable that a record can need."""
@@ -60,7 +59,7 @@ class TransactionRecords:
             packed = memoryview(struct.pack(f"<{len(end.subxids)}I", *end.subxids))
             pages, count = self._effects.ingest.transactions, len(end.subxids)
             pages.set_status(top, packed, 0, count, status, lsn)
-            if status == COMMITTED and self.tracks_timestamps:
+            if status == COMMITTED and pages.tracks_timestamps:
                 low, high = end.time & 0xFFFFFFFF, end.time >> 32
                 pages.set_timestamp(top, packed, 0, count, origin, low, high, lsn)
         if operation in (COMMIT_PREPARED, ABORT_PREPARED):

@@ -129,6 +129,7 @@ def test_unreachable_binaries_are_copied_with_their_libraries(
 ) -> None:
     """A virtual environment under /root, which an unprivileged user cannot enter."""
     if os.geteuid() != 0:
+        # Nothing to copy for: whoever is not root runs servers as himself.
         pytest.skip("only root has servers run by another user")
     package = postgres_binaries.wheel_directory()
     assert package is not None
