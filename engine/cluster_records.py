@@ -8,12 +8,13 @@ layouts are PostgreSQL's, read from the headers named beside each; where major v
 """
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from engine.chunk_table import ChunkTable
 from engine.ingest import Ingest
+from engine.multixact_records import MEMBERS_PER_PAGE
 from engine.record_effects import RecordEffects
-from engine.slru_records import MEMBERS_PER_PAGE, SlruRecords
+from engine.slru_records import SlruRecords
 from engine.tablespaces import TablespaceRecords
 from engine.transaction_records import TransactionRecords
 from formats import control_file
@@ -173,12 +174,15 @@ class ClusterRecords:
             self._effects.put_file(spc, db, SmallFile.PG_VERSION, content, lsn)
         elif info == 0x20:  # DROP
             db, count = struct.unpack_from("<Ii", main)
-            self._drop_database(db, set(struct.unpack_from(f"<{count}I", main, 8)), lsn)
+            self.drop_database(db, set(struct.unpack_from(f"<{count}I", main, 8)), lsn)
 
-    def _drop_database(self, db: int, tablespaces: set[int], lsn: int) -> None:
+    def drop_database(
+        self, db: int, tablespaces: set[int], lsn: int, kept: Collection[int] = ()
+    ) -> None:
+        """All relations and files that it has there, but for those with the roots `kept`."""
         effects = self._effects
         for number in effects.of_databases((db,)):
-            if effects.table.spc[number] in tablespaces:
+            if effects.table.spc[number] in tablespaces and number not in kept:
                 effects.ingest.target.cut(number, 0, 0, 0, lsn, lsn)
 
     # --- rmgr RelMap ----------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from engine.errors import RequestError
 from engine.ingest import Ingest
 from engine.version_store import PAGE_BYTES, VersionStore
 from formats import version
-from formats.chunk import SEGMENT_BLOCKS, ChunkKey, ChunkKind
+from formats.chunk import SEGMENT_BLOCKS, ChunkKey, ChunkKind, SmallFile, small_file
 from formats.chunk import relation as relation_key
 from formats.file_name import FileKind
 
@@ -125,9 +125,17 @@ class DatabaseCopy:
         ingest: Ingest,
         cluster: ClusterRecords,
     ) -> None:
-        """The histories of what is in the new database; called with the store's lock."""
-        for key, blocks in self.sizes:
-            root = self._versions.table.intern(*key)
+        """The histories of what is in the new database; called with the store's lock.
+
+        What its directory had before goes, as in PostgreSQL's redo.
+        """
+        spc, db = target
+        table = self._versions.table
+        copied = [(table.intern(*key), blocks) for key, blocks in self.sizes]
+        kept = {root for root, _ in copied}
+        kept |= {table.intern(*small_file(SmallFile(code), spc, db)) for code, _ in files}
+        cluster.drop_database(db, {spc}, self._lsn, kept)
+        for root, blocks in copied:
             ingest.target.cut(root, 1, blocks, 0, self._lsn, self._lsn - 1)
         for code, content in files:
-            cluster.put_file(*target, code, content, self._lsn)
+            cluster.put_file(spc, db, code, content, self._lsn)

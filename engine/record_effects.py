@@ -88,12 +88,13 @@ class RecordEffects:
             return False
         return bool(self.table.blocks[root] > block)
 
-    def zero_slru_page(self, slru: int, page: int, lsn: int) -> None:
+    def zero_slru_page(self, slru: int, page: int, lsn: int, start: bytes = b"") -> None:
+        """A page begins: zeros behind the bytes of `start`."""
         number = self.ingest.target.touch_slru(slru, page, lsn)
         if self.table.held[number]:
-            zeros = bytes([version.IMAGE_EXACT, 0, 0, 0]) + (8192).to_bytes(2, "little")
+            image = version.image_exact_before_zeros(start)
             block = page % SLRU_PAGES_PER_SEGMENT
-            self.ingest.target.memtable.put(number, block, lsn, memoryview(zeros), True)
+            self.ingest.target.memtable.put(number, block, lsn, memoryview(image), True)
 
     def slru_effect(
         self, slru: int, page: int, effect_class: int, items: list[tuple[int, int, int]], lsn: int

@@ -1,30 +1,25 @@
 """Records of the SLRUs: transaction status, multixacts, commit timestamps.
 
 Pages are zeroed when they begin, filled by effects, and dropped by whole segments. What commits
-and aborts write into pg_xact and pg_commit_ts is engine/ingest.py's.
+and aborts write into pg_xact and pg_commit_ts is engine/transaction_ingest.py's, what is in the
+pages of multixacts engine/multixact_records.py's.
 """
 
 import struct
 
+from engine.multixact_records import OFFSETS_PER_PAGE, MultixactRecords, offsets_cutoff_page
 from engine.record_effects import SLRU_PAGES_PER_SEGMENT, RecordEffects
-from formats import version
 from formats.chunk import ChunkKind, Slru
 
 TRANSACTIONS_PER_PAGE = 32768
 TIMESTAMPS_PER_PAGE = 819
-MEMBERS_PER_PAGE = 1636
-OFFSETS_PER_PAGE = 2048
-MAX_MULTIXACT_OFFSET = 0xFFFFFFFF
 
 
 class SlruRecords:
     def __init__(self, effects: RecordEffects, major: int) -> None:
         self._effects = effects
         self._major = major
-        # Of pg_multixact/offsets: a page that CREATE brought into being before ZERO came for it;
-        # None where it is not known, as after a start.
-        self._made_early: int | None = None
-        self._knows_early = False
+        self._multixacts = MultixactRecords(effects)
 
     def _page_number(self, main: bytes) -> int:
         """SLRU page numbers became 64 bits wide in 17."""
@@ -48,75 +43,22 @@ class SlruRecords:
             ):
                 self._effects.drop(ChunkKind.SLRU, 0, 0, slru, 0, segment, lsn)
 
-    # --- rmgr MultiXact: src/include/access/multixact.h ----------------------------------------
-
     def multixact(self, info: int, main: bytes, lsn: int) -> None:
+        """rmgr MultiXact: src/include/access/multixact.h."""
         if info == 0x00:
-            self._zero_offsets(self._page_number(main), lsn)
+            self._multixacts.zero_offsets(self._page_number(main), lsn)
         elif info == 0x10:
             self._effects.zero_slru_page(Slru.MULTIXACT_MEMBERS, self._page_number(main), lsn)
         elif info == 0x20:
-            self._create_multixact(main, lsn)
+            self._multixacts.create(main, lsn)
         elif info == 0x30:
             _, _, end_offset, start_member, end_member = struct.unpack_from("<5I", main)
-            self._truncate_members(start_member, end_member, lsn)
-            previous = end_offset - 1 if end_offset > 1 else 0xFFFFFFFF
-            page = previous // OFFSETS_PER_PAGE
+            self._multixacts.truncate_members(start_member, end_member, lsn)
+            page = offsets_cutoff_page(end_offset)
             self._truncate(Slru.MULTIXACT_OFFSETS, page, OFFSETS_PER_PAGE, lsn)
 
-    def _zero_offsets(self, page: int, lsn: int) -> None:
-        """A page of offsets begins, unless the multixact before it has begun it (multixact_redo).
-
-        Minor releases from before 2026 log the page after the last multixact of the page before;
-        its redo by a newer one has then written the first offset here already.
-        """
-        early = self._made_early == page
-        if not self._knows_early:
-            early = self._effects.has_slru_page(Slru.MULTIXACT_OFFSETS, page)
-        if not early:
-            self._effects.zero_slru_page(Slru.MULTIXACT_OFFSETS, page, lsn)
-        self._made_early = None
-        self._knows_early = True
-
-    def _create_multixact(self, main: bytes, lsn: int) -> None:
-        """Its offset, the next one's offset, and its members (RecordNewMultiXact, multixact.c)."""
-        multi, offset, count = struct.unpack_from("<IIi", main)
-        following = multi + 1 if multi < 0xFFFFFFFF else 1
-        following_offset = (offset + count) % 2**32 or 1
-        offsets: dict[int, list[tuple[int, int, int]]] = {}
-        for one, value in ((multi, offset), (following, following_offset)):
-            page, index = divmod(one, OFFSETS_PER_PAGE)
-            offsets.setdefault(page, []).append((index, 0, value))
-        next_page = following // OFFSETS_PER_PAGE
-        if not self._effects.has_slru_page(Slru.MULTIXACT_OFFSETS, next_page):
-            self._made_early = next_page
-            self._knows_early = True
-        for page, items in offsets.items():
-            self._effects.slru_effect(
-                Slru.MULTIXACT_OFFSETS, page, version.MULTIXACT_OFFSET, items, lsn
-            )
-        members: dict[int, list[tuple[int, int, int]]] = {}
-        for i in range(count):
-            member_xid, status = struct.unpack_from("<Ii", main, 12 + 8 * i)
-            page, index = divmod((offset + i) % 2**32, MEMBERS_PER_PAGE)
-            members.setdefault(page, []).append((index, status, member_xid))
-        for page, items in members.items():
-            self._effects.slru_effect(
-                Slru.MULTIXACT_MEMBERS, page, version.MULTIXACT_MEMBER, items, lsn
-            )
-
-    def _truncate_members(self, start: int, end: int, lsn: int) -> None:
-        """Members are dropped segment by segment, around the wrap (PerformMembersTruncation)."""
-        per_segment = MEMBERS_PER_PAGE * SLRU_PAGES_PER_SEGMENT
-        last = MAX_MULTIXACT_OFFSET // per_segment
-        segment = start // per_segment
-        while segment != end // per_segment:
-            self._effects.drop(ChunkKind.SLRU, 0, 0, Slru.MULTIXACT_MEMBERS, 0, segment, lsn)
-            segment = 0 if segment == last else segment + 1
-
-    # --- rmgr CommitTs: src/include/access/commit_ts.h -----------------------------------------
-
     def commit_timestamp(self, info: int, main: bytes, lsn: int) -> None:
+        """rmgr CommitTs: src/include/access/commit_ts.h."""
         page = self._page_number(main)
         if info == 0x00:
             self._effects.zero_slru_page(Slru.COMMIT_TS, page, lsn)

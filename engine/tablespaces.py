@@ -25,6 +25,8 @@ class TablespaceRecords:
         (oid,) = struct.unpack_from("<I", main)
         if info == 0x00:
             path = main[4:].split(b"\0", 1)[0]
+            if not path:
+                return  # lies in pg_tblspc itself, where no map need lead
             self._paths[oid] = _SPECIAL.sub(rb"\\\1", path)
         elif info == 0x10:
             self._paths.pop(oid, None)

@@ -64,7 +64,7 @@ class TransactionRecords:
                 pages.set_timestamp(top, packed, 0, count, origin, low, high, lsn)
         if operation in (COMMIT_PREPARED, ABORT_PREPARED):
             self._effects.drop_file(*self._state_file(top), lsn, seg=top)
-        if end.origin_lsn:
+        if end.has_origin:
             self._advance(origin, end.origin_lsn, lsn, force=False)
 
     # Prepared transactions
@@ -73,8 +73,7 @@ class TransactionRecords:
         (origin_lsn,) = struct.unpack_from("<Q", main, _ORIGIN_LSN_IN_PREPARE)
         content = main + crc32c.crc32c(main).to_bytes(4, "little")
         self._effects.put_file(*self._state_file(xid), content, lsn, seg=xid)
-        if origin_lsn:
-            self._advance(origin, origin_lsn, lsn, force=False)
+        self._advance(origin, origin_lsn, lsn, force=False)
 
     def _state_file(self, xid: int) -> tuple[int, int, int]:
         """Where a transaction's state is: from 17 on its file's name has the epoch, too."""

@@ -11,7 +11,8 @@ class TransactionEnd:
         self.relations: list[tuple[int, int, int]] = []
         self.prepared_xid = 0
         self.time = 0  # microseconds since 2000: where the transaction itself ended
-        self.origin_lsn = 0  # where it ended at the origin that it was replicated from; 0: none
+        self.has_origin = False  # it was replicated from elsewhere
+        self.origin_lsn = 0  # where it ended there; 0 if nobody said so
 
 
 def parse_transaction(operation: int, has_info: bool, main: bytes, major: int) -> TransactionEnd:
@@ -47,5 +48,6 @@ def parse_transaction(operation: int, has_info: bool, main: bytes, major: int) -
     if xinfo & 128:  # the prepared transaction's name, with its zero
         pos = main.index(b"\0", pos) + 1
     if xinfo & 32:
+        end.has_origin = True
         end.origin_lsn, end.time = struct.unpack_from("<Qq", main, pos)
     return end

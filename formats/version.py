@@ -32,6 +32,7 @@ EFFECT = 16
 UNREADABLE = 32
 HISTORY = 64
 
+PAGE_SIZE = 8192
 IMAGE_HEADER_SIZE = 6
 FILE_HEADER_SIZE = 8
 RECORD_HEADER_SIZE = 16
@@ -58,6 +59,12 @@ COMMIT_TIMESTAMP = 6  # index: transaction within the page
 def image_exact(page: bytes) -> bytes:
     """A whole page, kept as it is."""
     return bytes([IMAGE_EXACT, 0, 0, 0, 0, 0]) + page
+
+
+def image_exact_before_zeros(start: bytes) -> bytes:
+    """A page of zeros behind the bytes of `start`: they are its hole."""
+    hole = len(start).to_bytes(2, "little") + (PAGE_SIZE - len(start)).to_bytes(2, "little")
+    return bytes([IMAGE_EXACT, 0]) + hole + start
 
 
 def file_block(file_length: int, block: bytes) -> bytes:

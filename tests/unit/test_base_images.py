@@ -69,6 +69,24 @@ def test_a_record_that_a_copied_page_has_already_is_skipped(tmp_path, backup_byt
         small.reopen()
 
 
+def test_a_copied_database_has_nothing_of_what_its_directory_had(tmp_path):
+    """Redo of CREATE DATABASE by file copy removes the directory first (dbase_redo)."""
+    left, both = (1663, 9, 20000), (1663, 9, REL[2])
+    elsewhere = (1700, 9, 20000)
+    small = SmallStore(tmp_path, [(MAIN, [page_with(2, 0)])])
+    small.add(*(create(relation) for relation in (left, both, elsewhere)))
+    before = small.put(image(4, 44, both), image(0, 45, left))
+    end = small.put(Record(4, 0x00, main=struct.pack("<4I", 9, 1663, REL[1], 1663)))
+    for _ in range(2):
+        assert small.store.exists(*left, 0, before)
+        assert not small.store.exists(*left, 0, end)
+        assert small.store.exists(*elsewhere, 0, end)
+        assert small.store.nblocks(*both, 0, end) == 1
+        assert tuples(small.page(0, end, both)) == 2
+        small.flush()
+        small.reopen()
+
+
 def test_an_image_and_an_init_apply_whatever_the_page_says(tmp_path):
     """XLogReadBufferForRedo looks at no LSN there; and behind them nothing is skipped."""
     future = 16 * MIB + 9 * PAGE

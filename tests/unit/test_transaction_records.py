@@ -196,6 +196,14 @@ def test_origins_progress_by_commits_aborts_and_prepares(tmp_path):
     assert origins(small, small.put(commit(705, (), 5, 1))) == {3: 150, 4: 300, 5: 1}
 
 
+def test_an_origin_is_known_by_a_transaction_that_names_no_lsn(tmp_path):
+    """A session with an origin that never said how far it is: replorigin_advance all the same."""
+    small = SmallStore(tmp_path)
+    assert origins(small, small.put(commit(700, (), 3, 0))) == {3: 0}
+    assert origins(small, small.put(prepare(701, 0, origin=4))) == {3: 0, 4: 0}
+    assert origins(small, small.put(prepare(702, 0, origin=0xFFFF), commit(703))) == {3: 0, 4: 0}
+
+
 def test_origins_set_and_dropped(tmp_path):
     small = SmallStore(tmp_path)
     small.add(set_origin(3, 100), set_origin(0xFFFF, 100))
@@ -228,6 +236,13 @@ def test_tablespaces_come_and_go(tmp_path):
     small.reopen()
     end = small.put(Record(5, 0x10, main=struct.pack("<I", 9)))
     assert small.store.file("tablespace_map", end) == b"20000 /data/b\\\\c\n"
+
+
+def test_a_tablespace_inside_the_data_directory_needs_no_map(tmp_path):
+    """allow_in_place_tablespaces: its path is empty (do_pg_backup_start takes links alone)."""
+    small = SmallStore(tmp_path, fill=lambda store: store.add_file("tablespace_map", b"9 /a\n"))
+    end = small.put(Record(5, 0x00, main=struct.pack("<I", 20000) + b"\0"))
+    assert small.store.file("tablespace_map", end) == b"9 /a\n"
 
 
 def offsets_record(page: int) -> Record:
