@@ -18,4 +18,8 @@ def problem_of(reader: PageReader, major: int) -> str:
         )
     record = rmgr.show(major, rebuilt.unreadable_rmgr, rebuilt.unreadable_info)
     lsn = show_lsn(rebuilt.unreadable_lsn)
-    return f"it was changed at {lsn} by {record}, for which this server has no redo yet"
+    return (
+        f"it was changed at {lsn} by {record}, for which this server has no redo: read it at an "
+        "older LSN, or have the source write its relation anew (VACUUM FULL, REINDEX); until an "
+        "image of it comes in WAL it cannot be read"
+    )
