@@ -5,7 +5,7 @@ an LSN, and two integers, the one expected and the one found; `explain` makes th
 """
 
 from formats import lsn as lsns
-from formats import wal_record
+from formats import postgres_versions, wal_record
 from formats.errors import CorruptionError
 
 MAGIC, FLAGS, ADDRESS, SYSTEM, SEGMENT_SIZE, PAGE_SIZE, TIMELINE_BACK, TIMELINE_AHEAD = range(1, 9)
@@ -15,7 +15,11 @@ RMGR, OVERWRITTEN, VERSION, RECORD = range(16, 20)  # RECORD + n: fault n of for
 # Fault -> what it is about, expected, found. {} stands for the integer, {lsn} for it as an LSN.
 _MESSAGES = {
     MAGIC: ("magic number of the WAL page", "{:#06x}", "{:#06x}"),
-    VERSION: ("magic number of the WAL page", "that of PostgreSQL 14 to 18", "{:#06x}"),
+    VERSION: (
+        "magic number of the WAL page",
+        f"that of PostgreSQL {postgres_versions.NAMED}",
+        "{:#06x}",
+    ),
     FLAGS: ("flags of the WAL page", "known ones, a long header where a segment starts", "{:#06x}"),
     ADDRESS: ("address that the WAL page claims", "{lsn}", "{lsn}"),
     SYSTEM: ("system identifier of the WAL page", "{}", "{}"),

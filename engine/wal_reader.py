@@ -49,7 +49,7 @@ from engine.wal_fault import (
     ZEROS,
     explain,
 )
-from formats import coding, wal_page, wal_record
+from formats import coding, postgres_versions, wal_page, wal_record
 from formats import lsn as lsns
 from formats.errors import CorruptionError
 from formats.wal_page import PageHeader
@@ -85,7 +85,8 @@ class WalReader:
         if in_page % 8 or 0 < in_page < lsns.header_bytes(start_lsn - in_page, segment_size):
             raise ValueError(f"no WAL record can start at {lsns.show(start_lsn)}")
         if version is not None and wal_page.magic(version) == 0:
-            raise ValueError(f"WAL of PostgreSQL {version} cannot be read, only that of 14 to 18")
+            known = postgres_versions.NAMED
+            raise ValueError(f"WAL of PostgreSQL {version} cannot be read, only that of {known}")
         if in_page and version is None:
             raise ValueError("a start inside a WAL page needs PostgreSQL's major version")
         self.segment_size = segment_size

@@ -1,9 +1,11 @@
-"""Resource managers and their opcodes in PostgreSQL 14 to 18, named as pg_waldump names them.
+"""Resource managers and their opcodes in each major version, named as pg_waldump names them.
 
 A record's resource manager id says which part of PostgreSQL redoes it; the high four bits of its
 info byte are that manager's opcode (Transaction uses three of them, the fourth is a flag). From 15
 on, ids of 128 and above belong to extensions.
 """
+
+from formats.postgres_versions import VERSIONS
 
 XLOG, TRANSACTION, STORAGE, CLOG, DATABASE, TABLESPACE, MULTIXACT, RELMAP = range(8)
 STANDBY, HEAP2, HEAP, BTREE, HASH, GIN, GIST, SEQUENCE, SPGIST, BRIN = range(8, 18)
@@ -15,7 +17,6 @@ NAMES = (
     "CommitTs", "ReplicationOrigin", "Generic", "LogicalMessage",
 )  # fmt: skip
 CUSTOM_MIN = 128
-VERSIONS = (14, 15, 16, 17, 18)
 
 # Opcodes of 18. Index = opcode >> 4; "-" is one that is not in use.
 _OPCODES: dict[int, str] = {

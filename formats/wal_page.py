@@ -26,7 +26,7 @@ REMOVABLE = 4  # images in records that start here are not needed for recovery
 OVERWRITES = 8  # the record that was to continue here never will; a new one starts instead
 ALL_FLAGS = 15
 
-# Of 14, 15, 16, 17 and 18.
+# Of each, in order.
 MAGICS = [0xD10D, 0xD110, 0xD113, 0xD116, 0xD118]
 VERSION_MIN = 14
 VERSION_MAX = 18
@@ -52,7 +52,7 @@ class PageHeader:
 
 
 def major_version(magic):
-    """The PostgreSQL major version that writes this magic, 0 if none of 14 to 18 does."""
+    """The PostgreSQL major version that writes this magic, 0 if none that is kept here does."""
     for i in range(VERSION_MAX - VERSION_MIN + 1):
         if MAGICS[i] == magic:
             return VERSION_MIN + i
@@ -60,7 +60,7 @@ def major_version(magic):
 
 
 def magic(version):
-    """The magic of a major version, 0 if it is none of 14 to 18."""
+    """The magic of a major version, 0 if it is none that is kept here."""
     if version < VERSION_MIN or version > VERSION_MAX:
         return 0
     return MAGICS[version - VERSION_MIN]

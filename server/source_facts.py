@@ -7,14 +7,12 @@ the backup itself, and a standby's own settings do not say what its primary writ
 import re
 from dataclasses import dataclass
 
+from formats import postgres_versions
 from formats.chunk import BLOCK_BYTES, SEGMENT_BLOCKS
 from formats.control_file import ControlFile
 from formats.lsn import PAGE_BYTES
 from server.replication import ReplicationConnection
 from server.source_errors import SourceError
-
-VERSION_MIN = 140000
-VERSION_MAX = 190000
 
 _UNITS = {"": 1, "B": 1, "kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30}
 _REBUILD = "Only servers built with PostgreSQL's default sizes can be kept here"
@@ -31,11 +29,10 @@ class SourceFacts:
 def read_source_facts(connection: ReplicationConnection) -> SourceFacts:
     """Ask the source for its settings; SourceError if its cluster cannot be kept here."""
     version = connection.server_version_number()
-    if not VERSION_MIN <= version < VERSION_MAX:
+    if version // 10000 not in postgres_versions.VERSIONS:
         raise SourceError(
             f"{connection.source} is PostgreSQL {version // 10000}",
-            f"This page server keeps PostgreSQL {VERSION_MIN // 10000} to "
-            f"{VERSION_MAX // 10000 - 1}",
+            f"This page server keeps PostgreSQL {postgres_versions.NAMED}",
             permanent=True,
         )
     _refuse_sizes(

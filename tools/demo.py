@@ -26,6 +26,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from formats import lsn as lsn_text
+from formats.postgres_versions import VERSIONS
 from server.client import PageClient
 from tools.compare import Comparison, compare
 from tools.excuses import Rules
@@ -215,7 +216,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="demo", description="The page server, on a real server.")
-    parser.add_argument("--pg", type=int, choices=range(14, 19), default=18, help="major version")
+    parser.add_argument("--pg", type=int, choices=VERSIONS, default=18, help="major version")
     major = parser.parse_args().pg
     console = Console()
     for number in (signal.SIGINT, signal.SIGTERM):

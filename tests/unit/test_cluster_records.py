@@ -17,9 +17,12 @@ from tests.fixtures.small_store import (
     SmallStore,
     control_file,
     create,
+    heap_page,
     image,
+    mark_of,
+    truncate,
 )
-from tests.fixtures.wal_builder import Record, Reference
+from tests.fixtures.wal_builder import Image, Record, Reference
 
 XACT, MEMBERS, OFFSETS = range(3)
 MAP_BLOCKS = 32672
@@ -77,6 +80,50 @@ def test_wal_level_minimal_is_refused(tmp_path):
     small.add(parameter_change(wal_level=0))
     with pytest.raises(CorruptionError, match="take a new base backup"):
         small.ingest()
+
+
+def test_a_fork_that_is_there_is_not_made_again(tmp_path):
+    small = SmallStore(tmp_path)
+    small.add(create(), image(0, 10))
+    end = small.put(create())
+    assert small.store.nblocks(*REL, 0, end) == 1
+    assert mark_of(small.page(0, end)) == 10
+
+
+def test_a_truncation_makes_the_relation(tmp_path):
+    """Of one that is dropped later (smgr_redo), whatever the flags; its other forks it leaves."""
+    small = SmallStore(tmp_path)
+    end = small.put(truncate(5, flags=6))
+    assert small.store.nblocks(*REL, 0, end) == 0
+    assert not any(small.store.exists(*REL, fork, end) for fork in (1, 2, 3))
+
+
+def test_a_hint_without_an_image_changes_nothing(tmp_path):
+    """As logged with full_page_writes off; an image that is not to be applied is none, either."""
+    small = SmallStore(tmp_path)
+    small.add(create(), image(0, 10))
+    before = small.put(image(1, 11))
+    unapplied = Reference(0, REL, 1, image=Image(heap_page(13), info=0))
+    small.add(Record(0, 0xA0, references=[Reference(0, REL, 0)]))
+    end = small.put(Record(0, 0xA0, references=[unapplied]))
+    assert [small.page(block, end) for block in (0, 1)] == [
+        small.page(block, before) for block in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("info", [0x20, 0x30, 0x50, 0x70, 0x80, 0x90, 0xE0])
+def test_xlog_records_that_change_nothing(tmp_path, info):
+    """NOOP, NEXTOID, BACKUP_END, RESTORE_POINT, FPW_CHANGE, END_OF_RECOVERY, CHECKPOINT_REDO."""
+    small = SmallStore(tmp_path)
+    small.add(create())
+    before = small.put(image(0, 10))
+    end = small.put(Record(0, info, main=bytes(range(1, 90))))
+    assert small.store.files(end) == small.store.files(before)
+    control = small.store.file("global/pg_control", before)
+    assert small.store.file("global/pg_control", end) == control
+    assert small.page(0, end) == small.page(0, before)
+    assert list(small.store.relations(end)) == list(small.store.relations(before))
+    assert segments(small, XACT, end) == []
 
 
 # --- free space map arithmetic --------------------------------------------------------------------

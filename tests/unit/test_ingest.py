@@ -8,7 +8,7 @@ from engine import index_rebuild
 from formats.chunk import relation as relation_key
 from formats.errors import CorruptionError
 from tests.fixtures.small_store import REL, SmallStore, create, heap_page, image, truncate
-from tests.fixtures.wal_builder import PAGE, Record, Reference
+from tests.fixtures.wal_builder import PAGE, Image, Record, Reference
 
 MAP_BLOCKS = 32672
 FULL_MAP = heap_page(0)[:24] + b"\xff" * (PAGE - 24)
@@ -85,6 +85,15 @@ def test_map_bits_that_a_record_clears_without_naming_the_map(small, record, exp
     assert cleared(small, end) == expected
     assert cleared(small, end - 1) == {}
     assert small.page(0, end, fork=VM)[:8] == FULL_MAP[:8], "its LSN does not move"
+
+
+def test_an_image_of_the_heap_page_leaves_the_map_to_be_cleared(small):
+    """PostgreSQL clears the map before it looks at the heap page (heap_xlog_delete)."""
+    record = heap(DELETE, target(1), 9)
+    record.references[0].image = Image(heap_page(4))
+    end = small.put(record)
+    assert small.mark(9, end) == 4
+    assert cleared(small, end) == {9: 3}
 
 
 def test_a_map_that_does_not_exist_comes_into_being(tmp_path):

@@ -3,6 +3,7 @@
 import pytest
 
 from formats import rmgr
+from formats.postgres_versions import VERSIONS
 
 
 @pytest.mark.parametrize(
@@ -44,5 +45,5 @@ def test_which_managers_exist() -> None:
 
 def test_every_manager_has_a_name_and_opcodes() -> None:
     assert len(rmgr.NAMES) - 1 == rmgr.LOGICAL_MESSAGE
-    for version in rmgr.VERSIONS:
+    for version in VERSIONS:
         assert {manager for manager, _ in rmgr.OPCODES[version]} == set(range(22))
