@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PG ?= 18
 UNBUILT := build/unbuilt
-TREE := formats engine server tools tests docs pyproject.toml setup.py
+TREE := formats engine server tools tests docs .ci README.md CHANGELOG.md pyproject.toml setup.py
 WITHOUT_SERVERS := tests/unit tests/property
 KERNELS := $(shell find formats engine server -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server -name '*.pxd'))
 

@@ -12,12 +12,12 @@ from formats.control_file import parse_control_file
 from formats.lsn import segment_number
 from formats.lsn import show as show_lsn
 from server.client import PageClient, PageServerError
-from tests.fixtures.postgres_servers import MAJORS
 from tests.fixtures.wal_builder import APPLY, PAGE, Image, Record, Reference, WalBuilder
 from tests.fixtures.wal_player import WalPlayer
 from tools.page_server import PageServer
 from tools.postgres import Server
 
+MAJOR = 18
 CUSTOM = rmgr.CUSTOM_MIN + 5
 Relation = tuple[int, int, int]
 
@@ -72,9 +72,8 @@ class Reading:
         return str(caught.value)
 
 
-@pytest.mark.parametrize("major", MAJORS)
-def test_pages_that_an_extension_changed(postgres, page_server, major):
-    primary = postgres(major, {"wal_keep_size": "1GB"})
+def test_pages_that_an_extension_changed(postgres, page_server):
+    primary = postgres(MAJOR, {"wal_keep_size": "1GB"})
     primary.psql("CREATE TABLE t(a int); INSERT INTO t SELECT generate_series(1, 2000)")
     node, database = primary.sql(
         "SELECT pg_relation_filenode('t'), oid FROM pg_database WHERE datname = 'postgres'"
@@ -89,12 +88,12 @@ def test_pages_that_an_extension_changed(postgres, page_server, major):
 
     control = parse_control_file((primary.data_dir / "global/pg_control").read_bytes())
     start = segment_number(end, 1 << 24) << 24
-    wal = WalBuilder(end, 1 << 24, major, previous=control.checkpoint_lsn)
+    wal = WalBuilder(end, 1 << 24, MAJOR, previous=control.checkpoint_lsn)
     changed = wal.add(changes(relation, 1, 3))
     again = wal.add(changes(relation, 1))
     last = wal.add(Record(21, 0, main=b"a logical message"))
     with WalPlayer(
-        control.system_identifier, start, wal_of(primary, start, end) + bytes(wal.data), major
+        control.system_identifier, start, wal_of(primary, start, end) + bytes(wal.data), MAJOR
     ) as source:
         served = PageServer(server.data_dir, source.conninfo)
         try:

@@ -98,6 +98,21 @@ def test_a_truncation_makes_the_relation(tmp_path):
     assert not any(small.store.exists(*REL, fork, end) for fork in (1, 2, 3))
 
 
+@pytest.mark.parametrize(
+    ("flags", "sizes"), [(1, [2, 5, 1]), (2, [6, 5, 1]), (4, [6, 3, 1]), (7, [2, 3, 1])]
+)
+def test_a_truncation_takes_the_forks_that_its_flags_name(tmp_path, flags, sizes):
+    small = SmallStore(tmp_path)
+    small.add(*(create(fork=fork) for fork in (0, 1, 2)))
+    small.add(image(5, 1), image(4, 1, fork=1), image(0, 1, fork=2))
+    small.add(visible(0), visible(4))
+    before = small.put(visible(5))
+    end = small.put(truncate(2, flags=flags))
+    assert [small.store.nblocks(*REL, fork, end) for fork in (0, 1, 2)] == sizes
+    bits = [small.page(0, lsn, fork=2)[25] for lsn in (before, end)]
+    assert bits == [0x05, 0 if flags & 2 else 0x05]
+
+
 def test_a_hint_without_an_image_changes_nothing(tmp_path):
     """As logged with full_page_writes off; an image that is not to be applied is none, either."""
     small = SmallStore(tmp_path)
@@ -173,6 +188,12 @@ def test_pages_precede_by_all_of_their_transactions(page, cutoff):
         assert precedes(page, cutoff, 32768)
     if (page - cutoff) % 131072 <= 65535:
         assert not precedes(page, cutoff, 32768)
+
+
+def test_half_way_around_no_page_precedes() -> None:
+    """Its first id would precede the cutoff page's first one, but follow that page's last one."""
+    assert precedes(1, 65536, 32768)
+    assert not precedes(0, 65536, 32768)
 
 
 def slru(rmgr: int, info: int, page: int, major: int) -> Record:
@@ -259,6 +280,17 @@ def test_multixacts_are_truncated(tmp_path):
     assert segments(small, OFFSETS, end) == [2]
     assert segments(small, MEMBERS, end) == [1, 2]
     assert segments(small, MEMBERS, end - 1) == sorted([0, 1, 2, last - 1, last])
+
+
+@pytest.mark.parametrize(
+    ("end", "kept"), [(64 * 2048, [1, 2]), (64 * 2048 + 1, [2]), (1, [0, 1, 2])]
+)
+def test_offsets_go_before_the_page_of_the_multixact_before(tmp_path, end, kept):
+    """PreviousMultiXactId: that page is there even if the next one was never begun."""
+    small = SmallStore(tmp_path)
+    small.add(*(slru(6, 0x00, page, 18) for page in (0, 32, 64)))
+    lsn = small.put(Record(6, 0x30, main=struct.pack("<5I", 5, 1, end, 1, 1)))
+    assert segments(small, OFFSETS, lsn) == kept
 
 
 # --- databases and relation maps ------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from engine import index_rebuild
 from engine.errors import RequestError
 from engine.transaction_records import pack_origins, parse_origins
+from formats import chunk
 from formats.errors import CorruptionError
 from tests.fixtures.small_store import SmallStore, control_file
 from tests.fixtures.wal_builder import Record
@@ -154,6 +155,21 @@ def test_tracking_begins_and_ends(tmp_path):
     assert segments(small, again) == [(1, 9)]
     assert segments(small, off) == []
     assert segments(small, small.put(commit(819 * 40 + 4))) == []
+
+
+def test_tracking_that_goes_on_begins_no_page(tmp_path):
+    """ActivateCommitTs does nothing where it is active, wherever the next transaction is."""
+    small = SmallStore(tmp_path, control=tracking())
+    first = small.put(commit(700))
+    small.add(checkpoint(819 * 400))
+    assert segments(small, small.put(parameter_change(tracks=True))) == segments(small, first)
+
+
+def test_a_page_of_times_that_is_there_stays(tmp_path):
+    """Tracking begins on a page that exists: it is not zeroed (ActivateCommitTs)."""
+    small = SmallStore(tmp_path, [(chunk.slru(COMMIT_TS, 0), [b"\x05" * 8192])])
+    end = small.put(checkpoint(700), parameter_change(tracks=True))
+    assert small.store.slru_segment(COMMIT_TS, 0, end) == b"\x05" * 8192
 
 
 def segments(small: SmallStore, lsn: int) -> list[tuple[int, int]]:
