@@ -131,10 +131,18 @@ def test_a_prepared_and_an_origins_commit_leave_theirs(tmp_path):
     assert [timestamp(small, xid, end) for xid in (701, 702)] == [(TIME + 1, 7)] * 2
 
 
-def test_an_abort_leaves_no_time(tmp_path):
+@pytest.mark.parametrize(
+    "record",
+    [
+        Record(1, 0x20, 701, struct.pack("<q", TIME)),
+        Record(1, 0xA0, 701, struct.pack("<qIi3I", TIME, 4, 1, 1663, 5, 16384)),
+        end_prepared(701, 0x40),
+    ],
+)
+def test_an_abort_leaves_no_time(tmp_path, record):
     small = SmallStore(tmp_path, control=tracking())
     small.add(commit(700))
-    end = small.put(Record(1, 0x20, 701, struct.pack("<q", TIME)))
+    end = small.put(record)
     assert timestamp(small, 701, end) == (0, 0)
 
 
