@@ -2,7 +2,7 @@
 """Redo of resource manager Heap (10): tuples inserted, updated, deleted and locked.
 
 One function for each kind of record, after heapam_xlog.c of PostgreSQL 18.6, which does the same as
-the redo functions in heapam.c of 15.18. Both write the same records, but that those of 18.6 may
+the redo functions in heapam.c of 15.18. Both write the same records, but that 17.11 and 18.6 may
 also reference the visibility map's page, and then clear its bits and set its LSN. Where there is no
 such reference, the map changes without its LSN, and ingest makes an effect of it.
 
@@ -138,7 +138,7 @@ def _old_block(part):
 
 
 def _clear_map_of_new_version(part):
-    """The map page of the new tuple's page, which may cover the old one's too (18.6 only)."""
+    """The map page of the new tuple's page, which may cover the old one's too (17.11, 18.6)."""
     flags = coding.u8(part.bytes, part.main + 7)
     new_block = heap_tuple.block_number(part, 0)
     old_block = _old_block(part)

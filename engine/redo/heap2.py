@@ -9,7 +9,7 @@ Which block of a record is which (`part.block_id`):
 
     prune, vacuum, freeze                     0 heap
     visible                                   0 map, 1 heap
-    multi insert, lock updated                0 heap, 1 map (18.6 only)
+    multi insert, lock updated                0 heap, 1 map (17.11, 18.6)
 
 Pruning puts tuples where PageRepairFragmentation puts them; that of vacuum's second pass over the
 heap moves none.
