@@ -31,7 +31,8 @@ def record_row(batch: RecordBatch, r: int, version: int) -> dict[str, Any]:
     references = range(batch.first_reference[r], batch.first_reference[r + 1])
     position, length = batch.record_pos[r], batch.record_length[r]
     manager, info = batch.rmgr[r], batch.info[r]
-    previous = int.from_bytes(batch.data[position + 8 : position + 16], "little")
+    data = batch.data
+    previous = int.from_bytes(data[position + 8 : position + 16], "little")
     return {
         "lsn": padded(batch.lsn_start[r]),
         "prev": padded(previous),
@@ -61,8 +62,10 @@ def padded(lsn: int) -> str:
 
 
 def _record(batch: RecordBatch, r: int, version: int) -> Record:
+    data = batch.data
+
     def piece(position: int, length: int) -> bytes:
-        return bytes(batch.data[position : position + length])
+        return bytes(data[position : position + length])
 
     blocks = {
         batch.ref_id[i]: Block(

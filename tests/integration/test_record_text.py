@@ -19,6 +19,8 @@ from tools.postgres import Server
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 LOADS = ("record_text", "gin", "gist", "hash", "spgist", "brin", "bloom")
+WORDED_ANEW = ("record_text", "gist", "hash", "spgist")
+"""Those with records that 16 and 17 write or word otherwise than 15 and 18."""
 SETTINGS = {
     "wal_level": "logical",
     "wal_log_hints": "on",
@@ -52,7 +54,7 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-def run_loads(server: Server, loads: tuple[str, ...] = LOADS) -> None:
+def run_loads(server: Server, loads: tuple[str, ...]) -> None:
     """Each in a schema of its own, because names repeat."""
     for load in loads:
         script = (FIXTURES / f"{load}_load.sql").read_text(encoding="utf-8")
@@ -70,6 +72,13 @@ def lock_what_is_being_updated(server: Server) -> None:
         one.execute("COMMIT")
 
 
+def begin_before_a_page_of_clog(server: Server) -> None:
+    """Start again a hundred transactions before the next page, which begins with 32,768."""
+    server.stop()
+    server.installation.run("pg_resetwal", "-D", str(server.data_dir), "-x", "32668")
+    server.start()
+
+
 def rows(server: Server, start_lsn: int | None = None) -> Iterator[dict[str, Any]]:
     reader, parts = wal_stats.open_wal([server.data_dir / "pg_wal"], start_lsn)
     for batch, r in wal_stats.records(reader, parts):
@@ -79,11 +88,9 @@ def rows(server: Server, start_lsn: int | None = None) -> Iterator[dict[str, Any
 @pytest.mark.parametrize("major", MAJORS)
 def test_every_line_is_pg_waldump_s(postgres: PostgresFactory, major: int) -> None:
     server = postgres(major, SETTINGS)
-    backup = ("pg_start_backup('x', true, false)", "pg_stop_backup(false)")
-    if major >= 15:
-        backup = ("pg_backup_start('x', true)", "pg_backup_stop(false)")
-    server.psql(f"SELECT 1 FROM {backup[0]}; SELECT 1 FROM {backup[1]};")
-    run_loads(server)
+    begin_before_a_page_of_clog(server)
+    server.psql("SELECT 1 FROM pg_backup_start('x', true); SELECT 1 FROM pg_backup_stop(false);")
+    run_loads(server, LOADS)
     server.stop()
     stats = wal_stats.count([server.data_dir / "pg_wal"])
     theirs = server.pg_waldump("-s", lsn.show(stats.start_lsn), "-e", lsn.show(stats.end_lsn))
@@ -101,7 +108,7 @@ def test_every_description_is_the_server_s(postgres: PostgresFactory, major: int
     server = postgres(major, SETTINGS)
     server.sql("CREATE EXTENSION pg_walinspect")
     start = server.sql("SELECT pg_current_wal_insert_lsn()::text")[0][0]
-    run_loads(server)
+    run_loads(server, WORDED_ANEW)
     server.sql("SELECT pg_switch_wal()")
     end = server.sql("SELECT pg_current_wal_flush_lsn()::text")[0][0]
     theirs = server.sql(
@@ -118,7 +125,7 @@ def test_every_description_is_the_server_s(postgres: PostgresFactory, major: int
         assert (lsn.parse(row["lsn"]), *list(row.values())[5:8]) == theirs_row
         seen.add(f"{manager}/{opcode}")
     assert len(theirs) > 100_000
-    assert len(seen) >= 100
+    assert len(seen) >= 80
 
 
 def in_waldump_s_manner(match: re.Match[str]) -> str:
