@@ -74,8 +74,8 @@ def _record(cursor: Cursor, postgres: int) -> VersionText:
     header = cursor.fields(RECORD_HEADER)
     manager, info, block, reference_count, bits, data_length, xid, main_length = header
     references = [cursor.fields("BI")[0] for _ in range(reference_count)]
-    main = bytes(cursor.array("B", main_length))
-    data = bytes(cursor.array("B", data_length))
+    main = cursor.piece(main_length)
+    data = cursor.piece(data_length)
     blocks = {reference: Block() for reference in references}
     blocks[block] = Block(data)
     record = Record(postgres, manager, info, main, blocks)

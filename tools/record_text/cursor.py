@@ -40,6 +40,15 @@ class Cursor:
             )
         return self.fields(f"{max(0, count)}{letter}")
 
+    def piece(self, length: int) -> bytes:
+        """The next `length` bytes."""
+        if length > self.left:
+            raise MalformedData(
+                f"{self.name} of {len(self.data)} bytes ends inside of the {length} at {self.pos}"
+            )
+        self.pos += length
+        return self.data[self.pos - length : self.pos]
+
     def string(self) -> str:
         """The text up to the next zero byte, which is passed over."""
         end = self.data.find(b"\0", self.pos)

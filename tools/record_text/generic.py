@@ -13,7 +13,7 @@ def _regions(record: Record) -> str:
     regions = []
     while cursor.left > 0:
         offset, length = cursor.fields("HH")
-        cursor.array("B", length)
+        cursor.piece(length)
         regions.append(f"offset {offset}, length {length}")
     return "; ".join(regions)
 

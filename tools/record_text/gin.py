@@ -24,13 +24,13 @@ def _recompress(data: Cursor) -> str:
         segment, action = data.fields("BB")
         if action == SEGMENT_ADD_ITEMS:
             (items,) = data.fields("H")
-            data.array("B", items * ITEM_BYTES)
+            data.piece(items * ITEM_BYTES)
             text += f" {segment} (add {items} items)"
         elif action == SEGMENT_DELETE:
             text += f" {segment} (delete)"
         elif action in (SEGMENT_INSERT, SEGMENT_REPLACE):
             (length,) = data.fields(POSTING_LIST)
-            data.array("B", length + length % 2)
+            data.piece(length + length % 2)
             text += f" {segment} ({'insert' if action == SEGMENT_INSERT else 'replace'})"
         else:
             return f"{text} {segment} unknown action {action} ???"

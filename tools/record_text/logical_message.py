@@ -7,8 +7,8 @@ from tools.record_text.record import Describe, Record
 def _message(record: Record) -> str:
     cursor = Cursor(record.main)
     transactional, prefix_length, length = cursor.fields("4x?3xQQ")
-    prefix = Cursor(bytes(cursor.array("B", prefix_length)), "prefix").string()
-    payload = bytes(cursor.array("B", length)).hex(" ").upper()
+    prefix = Cursor(cursor.piece(prefix_length), "prefix").string()
+    payload = cursor.piece(length).hex(" ").upper()
     kind = "transactional" if transactional else "non-transactional"
     return f'{kind}, prefix "{prefix}"; payload ({length} bytes): {payload}'
 

@@ -98,7 +98,7 @@ def _prepare(record: Record) -> str:
     committed, aborted = cursor.fields("ii")
     stats_committed, stats_aborted = cursor.fields("ii") if record.version >= 15 else (0, 0)
     messages, init_file, name_length, origin_lsn, origin_time = cursor.fields("i?xHQq")
-    name = bytes(cursor.array("B", name_length)).partition(b"\0")[0]
+    name = cursor.piece(name_length).partition(b"\0")[0]
     cursor.align()
     subxacts = subxacts_text(cursor, subxact_count)
     cursor.align()
