@@ -6,6 +6,7 @@ whose extension pg_walinspect has the same descriptions. 14 has neither.
 
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 
 from formats import lsn, rmgr
+from tests.fixtures.page_servers import PageServerFactory
 from tests.fixtures.postgres_servers import MAJORS, PostgresFactory
 from tools import wal_dump, wal_stats
+from tools.layer_dump import BundleDump
 from tools.postgres import Server
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
@@ -126,6 +129,36 @@ def test_every_description_is_the_server_s(postgres: PostgresFactory, major: int
         seen.add(f"{manager}/{opcode}")
     assert len(theirs) > 100_000
     assert len(seen) >= 80
+
+
+def test_a_layer_says_of_a_record_what_its_wal_says(
+    postgres: PostgresFactory, page_server: PageServerFactory
+) -> None:
+    """But where WAL has the data of block 0 and the layer another block's."""
+    primary = postgres(18, SETTINGS)
+    server = page_server(primary)
+    run_loads(primary, ("hash", "spgist"))
+    primary.stop()
+    server.wait_until_ready(primary.shutdown_checkpoint_end())
+    assert server.stop() == 0
+    reader, parts = wal_stats.open_wal([primary.data_dir / "pg_wal"])
+    wal = {
+        lsn.show(batch.lsn_end[r]): wal_dump.record_row(batch, r, reader.version)
+        for batch, r in wal_stats.records(reader, parts)
+    }
+    kinds: Counter[str] = Counter()
+    for path in (server.data_dir / "layers").glob("l0-*.bundle"):
+        for row in BundleDump(path).entries():
+            kinds[row["kind"].partition("/")[0]] += 1
+            assert "malformed" not in row["description"]
+            if row["tx"] is not None:
+                record = wal[row["lsn"]]
+                assert row["kind"] == f"{record['rmgr']}/{record['opcode']}"
+                assert row["tx"] == record["tx"]
+                if row["reference"] == 0:
+                    assert row["description"] == record["description"]
+    assert kinds.keys() >= {"Heap", "Heap2", "Btree", "Hash", "SPGist", "history", "image of WAL"}
+    assert kinds["SPGist"] > 10_000 and kinds["effect: status"] > 10
 
 
 def in_waldump_s_manner(match: re.Match[str]) -> str:

@@ -126,7 +126,7 @@ def test_garbage_is_described_as_such() -> None:
             payload[4] &= 1
             payload[6:8] = payload[13:16] = b"\0\0"
         said = describe_version(bytes(payload), choice.choice([14, 16, 18]))
-        assert 0 < len(said.kind) and len(said.description) < 400 + 12 * len(payload)
+        assert len(said.kind) > 0 and len(said.description) < 400 + 12 * len(payload)
     assert describe_version(b"\x08", 18) == VersionText(
         "kind 8", "malformed: version of 1 bytes ends inside of the 16 at 0"
     )
