@@ -62,6 +62,7 @@ def describe_version(payload: bytes, postgres: int, has_pages: bool = True) -> V
 
 
 def _image(cursor: Cursor, has_pages: bool) -> str:
+    """pd_lsn as it stands in the page: readers of an image of WAL are given the version's LSN."""
     hole, length = cursor.fields("2xHH")
     text = f"{cursor.left} bytes, hole {hole}..{hole + length}"
     if has_pages and cursor.left >= 8:
@@ -140,7 +141,7 @@ def _commit_timestamp(items: list[Item]) -> str:
     (_, origin, low), (_, _, high) = items[:2]
     at = int.from_bytes((high << 32 | low).to_bytes(8, "little"), "little", signed=True)
     transactions = _listed([str(index) for index, _, _ in items[2:]])
-    return f"transactions {transactions} at {time_text(at)}, origin {origin}"
+    return f"{transactions} committed at {time_text(at)}, origin {origin}"
 
 
 def _unknown(items: list[Item]) -> str:

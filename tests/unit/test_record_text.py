@@ -170,6 +170,24 @@ def test_a_commit_with_everything() -> None:
 
 
 @pytest.mark.usefixtures("half_past")
+def test_14_says_the_origin_of_commits_alone() -> None:
+    """As its standby's log showed."""
+    time_of_2000 = "1999-12-31 20:30:00.000000 ABC"
+    abort = pack("qIIQq", 0, 0x30, 700, 0x2A, 0)
+    prepare = pack("IIIIqIiiii?xHQq", 0, 0, 700, 5, 0, 10, 0, 0, 0, 0, False, 2, 0x2A, 0) + b"g\0"
+    prepare_of_15 = prepare[:40] + bytes(8) + prepare[40:]
+    origin = f"; origin: node 3, lsn 0/2A, at {time_of_2000}"
+    for version, info, main, expected in (
+        (PG14, 0xB0, abort, f"700: {time_of_2000}{origin}"),
+        (PG14, 0xC0, abort, f"700: {time_of_2000}"),
+        (PG15, 0xC0, abort, f"700: {time_of_2000}{origin}"),
+        (PG14, 0x10, prepare.ljust(72, b"\0"), f"gid g: {time_of_2000}"),
+        (PG15, 0x10, prepare_of_15.ljust(80, b"\0"), f"gid g: {time_of_2000}{origin}"),
+    ):
+        assert describe(Record(version, rmgr.TRANSACTION, info, main, origin=3)) == expected
+
+
+@pytest.mark.usefixtures("half_past")
 def test_a_prepared_transaction_of_14_has_no_statistics() -> None:
     behind = b"gid\0".ljust(8, b"\0") + pack("IIII4x", 701, 702, 1663, 5)
     head = pack("IIIIqIi", 0, 0, 700, 5, 0, 10, 2)

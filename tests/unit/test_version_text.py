@@ -89,7 +89,7 @@ def test_images() -> None:
         (version.MULTIXACT_MEMBER, [(5, 4, 700)], "multixact members",
          "member 5 is 700 (nokeyupd)"),
         (version.COMMIT_TIMESTAMP, [(0, 3, 1_500_000), (0, 0, 0), (5, 0, 0), (6, 0, 0)],
-         "commit time", "transactions 5, 6 at 2000-01-01 00:00:01.500000 UTC, origin 3"),
+         "commit time", "5, 6 committed at 2000-01-01 00:00:01.500000 UTC, origin 3"),
     ],
 )  # fmt: skip
 def test_effects(

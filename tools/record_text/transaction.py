@@ -1,6 +1,7 @@
 """Transaction records in words (src/include/access/xact.h, rmgrdesc/xactdesc.c).
 
-15 has statistics that are dropped with their objects, whose ids have 64 bits from 18 on.
+15 has statistics that are dropped with their objects, whose ids have 64 bits from 18 on. 14 says
+the replication origin of commits alone.
 """
 
 from typing import NamedTuple
@@ -88,7 +89,8 @@ def _commit(record: Record) -> str:
 
 def _abort(record: Record) -> str:
     end = _ending(record)
-    return end.prepared + end.time + end.relations + end.subxacts + end.origin + end.statistics
+    origin = end.origin if record.version >= 15 else ""
+    return end.prepared + end.time + end.relations + end.subxacts + origin + end.statistics
 
 
 def _prepare(record: Record) -> str:
@@ -110,7 +112,7 @@ def _prepare(record: Record) -> str:
         text += statistics_text(record, cursor, count, label)
         cursor.align()
     text += subxacts + invalidations(cursor, messages, database, 0, init_file)
-    if record.origin:
+    if record.origin and record.version >= 15:
         text += origin_text(record.origin, origin_lsn, origin_time)
     return text
 
