@@ -23,9 +23,11 @@ from tools.layer_dump import BundleDump
 from tools.postgres import Server, Workspace
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
-LOADS = ("record_text", "gin", "gist", "hash", "spgist", "brin", "bloom")
 WORDED_ANEW = ("record_text", "gist", "hash", "spgist")
-"""Those with records that 16 and 17 write or word otherwise than 15 and 18."""
+"""Loads with records that some version writes or words otherwise than the one before."""
+WORDED_ALIKE = ("gin", "brin", "bloom")
+ALIKE = ("Gin", "BRIN", "Generic")
+"""And those with none, and their resource managers: one version's words are every version's."""
 SETTINGS = {
     "wal_level": "logical",
     "wal_log_hints": "on",
@@ -99,7 +101,7 @@ def test_every_line_is_pg_waldump_s(postgres: PostgresFactory, major: int) -> No
     server = postgres(major, SETTINGS)
     begin_before_a_page_of_clog(server)
     server.psql("SELECT 1 FROM pg_backup_start('x', true); SELECT 1 FROM pg_backup_stop(false);")
-    run_loads(server, LOADS)
+    run_loads(server, WORDED_ANEW + (WORDED_ALIKE if major == max(MAJORS) else ()))
     server.stop()
     stats = wal_stats.count([server.data_dir / "pg_wal"])
     theirs = server.pg_waldump("-s", lsn.show(stats.start_lsn), "-e", lsn.show(stats.end_lsn))
@@ -108,8 +110,10 @@ def test_every_line_is_pg_waldump_s(postgres: PostgresFactory, major: int) -> No
     for row, line in zip(rows(server), lines, strict=True):
         assert wal_dump.record_line(row) == line
         seen.add(f"{row['rmgr']}/{row['opcode']}")
-    there_are = {rmgr.show(major, *kind) for kind in rmgr.OPCODES[major]}
-    assert there_are - seen == NOT_WRITTEN.keys()
+    missing = {rmgr.show(major, *kind) for kind in rmgr.OPCODES[major]} - seen
+    if major < max(MAJORS):
+        missing = {name for name in missing if name.partition("/")[0] not in ALIKE}
+    assert missing == NOT_WRITTEN.keys()
 
 
 @pytest.mark.parametrize("major", [16, 17])
@@ -143,7 +147,7 @@ def test_a_layer_says_of_a_record_what_its_wal_says(
     """But where WAL has the data of block 0 and the layer another block's."""
     primary = postgres(18, SETTINGS)
     server = page_server(primary)
-    run_loads(primary, ("hash", "spgist"))
+    run_loads(primary, ("spgist",))
     primary.stop()
     server.wait_until_ready(primary.shutdown_checkpoint_end())
     assert server.stop() == 0
@@ -163,7 +167,7 @@ def test_a_layer_says_of_a_record_what_its_wal_says(
                 assert row["tx"] == record["tx"]
                 if row["reference"] == 0:
                     assert row["description"] == record["description"]
-    assert kinds.keys() >= {"Heap", "Heap2", "Btree", "Hash", "SPGist", "history", "image of WAL"}
+    assert kinds.keys() >= {"Heap", "Heap2", "Btree", "SPGist", "history", "image of WAL"}
     assert kinds["SPGist"] > 10_000 and kinds["effect: status"] > 10
 
 
