@@ -8,24 +8,11 @@ from engine.bundle_reader import BundleReader
 from engine.storage import Storage
 from formats import frame as frames
 from formats import manifest as manifest_format
-from formats import rmgr, version
-from formats.chunk import ChunkKey
+from formats.chunk import ChunkKey, ChunkKind
 from formats.layer_file import LayerKind
 from formats.lsn import show as show_lsn
 from formats.manifest import Record
-
-_IMAGES = {
-    version.IMAGE_WAL: "image of WAL",
-    version.IMAGE_EXACT: "exact image",
-    version.IMAGE_FUZZY: "fuzzy image",
-}
-_EFFECTS = {
-    version.VM_CLEAR: "clear of map bits",
-    version.VM_TRUNCATE: "truncation of a map",
-    version.CLOG_SET: "transaction status",
-    version.MULTIXACT_OFFSET: "multixact offsets",
-    version.MULTIXACT_MEMBER: "multixact members",
-}
+from tools.version_text import describe_version
 
 
 class BundleDump:
@@ -89,45 +76,43 @@ class BundleDump:
     def entries(self) -> Iterator[dict[str, Any]]:
         """One row per version, in order of place."""
         directory = self.reader.directory
-        names = {
-            directory.number(row): ChunkKey.unpack(directory.key(row)).name
+        keys = {
+            directory.number(row): ChunkKey.unpack(directory.key(row))
             for row in range(directory.count)
         }
+        names = {number: key.name for number, key in keys.items()}
         postgres = self.reader.footer.postgres_version // 10000
         for number in range(self.reader.table.count):
             raw = self.reader.read_frame(number)
             for slot in range(frames.version_count(raw)):
-                payload = raw[frames.version_start(raw, slot) : frames.version_end(raw, slot)]
+                payload = bytes(
+                    raw[frames.version_start(raw, slot) : frames.version_end(raw, slot)]
+                )
+                layer = frames.version_layer(raw, slot)
+                has_pages = keys[layer].kind == ChunkKind.REL
                 yield {
                     "frame": number,
-                    "chunk": names[frames.version_layer(raw, slot)],
+                    "chunk": names[layer],
                     "block": frames.version_block(raw, slot),
                     "lsn": show_lsn(frames.version_lsn(raw, slot)),
                     "bytes": len(payload),
-                    "version": describe_version(payload, postgres),
+                    **describe_version(payload, postgres, has_pages)._asdict(),
                 }
 
-
-def describe_version(payload: bytes, postgres: int) -> str:
-    """A version's payload in a few words."""
-    kind = payload[0]
-    if kind in _IMAGES:
-        hole, length = (int.from_bytes(payload[at : at + 2], "little") for at in (2, 4))
-        return f"{_IMAGES[kind]}, hole {hole}..{hole + length}"
-    if kind == version.FILE:
-        return f"block of a file of {int.from_bytes(payload[4:8], 'little')} bytes"
-    if kind == version.RECORD:
-        init = ", initialises the page" if payload[5] & version.FLAG_INIT else ""
-        return f"{rmgr.show(postgres, payload[1], payload[2])}, block {payload[3]}{init}"
-    if kind == version.EFFECT:
-        count = int.from_bytes(payload[2:4], "little")
-        return f"effect: {_EFFECTS.get(payload[1], payload[1])} × {count}"
-    if kind == version.UNREADABLE:
-        return f"unreadable from here on: {rmgr.show(postgres, payload[1], payload[2])}"
-    if kind == version.HISTORY:
-        n_blocks = int.from_bytes(payload[4:8], "little")
-        return f"exists, {n_blocks} blocks" if payload[1] else "dropped"
-    return f"unknown kind {kind}"
+    def entry_lines(self) -> Iterator[str]:
+        """`entries` as lines: a head, then one for each, the description last and never broken."""
+        directory = self.reader.directory
+        names = (ChunkKey.unpack(directory.key(row)).name for row in range(directory.count))
+        width = max(map(len, names), default=0)
+        layout = (
+            f"{{frame:>6}}  {{chunk:<{width}}}  {{block:>10}}  {{lsn:<17}}  {{bytes:>6}}  "
+            "{kind:<27}  {tx:>10}  {reference:>9}  {flags:<10}  {description}"
+        )
+        for number, row in enumerate(self.entries()):
+            if number == 0:
+                yield layout.format(**{name: name for name in row})
+            cells = {name: "" if value is None else value for name, value in row.items()}
+            yield layout.format(**cells).rstrip()
 
 
 def dump_manifest(path: Path) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """The command `layertool`: look into the files of a page server that is stopped.
 
-    layertool dump FILE       a bundle: header, ranges, directory, entries; a manifest: its records
+    layertool dump FILE       a bundle: header, ranges, directory, entries; a manifest: its records;
+                              a WAL segment, as of the journal: its records as pg_waldump has them
     layertool verify PATH…    a data directory, or single bundles and manifests: everything checked
     layertool reindex PATH    the LMDB index of a data directory made anew from the other files
 
@@ -19,13 +20,16 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from engine import directory_check
 from engine.directory_check import Finding
 from engine.index_rebuild import reindex as rebuild
 from engine.storage import DirectoryInUseError, File, Storage
+from formats import wal_page
 from formats.errors import CorruptionError
 from formats.file_name import SUFFIX
+from tools import wal_dump
 from tools.layer_dump import BundleDump, dump_manifest
 
 PIPE_WIDTH = 160  # columns of a table that no terminal shows
@@ -99,12 +103,19 @@ def _locked(storage: Storage, *paths: Path) -> Iterator[None]:
             storage.close(file)
 
 
-@app.command(epilog=_EXIT_STATUS, short_help="Show what is in a bundle or manifest.")
+@app.command(epilog=_EXIT_STATUS, short_help="Show what is in a bundle, manifest or WAL segment.")
 def dump(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A bundle or a manifest.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A bundle, a manifest or a WAL segment.")
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Show what is in a bundle (header, ranges, directory, frames, entries) or in a manifest."""
+    """Show what is in a bundle, in a manifest, or in a segment of the journal.
+
+    Of a bundle: header, directory, frames, and each version of a page, WAL records described as
+    pg_waldump describes them. Of a WAL segment, a server's as well: the records that start in it.
+    Times are in the local time zone.
+    """
     with _exit_codes():
         if not file.is_file():
             raise UsageError(f"not a file: {file}")
@@ -113,8 +124,10 @@ def dump(
                 _dump_bundle(file, as_json)
             elif file.name == directory_check.MANIFEST_NAME:
                 _dump_records(dump_manifest(file), as_json)
+            elif wal_page.is_file_name(file.name):
+                _dump_wal(file, as_json)
             else:
-                raise UsageError(f"neither a bundle (*{SUFFIX}) nor a manifest: {file}")
+                raise UsageError(f"no bundle (*{SUFFIX}), manifest or WAL segment: {file}")
 
 
 def _dump_bundle(file: Path, as_json: bool) -> None:
@@ -133,9 +146,21 @@ def _dump_bundle(file: Path, as_json: bool) -> None:
     for name, value in bundle.header().items():
         header.add_row(name, str(value))
     console.print(header)
-    for name in ("directory", "frames", "entries"):
+    for name in ("directory", "frames"):
         console.print()
         _print_table(console, name, getattr(bundle, name)())
+    print("\nentries")
+    for line in bundle.entry_lines():
+        print(line)
+
+
+def _dump_wal(file: Path, as_json: bool) -> None:
+    rows = wal_dump.dump_segment(file)
+    if as_json:
+        print(json.dumps(list(rows), indent=2))
+        return
+    for row in rows:
+        print(wal_dump.record_line(row))
 
 
 def _dump_records(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -228,7 +253,7 @@ def _print_table(console: Console, title: str, rows: Iterable[dict[str, Any]]) -
             for name, value in row.items():
                 table.add_column(name, justify="right" if isinstance(value, int) else "left",
                                  overflow="fold")  # fmt: skip
-        table.add_row(*map(str, row.values()))
+        table.add_row(*(Text(str(value)) for value in row.values()))
     console.print(table)
 
 

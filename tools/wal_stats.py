@@ -76,8 +76,10 @@ def pieces(files: Sequence[Path], skip_bytes: int) -> Iterator[memoryview]:
                 yield memoryview(piece)
 
 
-def count(paths: Sequence[Path], start_lsn: int | None = None, end_lsn: int = lsn.LSN_MAX) -> Stats:
-    """Count the records of these segments; raises CorruptionError, after which nothing is known."""
+def open_wal(
+    paths: Sequence[Path], start_lsn: int | None = None
+) -> tuple[WalReader, Iterator[memoryview]]:
+    """A reader at the start, and what it is to be fed; raises as `count` does."""
     files = segments(paths)
     if not files:
         raise FileNotFoundError(f"no WAL segments in {', '.join(map(str, paths))}")
@@ -99,18 +101,32 @@ def count(paths: Sequence[Path], start_lsn: int | None = None, end_lsn: int = ls
     start = first_lsn if start_lsn is None else start_lsn
     version = wal_page.major_version(header.magic)
     reader = WalReader(start, header.segment_size, version=version or None, zeros_end=True)
-    stats = Stats(version, reader.end_lsn, reader.end_lsn)
+    return reader, pieces(files, start - first_lsn)
+
+
+def records(
+    reader: WalReader, parts: Iterator[memoryview], end_lsn: int = lsn.LSN_MAX
+) -> Iterator[tuple[RecordBatch, int]]:
+    """Each record that starts below `end_lsn`: a batch, and its row there until the next one."""
     batch = RecordBatch(RECORDS_MAX, 2 * RECORDS_MAX)
-    for piece in pieces(files, start - first_lsn):
-        reader.feed(reader.lsn, piece)
+    for part in parts:
+        reader.feed(reader.lsn, part)
         while reader.decode(batch):
             for r in range(batch.count):
                 if batch.lsn_start[r] >= end_lsn:
-                    return stats
-                stats.add(batch, r)
-                stats.end_lsn = batch.lsn_end[r]
+                    return
+                yield batch, r
         if reader.at_end:
-            break
+            return
+
+
+def count(paths: Sequence[Path], start_lsn: int | None = None, end_lsn: int = lsn.LSN_MAX) -> Stats:
+    """Count the records of these segments; raises CorruptionError, after which nothing is known."""
+    reader, parts = open_wal(paths, start_lsn)
+    stats = Stats(reader.version, reader.end_lsn, reader.end_lsn)
+    for batch, r in records(reader, parts, end_lsn):
+        stats.add(batch, r)
+        stats.end_lsn = batch.lsn_end[r]
     return stats
 
 

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from engine.journal import Journal
 from engine.storage import Storage
+from formats.rmgr import HEAP
 from tests.fixtures import bundles
 from tests.fixtures.small_wal import SmallWal
 from tests.fixtures.stopped_directory import StoppedDirectory, fill
+from tests.fixtures.wal_builder import MIB, Record, Reference, WalBuilder
 from tools.layertool import app
 
 SEGMENT = 1 << 20
@@ -184,12 +186,48 @@ def test_dump_of_a_bundle(directory: StoppedDirectory) -> None:
         "history:rel:1663/5/16385/main",
     ]
     assert sum(layer["versions"] for layer in found["directory"]) == len(found["entries"]) == 5
-    assert found["entries"][2]["version"] == "exists, 49153 blocks"
+    assert found["entries"][2]["kind"] == "history"
+    assert found["entries"][2]["description"] == "exists, 49153 blocks"
     assert len(found["frames"]) == found["header"]["frames"]
     status, text, _ = run("dump", path)
     assert status == 0
     assert "rel:1663/5/16384/main/0" in text
     assert "exists, 49153 blocks" in text
+
+
+def write_segment(root: Path) -> tuple[Path, WalBuilder]:
+    """A WAL segment with heap insertions, and zeros behind them."""
+    wal = WalBuilder()
+    for number in range(1, 500):
+        main = number.to_bytes(2, "little") + b"\x08"
+        wal.add(Record(HEAP, main=main, xid=700, references=[Reference(0, (1663, 5, 9), 3)]))
+    path = root / "000000010000000000000001"
+    path.write_bytes(wal.data.ljust(MIB, b"\0"))
+    return path, wal
+
+
+def test_dump_of_a_wal_segment(tmp_path: Path) -> None:
+    path, wal = write_segment(tmp_path)
+    status, text, _ = run("dump", path, "--json")
+    rows = json.loads(text)
+    assert (status, len(rows)) == (0, len(wal.placed))
+    assert rows[0]["description"] == "off: 1, flags: 0x08"
+    status, text, _ = run("dump", path)
+    assert (status, text.splitlines()[1]) == (
+        0,
+        "rmgr: Heap        len (rec/tot):     49/    49, tx:        700, lsn: 0/00100060, prev "
+        "0/00100028, desc: INSERT off: 2, flags: 0x08, blkref #0: rel 1663/5/9 blk 3",
+    )
+
+
+def test_dump_of_a_damaged_segment_shows_the_records_before(tmp_path: Path) -> None:
+    path, wal = write_segment(tmp_path)
+    data = bytearray(path.read_bytes())
+    data[wal.placed[300][0] - wal.start + 30] ^= 1
+    path.write_bytes(data)
+    status, text, error = run("dump", path)
+    assert (status, len(text.splitlines())) == (1, 300)
+    assert "CRC-32C of the WAL record" in error
 
 
 def test_dump_of_a_manifest(directory: StoppedDirectory) -> None:
