@@ -25,7 +25,8 @@ cdef class CurrentPages:
 
     @cython.locals(page=uint32_t)
     cdef int _make_slots(self, uint64_t count) except -1 with gil
-    cpdef redo(self, Memtable memtable)
+    @cython.locals(count=Py_ssize_t)
+    cpdef redo(self, Memtable memtable, Py_ssize_t first=*, Py_ssize_t end=*)
     @cython.locals(h=uint64_t)
     cdef uint64_t _hash(self, uint32_t chunk, uint32_t block) noexcept nogil
     cpdef bint owns(self, uint32_t chunk, uint32_t block) except -1 nogil
@@ -34,9 +35,10 @@ cdef class CurrentPages:
     cdef uint32_t _add(self, uint32_t chunk, uint32_t block, uint64_t h) except 0 nogil
     @cython.locals(slot=uint64_t)
     cdef uint32_t _enter(self, uint32_t page, uint64_t h) except 0 nogil
-    @cython.locals(count=Py_ssize_t, entry=Py_ssize_t, kind=uint32_t, chunk=uint32_t,
+    @cython.locals(count=Py_ssize_t, kind=uint32_t, chunk=uint32_t,
                    block=uint32_t, h=uint64_t, page=uint32_t)
-    cdef Py_ssize_t _find_all(self, Memtable memtable) except -1 nogil
+    cdef Py_ssize_t _find_all(self, Memtable memtable, Py_ssize_t entry,
+                               Py_ssize_t end) except -1 nogil
     @cython.locals(later=Py_ssize_t)
     cdef bint _is_replaced(self, Memtable memtable, Py_ssize_t entry) except -1 nogil
     @cython.locals(i=Py_ssize_t, entry=uint32_t, page=Py_ssize_t, fuzzy=int)

@@ -73,15 +73,18 @@ class CurrentPages:
             page += 1
         return 0
 
-    def redo(self, memtable):
-        """Apply all that is in the memtable and belongs to this shard.
+    def redo(self, memtable, first=1, end=0):
+        """Apply what belongs to this shard of the memtable's entries first..end, 0: of all.
 
         CorruptionError: a version does not fit its page.
         """
         self.entry = 0
         try:
             with cython.nogil:
-                self._apply_all(self.reconstruct.part, memtable, self._find_all(memtable))
+                if end == 0:
+                    end = memtable.entry_count + 1
+                count = self._find_all(memtable, first, end)
+                self._apply_all(self.reconstruct.part, memtable, count)
         except (ValueError, IndexError) as error:
             if not self.entry:
                 raise
@@ -129,11 +132,10 @@ class CurrentPages:
         self.slots[slot] = page
         return page
 
-    def _find_all(self, memtable):
+    def _find_all(self, memtable, entry, end):
         """Which entries are to be applied to which page; returns how many."""
         count = 0
-        entry = 1
-        while entry <= memtable.entry_count:
+        while entry < end:
             kind = coding.u8(memtable.data, memtable.entry_pos[entry])
             chunk = memtable.entry_chunk[entry]
             block = memtable.entry_block[entry]

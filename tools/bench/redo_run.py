@@ -179,7 +179,7 @@ class RedoRun:
         self.full.append((self.ingest.target.memtable, len(self.shards)))
 
     def _redo(self, number: int, memtable: Memtable) -> None:
-        self.shards[number].redo(memtable)
+        self.apply(self.shards[number], memtable)
         with self.changed:
             place = self.next_full[number] - self.emptied
             self.full[place] = memtable, self.full[place][1] - 1
@@ -189,6 +189,10 @@ class RedoRun:
                 self.empty.append(self.full.pop(0)[0])
                 self.emptied += 1
             self.changed.notify_all()
+
+    def apply(self, shard: CurrentPages, memtable: Memtable) -> None:
+        """Redo what a full memtable has for a shard."""
+        shard.redo(memtable)
 
     # What ingest needs of its host
 
