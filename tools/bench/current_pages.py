@@ -195,8 +195,8 @@ class CurrentPages:
                     self.state[page] == 2,
                 )
                 self.state[page] = 1 + fuzzy
+                self.applied += 1
             i += 1
-        self.applied += count
         return 0
 
     def _begin(self, memtable, entry, page):
