@@ -6,7 +6,7 @@ PG ?= 18
 UNBUILT := build/unbuilt
 TREE := formats engine server tools tests docs .ci README.md CHANGELOG.md pyproject.toml setup.py
 WITHOUT_SERVERS := tests/unit tests/property
-KERNELS := $(shell find formats engine server -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server -name '*.pxd'))
+KERNELS := $(shell find formats engine server tools -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server tools -name '*.pxd'))
 
 .PHONY: build servers demo test check lint bench clean
 
@@ -49,4 +49,4 @@ check: lint test
 
 clean:
 	rm -rf $(VENV) build *.egg-info
-	find formats engine server -name '*.so' -delete -o -name '*.c' -delete
+	find formats engine server tools -name '*.so' -delete -o -name '*.c' -delete

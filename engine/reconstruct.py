@@ -33,36 +33,21 @@ class Reconstruct:
         a version does not fit the page; after an UNREADABLE one `unreadable_rmgr` and its fellows
         say which record that was, otherwise it is -1.
         """
+        self.part.page = out[pos : pos + 8192]
+        self.part.bytes = versions.data
+        if not has_base and not self._begins_with_image(versions, oldest):
+            coding.fill(self.part.page, 0, 8192, 0)
         self.unreadable_rmgr = -1
-        target = out[pos : pos + 8192]
-        source = versions.data
-        self.part.page = target
-        self.part.bytes = source
         fuzzy = 0
         number = oldest
-        if not has_base and not self._begins_with_image(versions, number):
-            coding.fill(target, 0, 8192, 0)
         while number != 0:
-            start = versions.offset[number]
-            length = versions.length[number]
-            lsn = versions.lsn[number]
-            kind = coding.u8(source, start)
-            if kind <= 3:
-                self._image(target, source, start, length)
-                if kind == 1 and not pages.is_new(target):
-                    pages.set_lsn(target, lsn)
-                fuzzy = kind == 3
-            elif kind == 8:
-                fuzzy = self._record(self.part, target, start, length, lsn, fuzzy)
-            elif kind == 16:
-                effect.apply(target, source, start, length)
-            elif kind == 32:
-                self.unreadable_rmgr = coding.u8(source, start + 1)
-                self.unreadable_info = coding.u8(source, start + 2)
-                self.unreadable_lsn = lsn
-                raise ValueError("a record for which there is no redo changed it")
-            else:
-                raise ValueError("a version of a kind that pages do not have")
+            fuzzy = self.apply(
+                self.part,
+                versions.offset[number],
+                versions.length[number],
+                versions.lsn[number],
+                fuzzy,
+            )
             number = versions.newer[number]
         return 0
 
@@ -70,35 +55,62 @@ class Reconstruct:
         """Whether the oldest version is an image, which leaves no byte of the page as it was."""
         return oldest != 0 and coding.u8(versions.data, versions.offset[oldest]) <= 3
 
-    def _image(self, target, source, start, length):
+    def apply(self, part, start, length, lsn, fuzzy):
+        """Apply the version part.bytes[start : start + length] to part.page.
+
+        `fuzzy` says whether the page is; returned is whether it still is.
+        """
+        kind = coding.u8(part.bytes, start)
+        if kind == 8:
+            return self._record(part, start, length, lsn, fuzzy)
+        if kind <= 3:
+            self._image(part, start, length)
+            if kind == 1 and coding.u16(part.page, 14) != 0:
+                self._set_lsn(part, lsn)
+            return kind == 3
+        if kind == 16:
+            effect.apply(part.page, part.bytes, start, length)
+            return fuzzy
+        if kind == 32:
+            self.unreadable_rmgr = coding.u8(part.bytes, start + 1)
+            self.unreadable_info = coding.u8(part.bytes, start + 2)
+            self.unreadable_lsn = lsn
+            raise ValueError("a record for which there is no redo changed it")
+        raise ValueError("a version of a kind that pages do not have")
+
+    def _image(self, part, start, length):
         """Put an image's two halves around its hole."""
-        hole_offset = coding.u16(source, start + 2)
-        hole_length = coding.u16(source, start + 4)
+        hole_offset = coding.u16(part.bytes, start + 2)
+        hole_length = coding.u16(part.bytes, start + 4)
         if length != 6 + 8192 - hole_length or hole_offset + hole_length > 8192:
             raise ValueError("image: its hole does not fit its length")
-        coding.copy(target, 0, source, start + 6, hole_offset)
-        coding.fill(target, hole_offset, hole_length, 0)
+        coding.copy(part.page, 0, part.bytes, start + 6, hole_offset)
+        coding.fill(part.page, hole_offset, hole_length, 0)
         tail = hole_offset + hole_length
-        coding.copy(target, tail, source, start + 6 + hole_offset, 8192 - tail)
-        return 0
+        return coding.copy(part.page, tail, part.bytes, start + 6 + hole_offset, 8192 - tail)
 
-    def _record(self, part, target, start, length, lsn, fuzzy):
+    def _record(self, part, start, length, lsn, fuzzy):
         """Redo one record's part; returns whether the page is still fuzzy."""
         part.load(start, length)
         part.lsn = lsn
         part.hint_bits_logged = part.flags & 2
         if part.flags & 1:
-            coding.fill(target, 0, 8192, 0)
+            coding.fill(part.page, 0, 8192, 0)
             fuzzy = 0
-        elif fuzzy and lsn <= pages.lsn(target):
+        elif fuzzy and lsn <= pages.lsn(part.page):
             return fuzzy
-        elif pages.is_new(target) and not self._may_be_new(part):
+        elif coding.u16(part.page, 14) == 0 and not self._may_be_new(part):
             if lsn <= self.new_page_lsn_max:
                 return fuzzy
             raise ValueError("a record changes a page that was never written")
         if dispatch.redo(part):
-            pages.set_lsn(target, lsn)
+            self._set_lsn(part, lsn)
         return fuzzy
+
+    def _set_lsn(self, part, lsn):
+        """pages.set_lsn, but the page need not be handed to another module."""
+        coding.put_u32(part.page, 0, lsn >> 32)
+        return coding.put_u32(part.page, 4, lsn)
 
     def _may_be_new(self, part):
         """Heap2's VISIBLE record initialises the map page it names when that is new."""

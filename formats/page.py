@@ -159,7 +159,9 @@ def add_item(page, source, source_pos, length, offset_number, overwrite, is_heap
 def add_room(page, length, offset_number, overwrite, is_heap):
     """The same, but for the tuple's bytes: the caller puts them where pd_upper is now."""
     _check_bounds(page)
-    count = max_offset(page)
+    lower = coding.u16_checked_before(page, 12)
+    upper = coding.u16_checked_before(page, 14)
+    count = (lower - 24) >> 2
     n = offset_number
     shift = 0
     if n == 0:
@@ -169,18 +171,17 @@ def add_room(page, length, offset_number, overwrite, is_heap):
             shift = 1
         elif item_flags(page, n) != 0 or item_length(page, n) != 0:
             return 0
-    if n < 0 or n > count + 1 or (is_heap and n > 291) or length < 0:
+    if n < 0 or n > count + 1 or (is_heap and n > 291) or length < 0 or length > 8192:
         return 0
-    lower = coding.u16(page, 12)
     if n > count or shift == 1:
         lower += 4
-    upper = coding.u16(page, 14) - ((length + 7) & -8)
+    upper -= (length + 7) & -8
     if lower > upper:
         return 0
     pos = 20 + 4 * n
     if shift == 1:
         coding.move(page, pos + 4, pos, 4 * (count + 1 - n))
-    _put_item(page, pos, upper, 1, length)
+    coding.put_u32(page, pos, upper | 1 << 15 | length << 17)
     coding.put_u16(page, 12, lower)
     coding.put_u16(page, 14, upper)
     return n

@@ -25,6 +25,9 @@ from tools.bench import (
     ingest_durable,
     memory,
     primary_cost,
+    redo_27,
+    redo_lsn_order,
+    redo_table,
     wal_decode,
 )
 from tools.bench.bench import Bench
@@ -35,6 +38,9 @@ OUT = Path(__file__).parent.parent.parent / "build" / "bench.json"
 BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     wal_decode.NAME: wal_decode.run,
     ingest_durable.NAME: ingest_durable.run,
+    redo_lsn_order.NAME: redo_lsn_order.run,
+    redo_27.NAME: redo_27.run,
+    redo_table.NAME: redo_table.run,
     getpage_hit.PIPELINED: getpage_hit.run_pipelined,
     getpage_hit.EIGHT_CONNECTIONS: getpage_hit.run_eight_connections,
     getpage_replay.REPLAY: getpage_replay.run_replay,

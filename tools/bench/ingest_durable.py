@@ -40,7 +40,7 @@ def _run(bench: Bench, wal: GeneratedWal) -> Row:
         pairs = bench.in_turns(
             ROUNDS,
             lambda: _rate(wal, _ingest(bench, wal, cpu)),
-            lambda: _rate(wal, _recover(bench, wal)),
+            lambda: _rate(wal, recovery_seconds(bench, wal)),
         )
     note = f"CPU time of ours: {wal.size_bytes / MIB / min(cpu):.0f} MB of WAL a CPU second at best"
     peer = f"recovery, shared_buffers = {SHARED_BUFFERS}"
@@ -77,7 +77,7 @@ def _ingest(bench: Bench, wal: GeneratedWal, cpu: list[float]) -> float:
     return seconds
 
 
-def _recover(bench: Bench, wal: GeneratedWal) -> float:
+def recovery_seconds(bench: Bench, wal: GeneratedWal) -> float:
     """Seconds of redo in a copy of the base backup, as PostgreSQL's log has them."""
     data_dir = bench.workspace.copy(wal.base_backup, "recovery")
     _give_wal(wal, data_dir / "pg_wal")
