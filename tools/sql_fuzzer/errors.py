@@ -12,6 +12,7 @@ EXPECTED = {
     "21000": "two rows for one in ON CONFLICT",
     "22012": "division by zero, meant so",
     "23505": "unique violation",
+    "23514": "no partition for a row",
     "25P02": "behind an error in a transaction",
     "2BP01": "other objects depend on it",
     "3B001": "no such savepoint",
