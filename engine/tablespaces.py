@@ -1,7 +1,8 @@
 """Which tablespaces there are: what the file tablespace_map of a base backup says, kept up to date.
 
 A line a tablespace: its OID, a space, its path in which backslash, line feed and carriage return
-have a backslash before them (do_pg_backup_start, xlog.c).
+have a backslash before them (do_pg_backup_start, xlog.c). A tablespace in place, which is a
+directory below pg_tblspc and no link, has an empty path in its record and no line.
 """
 
 import re
@@ -25,6 +26,8 @@ class TablespaceRecords:
         (oid,) = struct.unpack_from("<I", main)
         if info == 0x00:
             path = main[4:].split(b"\0", 1)[0]
+            if not path:
+                return
             self._paths[oid] = _SPECIAL.sub(rb"\\\1", path)
         elif info == 0x10:
             self._paths.pop(oid, None)

@@ -61,6 +61,7 @@ def recover(
             "recovery_target_timeline": "current",
             "hot_standby": "off",
             "max_prepared_transactions": "100",
+            "allow_in_place_tablespaces": "on",
             "log_checkpoints": "on",
             "checkpoint_timeout": "1d",
             "max_wal_size": "1TB",

@@ -1,8 +1,8 @@
 """Where records end in the WAL files of a directory, and where the checkpoints are."""
 
 from array import array
-from bisect import bisect_left
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -12,21 +12,20 @@ from engine.wal_reader import WalReader
 from formats import lsn, wal_page
 
 SEGMENT_BYTES = 16 << 20
-XLOG_RMGR, CHECKPOINTS, SWITCH, PARAMETER_CHANGE = 0, (0x00, 0x10), 0x40, 0x60
+XLOG_RMGR, CHECKPOINTS, PARAMETER_CHANGE = 0, (0x00, 0x10), 0x60
 _DRAWS_MAX = 100_000
 
 
 class TooFewCheckpoints(Exception):
-    """Not that many targets with a checkpoint before each; the text has the figures."""
+    """No place for a target with a checkpoint before it."""
 
 
 @dataclass
 class WalPositions:
-    """Ends of records, in order, as redo writes them into pd_lsn."""
+    """Ends of records, in order."""
 
     ends: "array[int]" = field(default_factory=lambda: array("Q"))
     checkpoint_ends: "array[int]" = field(default_factory=lambda: array("Q"))
-    switch_ends: set[int] = field(default_factory=set)
     parameter_change_ends: list[int] = field(default_factory=list)
 
     def before_parameter_changes(self, lsn_from: int) -> list[int]:
@@ -35,34 +34,25 @@ class WalPositions:
         found = {self.checkpoint_ends[place - 1] for place in places if place}
         return sorted(end for end in found if end >= lsn_from)
 
-    def targets(
-        self, random: Random, count: int, lsn_from: int, fixed: Iterable[int] = ()
-    ) -> list[int]:
-        """Ends of records at or behind random byte positions from `lsn_from` on, and the `fixed`
-        ones, in order.
+    def targets(self, random: Random, count: int, bases: Sequence[int]) -> list[int]:
+        """Random byte positions behind `bases[0]`, in order.
 
-        Between any two, and before the first, is a checkpoint record: positions for which there is
-        none are drawn again. No target is the end of a WAL switch, which PostgreSQL counts as the
-        end of its segment.
+        Between a position and the last of `bases` before it, where a standby starts, is a
+        checkpoint record: positions for which there is none are drawn again.
         """
-        first, last = max(lsn_from, self.checkpoint_ends[0]), self.ends[-1]
-        # number of checkpoints up to it -> target
-        chosen = {bisect_left(self.checkpoint_ends, target + 1): target for target in fixed}
-        count += len(chosen)
+        chosen: list[int] = []
         for _ in range(_DRAWS_MAX):
             if len(chosen) == count:
-                break
-            target = self.ends[bisect_left(self.ends, random.randrange(first, last))]
-            passed = bisect_left(self.checkpoint_ends, target + 1)
-            fits = passed > bisect_left(self.checkpoint_ends, lsn_from)
-            if fits and target not in self.switch_ends and passed not in chosen:
-                chosen[passed] = target
-        if len(chosen) < count:
-            raise TooFewCheckpoints(
-                f"{count} targets need as many checkpoints between "
-                f"{lsn.show(first)} and {lsn.show(last)}: {len(chosen)} found"
-            )
-        return sorted(chosen.values())
+                return sorted(chosen)
+            target = random.randrange(bases[0] + 1, self.ends[-1])
+            base = bases[bisect_left(bases, target) - 1]
+            if bisect_right(self.checkpoint_ends, target) > bisect_right(
+                self.checkpoint_ends, base
+            ):
+                chosen.append(target)
+        raise TooFewCheckpoints(
+            f"there is no checkpoint behind {', '.join(lsn.show(base) for base in bases)}"
+        )
 
 
 def read_positions(wal_dir: Path, timeline: int, lsn_from: int, major: int) -> WalPositions:
@@ -92,5 +82,3 @@ def _note(found: WalPositions, batch: RecordBatch, count: int) -> None:
                 found.checkpoint_ends.append(batch.lsn_end[record])
             elif info == PARAMETER_CHANGE:
                 found.parameter_change_ends.append(batch.lsn_end[record])
-            elif info == SWITCH:
-                found.switch_ends.add(batch.lsn_end[record])

@@ -35,13 +35,12 @@ SETTINGS = {
     "max_wal_size": "512MB",
     "gin_pending_list_limit": "128kB",
     "deadlock_timeout": "50ms",
-    "lock_timeout": "300ms",
-    "statement_timeout": "10s",
     "log_statement": "none",
     "log_min_error_statement": "panic",
 }
 """What the server of a run should be started with; without them some statements only fail."""
 
+PATIENCE = b"SET lock_timeout = '300ms'; SET statement_timeout = '10s'"
 THEMES = (heap, indexes, rewrites, transactions, multixacts, databases, storage, catalogs)
 BLOCK = "transactions.block"
 BLOCK_SHARE = 0.12
@@ -146,6 +145,7 @@ def _session(server: Server, seed: int, state: State, deadline: float) -> Report
     done = Report(seed)
     try:
         with server.connect() as connection:
+            connection.execute(PATIENCE)
             for name, steps in program(seed, state):
                 if time.monotonic() > deadline:
                     break
@@ -190,4 +190,5 @@ def _execute_elsewhere(server: Server, step: InDatabase, name: str, done: Report
         done.errors[name, "connection"] += 1
         return
     with connection:
+        connection.execute(PATIENCE)
         _execute(server, connection, name, step.steps, done)
