@@ -35,21 +35,20 @@ class WalPositions:
         return sorted(end for end in found if end >= lsn_from)
 
     def targets(self, random: Random, count: int, bases: Sequence[int]) -> list[int]:
-        """Random byte positions behind `bases[0]`, in order.
+        """Random byte positions behind `bases[0]`, in order, no two with the same records before.
 
         Between a position and the last of `bases` before it, where a standby starts, is a
         checkpoint record: positions for which there is none are drawn again.
         """
-        chosen: list[int] = []
+        chosen: dict[int, int] = {}  # number of records before it -> position
         for _ in range(_DRAWS_MAX):
             if len(chosen) == count:
-                return sorted(chosen)
+                return sorted(chosen.values())
             target = random.randrange(bases[0] + 1, self.ends[-1])
             base = bases[bisect_left(bases, target) - 1]
-            if bisect_right(self.checkpoint_ends, target) > bisect_right(
-                self.checkpoint_ends, base
-            ):
-                chosen.append(target)
+            before, passed = (bisect_right(self.checkpoint_ends, at) for at in (base, target))
+            if passed > before:
+                chosen[bisect_right(self.ends, target)] = target
         raise TooFewCheckpoints(
             f"there is no checkpoint behind {', '.join(lsn.show(base) for base in bases)}"
         )

@@ -36,8 +36,8 @@ def test_a_checkpoint_is_before_every_target(tmp_path):
     _, found = positions_of(tmp_path, ([ORDINARY] * 20 + [CHECKPOINT]) * 12 + [ORDINARY] * 20)
     checkpoints = found.checkpoint_ends
     bases = [checkpoints[1], checkpoints[4] + 1000]
-    targets = found.targets(Random(1), 500, bases)
-    assert len(targets) == 500 and targets == sorted(targets)
+    targets = found.targets(Random(1), 80, bases)
+    assert len(targets) == 80 and targets == sorted(targets)
     assert not [t for t in targets if t < checkpoints[2] or bases[1] < t < checkpoints[5]]
     assert [t for t in targets if checkpoints[3] < t < bases[1]]
     assert targets[-1] > checkpoints[11]

@@ -101,7 +101,7 @@ ACTIONS = [
     Action(unlogged_sequence, 2, major_min=15),
     Action(large_object, 3),
     Action(checkpoint, 4),
-    Action(switch_wal, 2),
+    Action(switch_wal, 1),
     Action(compress_wal, 3, in_block=False),
     Action(full_page_writes, 1, in_block=False),
     Action(commit_without_waiting, 1, in_block=False),
