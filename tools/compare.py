@@ -227,11 +227,12 @@ class _Comparer:
         """Whether every block may be absent, and the file's absence is no difference."""
         if self.rules.against != "primary" or not (self.rules.crashed or fork.fork == Fork.VM):
             return False
-        self.result.excuses[Excuse.CRASH] += fork.fork != Fork.VM
-        return all(
+        absent = all(
             excuse_absent_block(file.read(block, 1), Fork(fork.fork), self.rules)
             for block in range(file.n_blocks)
         )
+        self.result.excuses[Excuse.CRASH] += absent and fork.fork != Fork.VM
+        return absent
 
     def run_of_pages(
         self, fork: RelationFork, file: ForkFile, first_block: int, count: int

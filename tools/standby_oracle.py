@@ -29,6 +29,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random, SystemRandom
 
+import psycopg
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -43,6 +44,7 @@ from tools.page_server import PageServer
 from tools.postgres import Server, Workspace
 from tools.sql_fuzzer import SETTINGS, run
 from tools.sql_fuzzer.databases import COPIED_THROUGH_WAL
+from tools.sql_fuzzer.errors import is_expected
 from tools.sql_fuzzer.runner import prepare
 from tools.wal_positions import read_positions
 
@@ -189,7 +191,11 @@ def _freeze(primary: Server) -> None:
     for gid, database in prepared:
         primary.sql(f"ROLLBACK PREPARED '{gid}'", database)
     for (name,) in primary.sql("SELECT datname FROM pg_database WHERE datallowconn"):
-        primary.sql("VACUUM (FREEZE)", name)
+        try:
+            primary.sql("VACUUM (FREEZE)", name)
+        except psycopg.Error as error:
+            if not is_expected(error):
+                raise
 
 
 def show(console: Console, outcome: Outcome) -> None:

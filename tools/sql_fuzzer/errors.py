@@ -44,11 +44,13 @@ INTERNAL_BUT_HARMLESS = (
     "tuple concurrently deleted",
     "cannot change relation mapping within subtransaction",
     "missing chunk number",
+    "Relation is not a bloom index",
 )
 """What PostgreSQL answers as XX000 or XX001 without being in trouble: to concurrent DDL on one
 object; to a rewrite of a mapped catalog behind a savepoint; to VACUUM FULL of a table that has dead
 rows which somebody may still see, whose values a VACUUM of the TOAST table alone has removed (seen
-with 17.10)."""
+with 17.10); to the use of an unlogged bloom index after a crash, whose init fork is neither logged
+nor flushed (seen with 18.6)."""
 
 
 def sqlstate(error: psycopg.Error) -> str:
