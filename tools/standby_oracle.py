@@ -7,6 +7,8 @@ to random LSNs (tools/oracle_standby.py), and at each every block of every fork,
 relation map, prepared transaction and size must be the same (tools/compare.py). At last come the
 primary's own files, at its shutdown checkpoint.
 
+What the seed says besides: whether the cluster has checksums and logs hint bits, and its wal_level.
+
 A standby does not go on from one LSN to the next: PostgreSQL would replay from its last
 restartpoint again, and over pages that are newer already its redo is not exact (bits of visibility
 maps get lost, for one). At the restarts it can: a shutdown checkpoint is its own redo LSN, so
@@ -66,7 +68,7 @@ class Outcome:
     failures: list[str] = field(default_factory=list)
     actions: int = 0
     counters: str = ""
-    """Where the load left what it began near its wrap."""
+    """What cluster it was, and where the load left what it began near its wrap."""
 
     @property
     def blocks(self) -> int:
@@ -88,13 +90,22 @@ class StandbyOracle:
         self.workspace, self.resources = workspace, resources
         self.major, self.seed = major, seed
         self.outcome = Outcome(seed, major)
+        random = Random(f"{seed} cluster")
+        self.wal_log_hints = random.random() < 0.5
+        self.settings = {
+            **PRIMARY_SETTINGS,
+            "wal_log_hints": "on" if self.wal_log_hints else "off",
+            "wal_level": random.choice(("replica", "logical")),
+        }
+        checksums = "--no-data-checksums" if major >= 18 else "--data-checksums"
+        self.initdb_arguments = (checksums,) if random.random() < 0.5 else ()
 
     def run(
         self, lsn_count: int, seconds: float, step: Callable[[str], None] = lambda what: None
     ) -> Outcome:
         """Load for `seconds`, then compare at `lsn_count` LSNs; `step` hears what comes next."""
         step("a primary near the wrap of its counters")
-        primary = self.workspace.cluster(self.major, PRIMARY_SETTINGS)
+        primary = self.workspace.cluster(self.major, self.settings, self.initdb_arguments)
         self._begin(primary)
         start = primary.shutdown_checkpoint_end()
         base = self.workspace.copy(primary.data_dir, "standby")
@@ -108,6 +119,7 @@ class StandbyOracle:
         page_server.wait_until_ready(end)
         control = parse_control_file((primary.data_dir / "global/pg_control").read_bytes())
         self.outcome.counters = (
+            f"checksums {control.checksums}, hints {control.wal_log_hints}, {control.wal_level}, "
             f"next xid {control.next_xid >> 32}:{control.next_xid & 0xFFFFFFFF}, multixact "
             f"{control.next_multixact}, member {control.next_multixact_offset}"
         )
@@ -120,7 +132,10 @@ class StandbyOracle:
         with page_server.client() as client:
             for target in sorted([*targets, *restarts]):
                 step(f"standby at {lsn_text.show(target)}")
-                standby = recover(self.workspace, self.major, base, wal_dir, target)
+                standby = recover(
+                    self.workspace, self.major, base, wal_dir, target,
+                    wal_log_hints=self.wal_log_hints,
+                )  # fmt: skip
                 result = compare(standby.data_dir, client, standby.lsn_boundary, Rules("standby"))
                 if target in restarts:
                     self.outcome.results.append(("standby, restart", result))
