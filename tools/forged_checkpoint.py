@@ -124,7 +124,8 @@ def _append(server: Server, end: int, record: bytes) -> None:
 
 
 def _have_segment(path: Path) -> None:
-    if not path.exists():
-        path.write_bytes(bytes(SLRU_SEGMENT_BYTES))
-        owner = path.parent.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)
+    """The segment with all its pages; those that were not there are zeros."""
+    with open(path, "ab") as file:
+        file.write(bytes(SLRU_SEGMENT_BYTES - file.tell()))
+    owner = path.parent.stat()
+    os.chown(path, owner.st_uid, owner.st_gid)

@@ -23,7 +23,7 @@ def test_every_page_is_as_in_a_standby(workspace, seed, major, why):
     require_postgres(major)
     with ExitStack() as resources:
         oracle = StandbyOracle(workspace, resources, major, seed)
-        outcome = oracle.run(lsn_count=2, seconds=4.5)
+        outcome = oracle.run(lsn_count=2, seconds=3.0)
     differences = [str(d) for _, result in outcome.results for d in result.differences]
     assert differences == [], f"once it was: {why}"
     assert outcome.failures == []
@@ -37,11 +37,11 @@ def test_counters_go_where_they_are_set(postgres):
     primary.sql("CREATE TABLE first(a int)")
     (oid,) = primary.sql("SELECT 'first'::regclass::oid::bigint")[0]
     primary.sql("DROP TABLE first")
-    for _ in range(2):
+    for xid in (50_000, 500_000):
         primary.stop()
-        set_counters(primary, next_oid=oid, next_xid=5000)
+        set_counters(primary, next_oid=oid, next_xid=xid)
         primary.start()
-        assert primary.sql("SELECT txid_current()")[0][0] >= 5000
+        assert xid <= primary.sql("SELECT txid_current()")[0][0] < xid + 100
         primary.sql("CREATE TABLE again(a int)")
         (again,) = primary.sql("SELECT 'again'::regclass::oid::bigint")[0]
         assert oid <= again <= oid + 3
