@@ -24,6 +24,7 @@ Exit code 1 if anything differs.
 import argparse
 import json
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -41,14 +42,15 @@ from formats.control_file import parse_control_file
 from tools.compare import Comparison, compare
 from tools.excuses import Rules
 from tools.forged_checkpoint import near_wrap, set_counters
-from tools.oracle_standby import recover
-from tools.page_server import PageServer
+from tools.oracle_standby import NoOracle, recover
+from tools.page_server import PageServer, PageServerFailed
 from tools.postgres import Server, Workspace
+from tools.postgres_binaries import MissingPostgres, ProgramFailed
 from tools.sql_fuzzer import SETTINGS, run
 from tools.sql_fuzzer.databases import COPIED_THROUGH_WAL
 from tools.sql_fuzzer.errors import is_expected
 from tools.sql_fuzzer.runner import prepare
-from tools.wal_positions import read_positions
+from tools.wal_positions import TooFewCheckpoints, read_positions
 
 PRIMARY_SETTINGS = {**SETTINGS, "fsync": "off", "wal_keep_size": "20GB"}
 """Kept WAL is the archive: nothing of it is recycled before the standby has it."""
@@ -56,6 +58,7 @@ WRAP_XIDS, WRAP_MULTIXACTS, WRAP_MEMBERS = 1200, 50, 300
 """How many of each there are until the wrap: few enough to be used up in the first part."""
 FIRST_OID = 20_000
 DIFFERENCES_SHOWN_MAX = 20
+FAILURES = (NoOracle, PageServerFailed, MissingPostgres, ProgramFailed, TooFewCheckpoints)
 
 
 @dataclass
@@ -268,16 +271,23 @@ def main() -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
                TimeElapsedColumn())  # fmt: skip
     begin = time.monotonic()
-    with Workspace() as workspace, ExitStack() as resources:
-        oracle = StandbyOracle(workspace, resources, options.pg, options.seed)
-        silent = not console.is_terminal
-        with Progress(*columns, console=console, transient=True, disable=silent) as progress:
-            task = progress.add_task("", total=options.lsns + 6)
-            outcome = oracle.run(
-                options.lsns,
-                options.seconds,
-                lambda what: progress.update(task, description=what, advance=1),
-            )
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # through the clean-up
+    try:
+        with Workspace() as workspace, ExitStack() as resources:
+            oracle = StandbyOracle(workspace, resources, options.pg, options.seed)
+            silent = not console.is_terminal
+            with Progress(*columns, console=console, transient=True, disable=silent) as progress:
+                task = progress.add_task("", total=options.lsns + 6)
+
+                def step(what: str) -> None:
+                    progress.update(task, description=what, advance=1)
+                    if silent:
+                        print(f"{time.monotonic() - begin:6.1f} s  {what}", file=sys.stderr)
+
+                outcome = oracle.run(options.lsns, options.seconds, step)
+    except FAILURES as failure:
+        print(f"standby_oracle: {failure}")
+        return 1
     if options.json:
         print(as_json(outcome))
     else:

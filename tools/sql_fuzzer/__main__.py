@@ -7,6 +7,7 @@ Exit code 1 if a statement ended with an error that none may end with.
 
 import argparse
 import json
+import signal
 import sys
 from random import SystemRandom
 
@@ -25,6 +26,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="counts as JSON instead of a table")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # through the clean-up
     with Workspace() as workspace:
         server = workspace.cluster(options.pg, {"fsync": "off", **SETTINGS}).start()
         report = run(server, options.seed, options.seconds)
