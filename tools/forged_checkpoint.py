@@ -23,7 +23,6 @@ from tools.postgres_binaries import ProgramFailed
 
 SLRU_SEGMENT_BYTES = 32 * 8192
 XACTS_PER_SEGMENT = 32 * 32768
-TIMESTAMPS_PER_SEGMENT = 32 * 819
 OFFSETS_PER_SEGMENT = 32 * 2048
 MEMBERS_PER_SEGMENT = 32 * 1636
 _RECORD_HEADER_BYTES = 24
@@ -63,13 +62,14 @@ def set_counters(
             struct.pack_into(form, main, position, value)
     _append(server, end, _record(bytes(main), facts.checkpoint_lsn))
     path.write_bytes(with_checkpoint_at(control, start, bytes(main)))
-    xid, multi, offset = struct.unpack_from("<I8xII", main, _NEXT_XID)
-    for directory, segment in (
-        ("pg_xact", xid // XACTS_PER_SEGMENT),
-        ("pg_multixact/offsets", multi // OFFSETS_PER_SEGMENT),
-        ("pg_multixact/members", offset // MEMBERS_PER_SEGMENT),
+    for directory, value, per_segment in (
+        ("pg_xact", next_xid, XACTS_PER_SEGMENT),
+        ("pg_multixact/offsets", next_multixact, OFFSETS_PER_SEGMENT),
+        ("pg_multixact/members", next_offset, MEMBERS_PER_SEGMENT),
     ):
-        _have_segment(server.data_dir / directory / f"{segment:04X}")
+        if value is not None:
+            segment = (value & 0xFFFFFFFF) // per_segment
+            _have_segment(server.data_dir / directory / f"{segment:04X}")
 
 
 def near_wrap(server: Server, xids: int, multixacts: int, members: int) -> None:
