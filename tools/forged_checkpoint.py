@@ -21,13 +21,15 @@ from formats.control_file import parse_control_file, with_checkpoint_at
 from tools.postgres import Server
 from tools.postgres_binaries import ProgramFailed
 
-SLRU_SEGMENT_BYTES = 32 * 8192
+PAGE_BYTES = 8192
+SLRU_SEGMENT_BYTES = 32 * PAGE_BYTES
 XACTS_PER_SEGMENT = 32 * 32768
 OFFSETS_PER_SEGMENT = 32 * 2048
 MEMBERS_PER_SEGMENT = 32 * 1636
 _RECORD_HEADER_BYTES = 24
 _SHUTDOWN_CHECKPOINT = 0x00
 _MAIN_DATA_SHORT = 255
+_CONTINUES = 1  # of a page header: the page begins with the rest of a record
 # Where the counters are in a checkpoint record (CheckPoint, pg_control.h, the same in 14 to 18).
 _NEXT_XID, _NEXT_OID, _NEXT_MULTIXACT, _NEXT_OFFSET = 24, 32, 36, 40
 
@@ -60,7 +62,7 @@ def set_counters(
     ):
         if value is not None:
             struct.pack_into(form, main, position, value)
-    _append(server, end, _record(bytes(main), facts.checkpoint_lsn))
+    _append(server, end, checkpoint_record(bytes(main), facts.checkpoint_lsn))
     path.write_bytes(with_checkpoint_at(control, start, bytes(main)))
     for directory, value, per_segment in (
         ("pg_xact", next_xid, XACTS_PER_SEGMENT),
@@ -88,7 +90,7 @@ def near_wrap(server: Server, xids: int, multixacts: int, members: int) -> None:
         server.stop()
 
 
-def _record(main: bytes, previous: int) -> bytes:
+def checkpoint_record(main: bytes, previous: int) -> bytes:
     """The WAL record as bytes (xlogrecord.h): header, one short block of main data."""
     body = bytes([_MAIN_DATA_SHORT, len(main)]) + main
     length = _RECORD_HEADER_BYTES + len(body)
@@ -97,7 +99,7 @@ def _record(main: bytes, previous: int) -> bytes:
 
 
 def _append(server: Server, end: int, record: bytes) -> None:
-    """Write a record behind `end`, across pages where it must be."""
+    """Write a record behind `end`."""
     facts = parse_control_file((server.data_dir / "global" / "pg_control").read_bytes())
     size = facts.wal_segment_bytes
     number = lsn.segment_number(end, size)
@@ -106,21 +108,24 @@ def _append(server: Server, end: int, record: bytes) -> None:
     path = server.data_dir / "pg_wal" / wal_page.file_name(facts.timeline, number, size)
     with open(path, "r+b") as file:
         magic = int.from_bytes(file.read(2), "little")
-        position, left = end, record
-        while left:
-            if position % 8192 == 0:
-                continues = wal_page.CONTINUES if left is not record else 0
-                remaining = len(left) if continues else 0
-                file.seek(position % size)
-                file.write(struct.pack("<HHIQI4x", magic, continues, facts.timeline, position,
-                                       remaining))  # fmt: skip
-                position += 24
-            room = 8192 - position % 8192
-            file.seek(position % size)
-            file.write(left[:room])
-            position += len(left[:room])
-            left = left[room:]
-        file.write(bytes(-position % 8192))
+        file.seek(end % size)
+        file.write(in_pages(record, end, magic, facts.timeline))
+
+
+def in_pages(record: bytes, end: int, magic: int, timeline: int) -> bytes:
+    """What stands behind `end`, which is not the end of a segment, when a record does: with page
+    headers where it must have them, and zeros up to the end of its last page."""
+    out, left = b"", record
+    while left:
+        position = end + len(out)
+        if position % PAGE_BYTES == 0:
+            continues, remaining = (0, 0) if left is record else (_CONTINUES, len(left))
+            out += struct.pack("<HHIQI4x", magic, continues, timeline, position, remaining)
+            position += lsn.SHORT_HEADER_BYTES
+        room = PAGE_BYTES - position % PAGE_BYTES
+        out += left[:room]
+        left = left[room:]
+    return out + bytes(-(end + len(out)) % PAGE_BYTES)
 
 
 def _have_segment(path: Path) -> None:
