@@ -8,7 +8,7 @@ TREE := formats engine server tools tests docs .ci README.md CHANGELOG.md pyproj
 WITHOUT_SERVERS := tests/unit tests/property
 KERNELS := $(shell find formats engine server tools -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server tools -name '*.pxd'))
 
-.PHONY: build servers demo test check lint bench clean
+.PHONY: build servers demo oracle-b test check lint bench clean
 
 build: $(VENV)/built
 
@@ -27,6 +27,10 @@ servers: build
 
 demo: build $(if $(filter 14 16 17,$(PG)),servers)
 	$(BIN)/python -m tools.demo --pg $(PG)
+
+# Every page at 20 random LSNs of a fuzzed load, against standbys, on all majors.
+oracle-b: build servers
+	for major in 14 15 16 17 18; do $(BIN)/python -m tools.standby_oracle --pg $$major || exit 1; done
 
 # Twice: unit and property tests with kernels interpreted, on a copy of the tree that was never
 # built; then everything with kernels compiled.

@@ -1,7 +1,8 @@
 """Which tablespaces there are: what the file tablespace_map of a base backup says, kept up to date.
 
 A line a tablespace: its OID, a space, its path in which backslash, line feed and carriage return
-have a backslash before them (do_pg_backup_start, xlog.c).
+have a backslash before them (do_pg_backup_start, xlog.c). A tablespace in place, which is a
+directory below pg_tblspc and no link, has an empty path in its record and no line.
 """
 
 import re

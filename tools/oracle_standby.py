@@ -41,11 +41,19 @@ class Standby:
 
 
 def recover(
-    workspace: Workspace, major: int, base_backup: Path, wal_dir: Path, lsn_target: int
+    workspace: Workspace,
+    major: int,
+    base_backup: Path,
+    wal_dir: Path,
+    lsn_target: int,
+    *,
+    wal_log_hints: bool = False,
 ) -> Standby:
     """Replay the WAL of `wal_dir` (segment files) over a copy of `base_backup`.
 
     Records that start at or behind `lsn_target` are not applied. The WAL must hold at least one.
+    `wal_log_hints` must be as on the primary: without checksums, redo of heap records moves pd_lsn
+    by the standby's own setting (XLogHintBitIsNeeded, xlog.h).
     """
     data_dir = workspace.copy(base_backup, "standby")
     _give_own_tablespaces(data_dir)
@@ -60,7 +68,9 @@ def recover(
             "recovery_target_action": "shutdown",
             "recovery_target_timeline": "current",
             "hot_standby": "off",
+            "wal_log_hints": "on" if wal_log_hints else "off",
             "max_prepared_transactions": "100",
+            "allow_in_place_tablespaces": "on",
             "log_checkpoints": "on",
             "checkpoint_timeout": "1d",
             "max_wal_size": "1TB",

@@ -325,3 +325,18 @@ def test_torn_file(cluster: Cluster, source: DirectorySource) -> None:
         assert "does not end at the end of a page" in only_difference(cluster, source).what
     finally:
         path.unlink()
+
+
+def test_empty_files_that_a_crash_left(cluster: Cluster, source: DirectorySource) -> None:
+    """Excused only where the caller knows of a crash, and only while nothing is in them."""
+    path = cluster.data_dir / "base" / str(cluster.db) / "77777"
+    crashed = Rules("primary", crashed=True)
+    try:
+        for content, differences in ((b"", 0), (bytes(BLOCK_BYTES), 0), (b"\1" * BLOCK_BYTES, 1)):
+            path.write_bytes(content)
+            assert only_difference(cluster, source).path == f"base/{cluster.db}/77777"
+            result = run(cluster, source, crashed)
+            assert result.difference_count == differences
+            assert result.excuses[Excuse.CRASH] == 1 - differences
+    finally:
+        path.unlink()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from formats.control_file import parse_control_file
+from formats.control_file import parse_control_file, with_checkpoint_at
 from formats.errors import CorruptionError
 from tests.fixtures.control_file import crafted
 
@@ -17,6 +17,20 @@ def test_fields(version: int) -> None:
     assert (control.block_bytes, control.relation_segment_blocks) == (8192, 131072)
     assert (control.wal_block_bytes, control.wal_segment_bytes) == (8192, 16 << 20)
     assert control.checksums
+
+
+@pytest.mark.parametrize("version", [1300, 1700, 1800])
+def test_another_checkpoint(version: int) -> None:
+    """Its LSN and the copy of its record change, and nothing else."""
+    before = crafted(version)
+    record = (0x1_0000_0500).to_bytes(8, "little") + before[48:128]
+    control = parse_control_file(with_checkpoint_at(before, 0x1_0000_0500, record))
+    assert control.checkpoint_lsn == control.redo_lsn == 0x1_0000_0500
+    fields = vars(parse_control_file(before)) | {
+        "checkpoint_lsn": 0x1_0000_0500,
+        "redo_lsn": 0x1_0000_0500,
+    }
+    assert vars(control) == fields
 
 
 def test_every_flipped_byte_below_the_crc_is_refused() -> None:

@@ -260,6 +260,8 @@ def test_tablespaces_come_and_go(tmp_path):
     small.reopen()
     end = small.put(Record(5, 0x10, main=struct.pack("<I", 9)))
     assert small.store.file("tablespace_map", end) == b"20000 /data/b\\\\c\n"
+    in_place = small.put(Record(5, 0x00, main=struct.pack("<I", 20001) + b"\0"))
+    assert small.store.file("tablespace_map", in_place) == b"20000 /data/b\\\\c\n"
 
 
 def test_a_tablespace_inside_the_data_directory_needs_no_map(tmp_path):
