@@ -22,6 +22,7 @@ from engine.memtable import Memtable
 from engine.wal_reader import WalReader
 from formats import lsn, rmgr, version, wal_page
 from formats.chunk import BLOCK_BYTES
+from formats.postgres_versions import VERSIONS
 from tools.bench.bench import Bench
 from tools.bench.current_pages import CurrentPages
 from tools.bench.redo_run import RedoRun
@@ -103,7 +104,7 @@ class SampledRun(RedoRun):
 def run(bench: Bench) -> list[Row]:
     kinds: list[Kind] = []
     rows = []
-    for major in rmgr.VERSIONS:
+    for major in VERSIONS:
         try:
             bench.workspace.installation(major)
         except MissingPostgres as missing:
