@@ -130,10 +130,17 @@ def test_a_crash_names_its_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_hang_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing_worker(tmp_path, monkeypatch, "exec sleep 60")
-    monkeypatch.setattr(watch, "HANG_SECONDS", 0.3)
+    failing_worker(tmp_path, monkeypatch, "while :; do :; done")
+    monkeypatch.setattr(watch, "HANG_SECONDS", 0.2)
     failure = watch.run("image", SEED, 0, 10, 60.0, lambda report: None)
     assert failure is not None and "hangs" in failure.reason
+
+
+def test_waiting_for_ever_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_worker(tmp_path, monkeypatch, "exec sleep 60")
+    monkeypatch.setattr(watch, "WAIT_SECONDS", 0.3)
+    failure = watch.run("image", SEED, 0, 10, 60.0, lambda report: None)
+    assert failure is not None and "waits" in failure.reason
 
 
 def test_what_failed_is_shrunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

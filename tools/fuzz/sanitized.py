@@ -44,7 +44,7 @@ def copy_tree() -> None:
 
 
 def compile_kernels() -> None:
-    environment = {**os.environ, "CFLAGS": FLAGS, "LDFLAGS": FLAGS}
+    environment = {**os.environ, "CFLAGS": f"{FLAGS} -w", "LDFLAGS": FLAGS}
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     subprocess.run(command, cwd=COPY, env=environment, check=True)
 

@@ -1,7 +1,7 @@
 """Runs a target in a child process, and finds out what a child that died or hangs was doing.
 
 The child shares the index of the input that runs (tools/fuzz/worker.py). A child that ends with an
-error, by a signal, or does not get on for HANG_SECONDS has *failed* with that input.
+error, by a signal, or spends HANG_SECONDS on one input has *failed* with that input.
 """
 
 import json
@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 from tools.fuzz.targets import build
 
-HANG_SECONDS = 30.0
+HANG_SECONDS = 30.0  # of the child's own time, so that a busy machine makes nobody hang
+WAIT_SECONDS = 300.0  # whatever it does meanwhile
 POLL_SECONDS = 0.2
 SHRINK_TRIES = 200
 Report = dict[str, Any]
@@ -77,7 +78,7 @@ def _watch(
     """Until the child ends or hangs; what was wrong, empty if nothing."""
     assert child.stdout is not None
     reader = _Lines(child.stdout.fileno())
-    last, since = -1, time.monotonic()
+    last, since, spent = -1, time.monotonic(), 0.0
     while True:
         for line in reader.lines():
             tell(json.loads(line))
@@ -86,10 +87,21 @@ def _watch(
                 tell(json.loads(line))
             return _explain(child.returncode)
         if shared[0] != last:
-            last, since = shared[0], time.monotonic()
-        elif time.monotonic() - since > HANG_SECONDS:
+            last, since, spent = shared[0], time.monotonic(), _cpu_seconds(child.pid)
+        elif time.monotonic() - since > WAIT_SECONDS:
+            return f"waits for {WAIT_SECONDS:.0f} s"
+        elif _cpu_seconds(child.pid) - spent > HANG_SECONDS:
             return f"hangs for {HANG_SECONDS:.0f} s"
         time.sleep(POLL_SECONDS)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """What a process has spent; 0 if it is no more."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class _Lines:
@@ -128,7 +140,7 @@ def fails(name: str, content: bytes, directory: Path) -> bool:
     path.write_bytes(content)
     command = [sys.executable, "-m", "tools.fuzz.worker", name, str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=HANG_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=WAIT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return True
     return done.returncode != 0
