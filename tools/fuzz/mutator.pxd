@@ -19,17 +19,19 @@ cdef class Mutator:
 
     @cython.locals(x=uint64_t)
     cpdef int begin(self, uint64_t seed, uint64_t index) except -1 nogil
+    # None of these fails. But of calls that might, C evaluates several in one list of arguments in
+    # the order in which they stand there, as Python does; of others in whichever it likes.
     @cython.locals(x=uint64_t)
-    cpdef uint64_t next(self) noexcept nogil
-    cpdef Py_ssize_t below(self, Py_ssize_t limit) noexcept nogil
-    cpdef uint32_t number(self) noexcept nogil
+    cpdef uint64_t next(self) except? 0 nogil
+    cpdef Py_ssize_t below(self, Py_ssize_t limit) except? -1 nogil
+    cpdef uint32_t number(self) except? 0x6E1B35C9 nogil
     @cython.locals(start=int64_t)
     cpdef int load(self, Py_ssize_t item) except -1 nogil
     @cython.locals(length=Py_ssize_t)
     cpdef int put(self, const uint8_t[::1] content) except -1
     @cython.locals(size=Py_ssize_t, pos=Py_ssize_t, kind=int, old=uint32_t, run=Py_ssize_t)
     cpdef int change(self, Py_ssize_t start, Py_ssize_t end) except -1 nogil
-    cdef Py_ssize_t _run(self, Py_ssize_t pos, Py_ssize_t end) noexcept nogil
+    cdef Py_ssize_t _run(self, Py_ssize_t pos, Py_ssize_t end) except? -1 nogil
     @cython.locals(old=Py_ssize_t)
     cdef int _change_word(self, int kind, Py_ssize_t pos, Py_ssize_t end) except -1 nogil
     @cython.locals(low=uint32_t)

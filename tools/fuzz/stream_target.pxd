@@ -41,6 +41,7 @@ cdef class StreamTarget(Target):
     @cython.locals(flags=int, again=bint, count=Py_ssize_t, end=uint64_t, repeated=Py_ssize_t,
                    size=int)
     cdef int _read(self, Mutator m) except -1 with gil
-    @cython.locals(lsn=uint64_t, version=int, reader=WalReader, wal=bytes, cuts=uint32_t,
-                   pos=Py_ssize_t, count=Py_ssize_t, step=Py_ssize_t, got=Py_ssize_t)
+    @cython.locals(lsn=uint64_t, version=int, reader=WalReader, wal="const uint8_t[::1]",
+                   cuts=uint32_t, pos=Py_ssize_t, count=Py_ssize_t, step=Py_ssize_t,
+                   got=Py_ssize_t)
     cdef Py_ssize_t _read_all(self, Mutator m, int flags) except -1

@@ -209,7 +209,7 @@ class StreamTarget(Target):
         version = coding.u8(m.data, 0)
         reader = WalReader(lsn, SEGMENT_BYTES, None, None, None if flags & 1 else version,
                            flags & 2 != 0)  # fmt: skip
-        wal = bytes(m.data[HEAD : m.length])
+        wal = memoryview(bytes(m.data[HEAD : m.length]))
         cuts = coding.u32(m.data, 10)
         pos = 0
         count = 0
