@@ -12,7 +12,7 @@ from engine.reconstruct import Reconstruct
 from engine.version_set import VersionSet
 from engine.wal_ingest import decompress_image
 from formats import coding, pglz
-from tools.fuzz.target import Target
+from tools.fuzz.target import Target, room
 
 HEAD = 6
 SOURCE_BYTES = 1 << 17
@@ -23,10 +23,11 @@ class ImageTarget(Target):
     def __init__(self, mutator, place):
         Target.__init__(self, mutator, place)
         self.reconstruct = Reconstruct(18)
-        self.versions = VersionSet(6 + 8192, 8)
-        self.source = memoryview(bytearray(SOURCE_BYTES))
-        self.raw = memoryview(bytearray(8192))
-        self.out = memoryview(bytearray(8192))
+        self.versions = VersionSet(0, 8)
+        self.versions.data = room(6 + 8192)
+        self.source = room(SOURCE_BYTES)
+        self.raw = room(8192)
+        self.out = room(8192)
 
     # Making an input ------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from engine.version_set import VersionSet
 from formats import coding, frame
 from formats.frame import LayerColumns
 from formats.layer_directory import FrameTable, LayerDirectory
-from tools.fuzz.target import Target
+from tools.fuzz.target import Target, room
 
 HEAD = 4
 SOURCE_BYTES = 1 << 17
@@ -34,7 +34,7 @@ LSN_MAX = (1 << 64) - 1
 class LayerTarget(Target):
     def __init__(self, mutator, place):
         Target.__init__(self, mutator, place)
-        self.source = memoryview(bytearray(SOURCE_BYTES))
+        self.source = room(SOURCE_BYTES)
         self.columns = LayerColumns()
         self.query = LayerQuery(4)
         self.versions = VersionSet()

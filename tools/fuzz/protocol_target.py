@@ -13,7 +13,7 @@ error that formats/pgwire.py documents; it is counted as the ValueError that it 
 from formats import coding, pagestream, pgwire
 from formats.pagestream import PageBatch
 from server.exchange import Exchange
-from tools.fuzz.target import Target
+from tools.fuzz.target import Target, room
 
 HEAD = 25
 CAPACITY = 16
@@ -37,7 +37,7 @@ OUTCOMES = {
 class ProtocolTarget(Target):
     def __init__(self, mutator, place):
         Target.__init__(self, mutator, place)
-        self.requests = memoryview(bytearray(ROOM))
+        self.requests = room(ROOM)
         self.replies = memoryview(bytearray(CAPACITY * pagestream.PAGE_REPLY_BYTES))
         self.batch = PageBatch(CAPACITY, self.requests, self.replies)
         stop = memoryview(bytes(1))

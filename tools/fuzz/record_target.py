@@ -18,7 +18,7 @@ from engine.wal_ingest import decompress_image
 from formats import coding, crc, wal_record
 from formats.chunk import SmallFile
 from tools.fuzz import corpus
-from tools.fuzz.target import Target
+from tools.fuzz.target import Target, room
 
 HEAD = 2
 SOURCE_BYTES = 1 << 17
@@ -47,7 +47,7 @@ class RecordTarget(Target):
         self.shape = RecordBatch(1, wal_record.REFERENCES_MAX)
         self.shape.data = mutator.data
         self.batch = RecordBatch(1, wal_record.REFERENCES_MAX)
-        self.source = memoryview(bytearray(SOURCE_BYTES))
+        self.source = room(SOURCE_BYTES)
         self.batch.data = self.source
         self.heads = memoryview(bytearray(8 * wal_record.REFERENCES_MAX + 8)).cast("q")
         self.chunks = ChunkTable()

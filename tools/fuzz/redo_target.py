@@ -11,7 +11,7 @@ but the input: now and then an input is run twice, with other bytes in the room 
 from engine.reconstruct import Reconstruct
 from engine.version_set import VersionSet
 from formats import coding
-from tools.fuzz.target import Target
+from tools.fuzz.target import Target, room
 
 # By resource manager, whose redo was content.
 OUTCOMES = {9: "heap2", 10: "heap", 11: "btree", 12: "hash", 13: "gin", 14: "gist", 15: "sequence",
@@ -27,10 +27,11 @@ class RedoTarget(Target):
     def __init__(self, mutator, place):
         Target.__init__(self, mutator, place)
         self.reconstruct = Reconstruct(18)
-        self.versions = VersionSet(SOURCE_BYTES, 8)
+        self.versions = VersionSet(0, 8)
+        self.versions.data = room(SOURCE_BYTES)
         self.guarded = memoryview(bytearray([GUARD_BYTE]) * (8192 + 2 * GUARD))
-        self.exact = memoryview(bytearray(8192))  # where a sanitizer sees what leaves it
-        self.first = memoryview(bytearray(8192))
+        self.exact = room(8192)  # where a sanitizer sees what leaves it
+        self.first = room(8192)
 
     # Making an input ------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ are counted by their text; any other ends the run, with `index` at the input tha
 """
 
 import re
+from array import array
 
 import cython
 
@@ -21,6 +22,12 @@ ACCEPTED = 0
 TEXTS_MAX = 250
 _PARTICULARS = re.compile(r"[0-9'\"]")  # a kind of error is what its text says before them
 STRETCH = 4096  # inputs between two calls of `refresh`
+
+
+def room(size):
+    """Memory of so many bytes, and not one more: a bytearray has one behind its end, where a
+    sanitizer would not see an access that is off by one."""
+    return memoryview(array("B", bytes(size)))
 
 
 class Target:
