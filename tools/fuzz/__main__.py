@@ -10,6 +10,7 @@ uncounted: so an input that failed is run again. `--forget` starts the count ane
 import argparse
 import json
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,8 @@ def keep(failure: watch.Failure, console: Console) -> None:
     path = FAILURES / f"{failure.target}-{failure.seed}-{failure.number}.input"
     path.write_bytes(failure.input())
     console.print(f"shrinking {path}")
-    path.write_bytes(watch.shrink(failure.target, path.read_bytes(), FAILURES))
+    with tempfile.TemporaryDirectory() as directory:
+        path.write_bytes(watch.shrink(failure.target, path.read_bytes(), Path(directory)))
     place = corpus.DIRECTORY.relative_to(Path.cwd()) / failure.target
     console.print(f"{path}: mend it, then keep it as {place}/WHAT_IT_DID.input")
 
