@@ -3,8 +3,8 @@
     python -m tools.fuzz [TARGET ...] --inputs 100000000 --seconds 3600 --seed 1
 
 A target has had enough after so many inputs or so many seconds of the processor, whichever comes
-first, summed over all runs with the same seed: what is interrupted goes on where it was. `--first` runs single inputs,
-uncounted: so an input that failed is run again. `--forget` starts the count anew.
+first, summed over all runs with the same seed: what is interrupted goes on where it was. `--first`
+runs single inputs, uncounted: so an input that failed is run again. `--forget` starts anew.
 """
 
 import argparse
