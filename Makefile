@@ -6,9 +6,10 @@ PG ?= 18
 UNBUILT := build/unbuilt
 TREE := formats engine server tools tests docs .ci README.md CHANGELOG.md pyproject.toml setup.py
 WITHOUT_SERVERS := tests/unit tests/property
-KERNELS := $(shell find formats engine server tools -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server tools -name '*.pxd'))
+DECLARATIONS := $(shell find formats engine server tools -name '*.pxd')
+KERNELS := $(DECLARATIONS) $(DECLARATIONS:.pxd=.py)
 
-.PHONY: build servers demo oracle-b test check lint bench clean
+.PHONY: build servers demo oracle-b test check lint bench fuzz fuzz-asan clean
 
 build: $(VENV)/built
 
@@ -43,6 +44,14 @@ test: build servers
 
 bench: build
 	$(BIN)/python -m tools.bench
+
+# All targets, each until it had 100 million inputs or an hour; build/fuzz.json sums over runs.
+fuzz: build
+	$(BIN)/python -m tools.fuzz
+
+# All targets for a minute, and the tests of kernels, compiled with AddressSanitizer.
+fuzz-asan: build
+	$(BIN)/python -m tools.fuzz.sanitized
 
 lint: build
 	$(BIN)/ruff format --check .

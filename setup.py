@@ -15,12 +15,15 @@ from setuptools import Extension, setup
 
 SHARED = "engine._cython_shared"
 ARGUMENTS = ["-O3", "-g0"]
+DEVELOPERS = ("tools.",)  # their kernels are for a checkout, and in no wheel
 
 
 def kernels() -> list[Extension]:
     """One extension for each kernel of pyproject.toml."""
     with open("pyproject.toml", "rb") as file:
         names = tomllib.load(file)["tool"]["pageserver"]["kernels"]
+    if "bdist_wheel" in sys.argv:
+        names = [name for name in names if not name.startswith(DEVELOPERS)]
     return [
         Extension(name, [name.replace(".", "/") + ".py"], extra_compile_args=ARGUMENTS)
         for name in names

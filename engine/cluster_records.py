@@ -98,11 +98,11 @@ class ClusterRecords:
                 self._transactions.apply(info & 0xF0, xid, origin, main, lsn)
             else:
                 self._handlers[rmgr](info & 0xF0, main, lsn)
-        except (struct.error, IndexError) as error:
+        except (struct.error, IndexError, OverflowError) as error:  # a page number below 0
             raise CorruptionError(
                 "WAL record",
                 f"record of rmgr {rmgr}, info 0x{info:02X}, that ends at {show_lsn(lsn)}",
-                "main data of the size its kind has",
+                "main data of the size its kind has, and numbers that can be",
                 f"{len(main)} bytes: {error}",
             ) from error
 

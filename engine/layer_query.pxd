@@ -25,8 +25,8 @@ cdef class LayerQuery:
     @cython.locals(i=Py_ssize_t)
     cpdef bint wants(self, uint64_t lsn_start, uint64_t lsn_end) except -1 nogil
     cpdef bint wants_of(self, Py_ssize_t i, uint64_t lsn_start, uint64_t lsn_end) except -1 nogil
-    cpdef uint32_t block_of(self, Py_ssize_t i) except? 0xFFFFFFFF nogil
-    cpdef uint32_t oldest_of(self, Py_ssize_t i) except? 0xFFFFFFFF nogil
+    cpdef uint32_t block_of(self, Py_ssize_t i) except? 0x6E1B35C9 nogil
+    cpdef uint32_t oldest_of(self, Py_ssize_t i) except? 0x6E1B35C9 nogil
     cpdef Py_ssize_t locate(self, LayerDirectory directory) except -1
     @cython.locals(hits=Py_ssize_t, i=Py_ssize_t, row=Py_ssize_t)
     cdef Py_ssize_t _locate(self, LayerDirectory directory) except -1 nogil

@@ -39,6 +39,8 @@ class VersionSet:
 
     def push(self, source, pos, length, lsn):
         """Take the next older version; returns 1 if it is self-contained, so no older is needed."""
+        if pos < 0 or length < 0 or pos + length > len(source):
+            raise IndexError("version out of the bounds of its frame")  # before room is made for it
         if self.count + 1 >= len(self.offset):
             self._grow_versions()
         if self.used + length > len(self.data):

@@ -37,6 +37,9 @@ def decompress_image(codec: int, data: memoryview, pos: int, length: int, raw: i
         if codec == LZ4:
             page: bytes = lz4.block.decompress(source, uncompressed_size=raw)
         else:
+            # A size that the frame itself claims is what the library would allocate.
+            if zstandard.frame_content_size(source) not in (-1, raw):
+                raise ValueError(f"page image: a zstd frame that is not of {raw} bytes")
             page = zstandard.ZstdDecompressor().decompress(source, max_output_size=raw)
     except (lz4.block.LZ4BlockError, zstandard.ZstdError) as error:
         raise ValueError(f"page image: {error}") from error

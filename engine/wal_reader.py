@@ -82,7 +82,8 @@ class WalReader:
         if not lsns.is_segment_size(segment_size):
             raise ValueError(f"there are no WAL segments of {segment_size} bytes")
         in_page = start_lsn % PAGE_BYTES
-        if in_page % 8 or 0 < in_page < lsns.header_bytes(start_lsn - in_page, segment_size):
+        header_bytes = lsns.header_bytes(start_lsn - in_page, segment_size)
+        if start_lsn < PAGE_BYTES or in_page % 8 or 0 < in_page < header_bytes:
             raise ValueError(f"no WAL record can start at {lsns.show(start_lsn)}")
         if version is not None and wal_page.magic(version) == 0:
             known = postgres_versions.NAMED

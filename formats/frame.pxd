@@ -26,10 +26,10 @@ cpdef Py_ssize_t last_version(const uint8_t[::1] raw, uint32_t layer, uint32_t b
 @cython.locals(count=Py_ssize_t)
 cpdef bint is_of_block(const uint8_t[::1] raw, Py_ssize_t slot, uint32_t layer,
                        uint32_t block) except -1 nogil
-cpdef uint32_t version_count(const uint8_t[::1] raw) except? 0xFFFFFFFF nogil
-cpdef uint32_t version_layer(const uint8_t[::1] raw, Py_ssize_t slot) except? 0xFFFFFFFF nogil
-cpdef uint32_t version_block(const uint8_t[::1] raw, Py_ssize_t slot) except? 0xFFFFFFFF nogil
-cpdef uint64_t version_lsn(const uint8_t[::1] raw, Py_ssize_t slot) except? 0xFFFFFFFFFFFFFFFF nogil
+cpdef uint32_t version_count(const uint8_t[::1] raw) except? 0x6E1B35C9 nogil
+cpdef uint32_t version_layer(const uint8_t[::1] raw, Py_ssize_t slot) except? 0x6E1B35C9 nogil
+cpdef uint32_t version_block(const uint8_t[::1] raw, Py_ssize_t slot) except? 0x6E1B35C9 nogil
+cpdef uint64_t version_lsn(const uint8_t[::1] raw, Py_ssize_t slot) except? 0x6E1B35C96E1B35C9 nogil
 @cython.locals(count=Py_ssize_t)
 cpdef Py_ssize_t version_start(const uint8_t[::1] raw, Py_ssize_t slot) except -1 nogil
 @cython.locals(count=Py_ssize_t)

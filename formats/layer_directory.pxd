@@ -19,16 +19,16 @@ cdef class LayerDirectory:
     @cython.locals(low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t, order=int, at=uint32_t)
     cpdef Py_ssize_t find(self, const uint8_t[::1] key, Py_ssize_t key_pos,
                           uint32_t stripe) except? -2 nogil
-    cpdef uint32_t stripe(self, Py_ssize_t row) except? 0xFFFFFFFF nogil
-    cpdef uint32_t kind(self, Py_ssize_t row) except? 0xFFFFFFFF nogil
-    cpdef uint64_t lsn_start(self, Py_ssize_t row) except? 0xFFFFFFFFFFFFFFFF nogil
-    cpdef uint64_t lsn_end(self, Py_ssize_t row) except? 0xFFFFFFFFFFFFFFFF nogil
-    cpdef uint32_t number(self, Py_ssize_t row) except? 0xFFFFFFFF nogil
-    cpdef uint32_t frame_start(self, Py_ssize_t row) except? 0xFFFFFFFF nogil
-    cpdef uint32_t frame_end(self, Py_ssize_t row) except? 0xFFFFFFFF nogil
-    cpdef uint32_t block_start(self, Py_ssize_t row) except? 0xFFFFFFFF nogil
-    cpdef uint32_t block_end(self, Py_ssize_t row) except? 0xFFFFFFFF nogil
-    cpdef uint32_t versions(self, Py_ssize_t row) except? 0xFFFFFFFF nogil
+    cpdef uint32_t stripe(self, Py_ssize_t row) except? 0x6E1B35C9 nogil
+    cpdef uint32_t kind(self, Py_ssize_t row) except? 0x6E1B35C9 nogil
+    cpdef uint64_t lsn_start(self, Py_ssize_t row) except? 0x6E1B35C96E1B35C9 nogil
+    cpdef uint64_t lsn_end(self, Py_ssize_t row) except? 0x6E1B35C96E1B35C9 nogil
+    cpdef uint32_t number(self, Py_ssize_t row) except? 0x6E1B35C9 nogil
+    cpdef uint32_t frame_start(self, Py_ssize_t row) except? 0x6E1B35C9 nogil
+    cpdef uint32_t frame_end(self, Py_ssize_t row) except? 0x6E1B35C9 nogil
+    cpdef uint32_t block_start(self, Py_ssize_t row) except? 0x6E1B35C9 nogil
+    cpdef uint32_t block_end(self, Py_ssize_t row) except? 0x6E1B35C9 nogil
+    cpdef uint32_t versions(self, Py_ssize_t row) except? 0x6E1B35C9 nogil
 
 
 @cython.final
@@ -37,12 +37,12 @@ cdef class FrameTable:
     cdef public Py_ssize_t count
     cdef Py_ssize_t stored_at, raw_at, layer_at, block_at, lsn_at
 
-    cpdef uint64_t offset(self, Py_ssize_t frame) except? 0xFFFFFFFFFFFFFFFF nogil
-    cpdef uint32_t stored_length(self, Py_ssize_t frame) except? 0xFFFFFFFF nogil
-    cpdef uint32_t raw_length(self, Py_ssize_t frame) except? 0xFFFFFFFF nogil
-    cpdef uint32_t layer(self, Py_ssize_t frame) except? 0xFFFFFFFF nogil
-    cpdef uint32_t block(self, Py_ssize_t frame) except? 0xFFFFFFFF nogil
-    cpdef uint64_t lsn(self, Py_ssize_t frame) except? 0xFFFFFFFFFFFFFFFF nogil
+    cpdef uint64_t offset(self, Py_ssize_t frame) except? 0x6E1B35C96E1B35C9 nogil
+    cpdef uint32_t stored_length(self, Py_ssize_t frame) except? 0x6E1B35C9 nogil
+    cpdef uint32_t raw_length(self, Py_ssize_t frame) except? 0x6E1B35C9 nogil
+    cpdef uint32_t layer(self, Py_ssize_t frame) except? 0x6E1B35C9 nogil
+    cpdef uint32_t block(self, Py_ssize_t frame) except? 0x6E1B35C9 nogil
+    cpdef uint64_t lsn(self, Py_ssize_t frame) except? 0x6E1B35C96E1B35C9 nogil
     @cython.locals(low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t, at_layer=uint32_t,
                    at_block=uint32_t, after=bint)
     cpdef Py_ssize_t last_frame(self, Py_ssize_t start, Py_ssize_t end, uint32_t layer,

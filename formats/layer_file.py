@@ -170,6 +170,10 @@ def unseal(
         raw = bytes(stored)
     elif used == Codec.ZSTD and raw_length <= RAW_BYTES_MAX:
         try:
+            # A size that the frame itself claims is what the library would allocate.
+            claimed = zstandard.frame_content_size(stored)
+            if claimed not in (-1, raw_length):
+                raise CorruptionError("frame raw length", where, raw_length, claimed)
             raw = codec.decompress(stored, max_output_size=raw_length)
         except zstandard.ZstdError as error:
             raise CorruptionError("frame compression", where, "a zstd frame", error) from error
@@ -206,6 +210,10 @@ def unpack_footer(body: bytes, crc: int, identity: int, name: FileName, path: st
     try:
         fields = msgpack.unpackb(body)
         footer = Footer(**fields)
+        for field, kind in Footer.__annotations__.items():
+            value = fields[field]
+            if not isinstance(value, kind) or kind is int and not 0 <= value < 1 << 64:
+                raise ValueError(f"{field} is {value!r}")
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise CorruptionError("footer fields", where, Footer._fields, error) from error
     if footer.kind != name.kind_text:

@@ -248,10 +248,24 @@ def replay(data: bytes, path: str) -> tuple[Manifest, Entry]:
 def _unpack_body(body: bytes, where: str) -> tuple[int, list[Record]]:
     try:
         serial, *items = msgpack.unpackb(body)
-        return int(serial), [_record(item) for item in items]
+        return _checked("serial", serial, int), [_record(item) for item in items]
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise CorruptionError("manifest records", where, sorted(_RECORDS), error) from error
 
 
 def _record(item: dict[str, Any]) -> Record:
-    return _RECORDS[item.pop("record")](**item)
+    """TypeError, KeyError or ValueError if it is none."""
+    kind = _RECORDS[_checked("record", item, dict).pop("record")]
+    record = kind(**item)
+    for known in fields(kind):
+        _checked(known.name, getattr(record, known.name), known.type)
+    return record
+
+
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """The value, which is of this type; a number is one that 64 bits hold."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {value!r}")
+    if isinstance(value, int) and not 0 <= value < 1 << 64:
+        raise ValueError(f"{name} is {value}")
+    return value

@@ -83,6 +83,13 @@ def _decode(data: bytes, what: str) -> str:
         raise ProtocolError(f"{what}: not UTF-8 at byte {error.start}") from None
 
 
+def _number(body: bytes, pos: int, length: int, what: str) -> int:
+    """The unsigned integer of so many bytes at `pos`."""
+    if pos + length > len(body):
+        raise ProtocolError(f"{what}: cut off at byte {pos}")
+    return int.from_bytes(body[pos : pos + length], "big")
+
+
 # Startup ------------------------------------------------------------------------------------------
 
 
@@ -172,12 +179,14 @@ def row_description(columns: Iterable[tuple[str, int]]) -> bytes:
 
 
 def parse_row_description(body: bytes) -> list[tuple[str, int]]:
-    (count,) = struct.unpack_from(">H", body)
+    count = _number(body, 0, 2, "row description")
     columns = []
     pos = 2
     for _ in range(count):
-        end = body.index(b"\0", pos)
-        (oid,) = struct.unpack_from(">I", body, end + 7)
+        end = body.find(b"\0", pos)
+        oid = _number(body, end + 7, 4, "row description") if end >= 0 else -1
+        if oid < 0:
+            raise ProtocolError("row description: a column's name does not end")
         columns.append((_decode(body[pos:end], "column name"), oid))
         pos = end + 19
     if pos != len(body):
@@ -194,14 +203,15 @@ def data_row(values: Iterable[bytes | None]) -> bytes:
 
 
 def parse_data_row(body: bytes) -> list[bytes | None]:
-    (count,) = struct.unpack_from(">H", body)
+    count = _number(body, 0, 2, "data row")
     values: list[bytes | None] = []
     pos = 2
     for _ in range(count):
-        (length,) = struct.unpack_from(">i", body, pos)
+        length = _number(body, pos, 4, "data row")
         pos += 4
-        values.append(None if length < 0 else body[pos : pos + length])
-        pos += max(length, 0)
+        is_null = length >= 1 << 31
+        values.append(None if is_null else body[pos : pos + length])
+        pos += 0 if is_null else length
     if pos != len(body):
         raise ProtocolError("data row: its values do not fill it")
     return values
@@ -215,7 +225,10 @@ def bytea(data: bytes) -> bytes:
 def parse_bytea(text: bytes) -> bytes:
     if not text.startswith(b"\\x"):
         raise ProtocolError("bytea: expected \\x and hex digits")
-    return bytes.fromhex(text[2:].decode())
+    try:
+        return bytes.fromhex(text[2:].decode("ascii"))
+    except ValueError:
+        raise ProtocolError("bytea: expected \\x and hex digits") from None
 
 
 def command_complete(tag: str) -> bytes:
@@ -249,7 +262,8 @@ def _clean(text: str) -> bytes:
 def parse_error(body: bytes) -> dict[str, str]:
     """The fields of an ErrorResponse by their one-letter code (`C` SQLSTATE, `M` message...)."""
     fields = body.rstrip(b"\0").split(b"\0")
-    return {field[:1].decode(): field[1:].decode(errors="replace") for field in fields if field}
+    texts = [field.decode(errors="replace") for field in fields if field]
+    return {text[:1]: text[1:] for text in texts}
 
 
 # COPY BOTH ----------------------------------------------------------------------------------------

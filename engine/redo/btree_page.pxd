@@ -16,7 +16,7 @@ cdef int tuple_length(const uint8_t[::1] view, Py_ssize_t pos) except -1 nogil
 @cython.locals(space=int)
 cdef int tuple_space(const uint8_t[::1] view, Py_ssize_t pos, Py_ssize_t end) except -1 nogil
 @cython.locals(high=uint32_t)
-cdef uint32_t block_number(const uint8_t[::1] view, Py_ssize_t pos) except? 0xFFFFFFFF nogil
+cdef uint32_t block_number(const uint8_t[::1] view, Py_ssize_t pos) except? 0x6E1B35C9 nogil
 cdef int put_block_number(uint8_t[::1] view, Py_ssize_t pos, uint32_t block) except -1 nogil
 cdef int add(uint8_t[::1] page, const uint8_t[::1] source, Py_ssize_t pos, Py_ssize_t length,
              int number) except -1 nogil

@@ -21,7 +21,7 @@ cdef int _insert(Part part) except -1 nogil
 cdef int _delete(Part part) except -1 nogil
 @cython.locals(same_page=bint)
 cdef int _update(Part part, bint hot) except -1 nogil
-cdef uint32_t _old_block(Part part) except? 0xFFFFFFFF nogil
+cdef uint32_t _old_block(Part part) except? 0x6E1B35C9 nogil
 @cython.locals(flags=int, new_block=uint32_t, old_block=uint32_t, covers_old=bint, cleared=int)
 cdef int _clear_map_of_new_version(Part part) except -1 nogil
 @cython.locals(pos=int, new_block=uint32_t)

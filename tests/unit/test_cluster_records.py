@@ -336,3 +336,13 @@ def test_records_that_are_cut_off_are_errors_or_nothing(tmp_path, rmgr, info):
     small.add(create(), Record(rmgr, info, 700, b"\xff\xff\xff"))
     with contextlib.suppress(CorruptionError):
         small.ingest()
+
+
+@pytest.mark.parametrize("rmgr", [3, 6, 18])
+@pytest.mark.parametrize("page", [b"\xff" * 8, b"\xff" * 4, b"\0\0\0\x80"])
+def test_a_page_number_below_zero_is_an_error(tmp_path, rmgr, page):
+    """Of an SLRU; it once came out as an OverflowError, which stops the server."""
+    small = SmallStore(tmp_path)
+    small.add(create(), Record(rmgr, 0x00, 700, page))
+    with contextlib.suppress(CorruptionError):
+        small.ingest()

@@ -1,10 +1,12 @@
 """A bundle file as a whole: what it says, every flipped byte and every cut of it, failing I/O."""
 
 import random
+import struct
 from pathlib import Path
 
 import pytest
 import zstandard
+from crc32c import crc32c
 
 from engine.bundle_check import problems
 from engine.bundle_reader import BundleReader
@@ -17,7 +19,7 @@ from formats import layer_file, version
 from formats.chunk import BLOCK_BYTES, ChunkKey
 from formats.errors import CorruptionError
 from formats.file_name import FileName
-from formats.layer_file import FrameKind, LayerKind
+from formats.layer_file import Footer, FrameKind, LayerKind
 from tests.fixtures import bundles
 from tests.fixtures.bundles import Model
 from tests.fixtures.faulty_storage import FaultyStorage
@@ -202,3 +204,34 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     cache.put(2, 0, bytes(5000))
     assert cache.get_many(2, [0]) == [None]
     assert len(cache) == 2
+
+
+def test_a_frame_that_claims_another_size_is_refused_before_room_is_made_for_it() -> None:
+    name = bundles.l0(7)
+    identity = layer_file.identity_of(name)
+    head = struct.pack("<BBHIII", FrameKind.VERSIONS, layer_file.Codec.ZSTD, 0, 0, 100, 17)
+    frame = bytes.fromhex("28b52ffde0") + (1 << 62).to_bytes(8, "little") + b"\1\0\0" + b"\0"
+    data = head + crc32c(frame, crc32c(head, identity)).to_bytes(4, "little") + frame
+    with pytest.raises(CorruptionError, match="raw length"):
+        layer_file.unseal(data, FrameKind.VERSIONS, 0, identity, zstandard.ZstdDecompressor(), "")
+
+
+@pytest.mark.parametrize(("field", "value"), [("layers", "3"), ("table_offset", -1), ("kind", 1)])
+def test_a_footer_with_a_value_of_another_type_is_refused(field: str, value: object) -> None:
+    name = bundles.l0(7)
+    identity = layer_file.identity_of(name)
+    footer = Footer("l0", "1" * 32, "2" * 32, 180006, 1, 2, 3, 4, 50, 32, 9, 41, 7)
+    data = layer_file.pack_footer(footer._replace(**{field: value}), identity)
+    body, trailer = data[: -layer_file.TRAILER_BYTES], data[-layer_file.TRAILER_BYTES :]
+    _, crc = layer_file.unpack_trailer(trailer, "")
+    with pytest.raises(CorruptionError, match="footer fields"):
+        layer_file.unpack_footer(body, crc, identity, name, "")
+
+
+def test_a_version_that_ends_far_behind_its_frame_is_refused_before_room_is_made_for_it() -> None:
+    into = VersionSet(64, 4)
+    for pos, length in ((0, 1 << 40), (5, 4), (-1, 2), (3, -1)):
+        with pytest.raises(IndexError):
+            into.push(memoryview(b"\x10 frame!"), pos, length, 7)
+    assert into.push(memoryview(b"\x10 frame!"), 0, 8, 7) == 0
+    assert len(into.data) == 64

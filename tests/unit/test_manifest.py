@@ -157,3 +157,31 @@ def test_an_unknown_format_version_is_refused() -> None:
     head = manifest.MAGIC + (2).to_bytes(4, "little")
     with pytest.raises(CorruptionError, match="unknown format version.*expected 1, found 2"):
         manifest.replay(head + crc32c(head).to_bytes(4, "little"), "m")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [1, 5],
+        [1, []],
+        [float("inf")],
+        ["1"],
+        [-1],
+        [1, {"record": "opened", "run": "1"}],
+        [1, {"record": "opened", "run": -1}],
+        [1, {"record": "opened", "run": None}],
+        [1, {"record": ["opened"], "run": 1}],
+        [1, {"record": "progress", "durable_lsn": 1.5}],
+        [],
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_refused(values: list[object]) -> None:
+    """They check, so somebody wrote them; they are no records all the same."""
+    header = manifest.pack_header()
+    body: bytes = msgpack.packb(values)
+    length = len(body).to_bytes(4, "little")
+    crc = crc32c(body, crc32c(length, manifest.check_header(header, "")))
+    head = length + crc32c(length).to_bytes(4, "little") + crc.to_bytes(4, "little")
+    with pytest.raises(CorruptionError, match="manifest records"):
+        manifest.replay(header + head + body + manifest.END_MARK, "")

@@ -108,3 +108,17 @@ def test_errors() -> None:
     wanted = {"S": "FATAL", "V": "FATAL", "C": "08P01", "M": "what?happened", "H": "do this"}
     assert pgwire.parse_error(framed[5:]) == wanted
     assert framed.endswith(b"\0\0")
+
+
+@pytest.mark.parametrize("body", [b"", b"\0", b"\0\1", b"\0\1name", b"\0\1name\0\0\0", b"\0\1\0\0"])
+def test_rows_that_are_cut_off(body: bytes) -> None:
+    for parse in (pgwire.parse_row_description, pgwire.parse_data_row):
+        with pytest.raises(ProtocolError):
+            parse(body)
+
+
+def test_bytes_that_are_no_hex_digits() -> None:
+    for text in (b"\\x0", b"\\xzz", b"\\x\xff\xff"):
+        with pytest.raises(ProtocolError, match="bytea"):
+            pgwire.parse_bytea(text)
+    assert pgwire.parse_error(b"M\xff\0\xfft\0\0") == {"M": "\ufffd", "\ufffd": "t"}

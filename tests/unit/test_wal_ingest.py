@@ -275,3 +275,11 @@ def test_a_kill_between_a_copy_and_its_flush(tmp_path):
         assert [small.mark(block, changed, target) for block in (0, 1)] == [10, 21]
         small.flush()
         small.reopen()
+
+
+@pytest.mark.parametrize("codec", [8, 16], ids=["lz4", "zstd"])
+def test_an_image_that_claims_to_be_huge_is_an_error(codec):
+    """The zstd library makes room for what the frame itself claims, whatever it is allowed to."""
+    claims = bytes.fromhex("28b52ffde0") + (1 << 62).to_bytes(8, "little") + b"\1\0\0"
+    with pytest.raises(ValueError, match="page image"):
+        wal_ingest.decompress_image(codec, memoryview(claims), 0, len(claims), 8192)

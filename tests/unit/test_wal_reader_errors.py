@@ -313,3 +313,8 @@ def test_a_recycled_segment_is_not_its_own():
     wal.data += old.data
     reader = refused(wal, f"at LSN 0/{end:X}: expected 0/{end:X}", good=1, zeros_end=True)
     assert not reader.at_end
+
+
+def test_no_wal_starts_at_zero():
+    with pytest.raises(ValueError, match="no WAL record can start at 0/0"):
+        WalReader(0, MIB, version=18)
