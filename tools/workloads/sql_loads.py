@@ -1,0 +1,27 @@
+"""The SQL loads of the tests, one after the other, through psql."""
+
+from pathlib import Path
+
+from tools.postgres import Server
+
+FIXTURES = Path(__file__).parents[2] / "tests" / "fixtures"
+ACCESS_METHODS = ("btree", "hash", "gin", "gist", "spgist", "brin", "bloom")
+
+
+def load(server: Server, name: str) -> None:
+    server.psql((FIXTURES / name).read_text(encoding="utf-8"))
+
+
+def run_access_methods(server: Server, seed: int, seconds: float) -> None:
+    """Each index access method with all its records; ends by itself."""
+    for method in ACCESS_METHODS:
+        load(server, f"{method}_load.sql")
+        server.sql("CHECKPOINT")
+
+
+def run_churn(server: Server, seed: int, seconds: float) -> None:
+    load(server, "churn.sql")
+
+
+def run_transactions(server: Server, seed: int, seconds: float) -> None:
+    load(server, "transactions_load.sql")
