@@ -152,6 +152,14 @@ def with_checkpoint(data: bytes, record: bytes) -> bytes:
     return _with_crc(changed)
 
 
+def with_checkpoint_at(data: bytes, lsn: int, record: bytes) -> bytes:
+    """pg_control that names the checkpoint record at `lsn` and holds a copy of it."""
+    changed = bytearray(data)
+    changed[32:40] = lsn.to_bytes(8, "little")
+    changed[40 : 40 + len(record)] = record
+    return _with_crc(changed)
+
+
 def checkpoint_next_xid(record: bytes) -> int:
     """The next transaction of a checkpoint record, with its epoch (CheckPoint, pg_control.h);
     struct.error if the record is cut off."""

@@ -189,7 +189,7 @@ class _Comparer:
         if not n_ours and fork.fork == Fork.INIT and file.n_blocks and is_bloom(file.read(0, 1)):
             self.result.excuses[Excuse.BLOOM_INIT] += file.n_blocks
             return
-        if n_ours is None and not self.is_empty_visibility_map(fork, file):
+        if n_ours is None and not self.may_be_absent(fork, file):
             self.differs(
                 str(file.path),
                 name,
@@ -223,15 +223,14 @@ class _Comparer:
                 break
             self.result.excuses[excuse] += 1
 
-    def is_empty_visibility_map(self, fork: RelationFork, file: ForkFile) -> bool:
-        """Whether every block may be absent; a map's absence is then no difference."""
-        return (
-            self.rules.against == "primary"
-            and fork.fork == Fork.VM
-            and all(
-                excuse_absent_block(file.read(block, 1), Fork.VM, self.rules)
-                for block in range(file.n_blocks)
-            )
+    def may_be_absent(self, fork: RelationFork, file: ForkFile) -> bool:
+        """Whether every block may be absent, and the file's absence is no difference."""
+        if self.rules.against != "primary" or not (self.rules.crashed or fork.fork == Fork.VM):
+            return False
+        self.result.excuses[Excuse.CRASH] += fork.fork != Fork.VM
+        return all(
+            excuse_absent_block(file.read(block, 1), Fork(fork.fork), self.rules)
+            for block in range(file.n_blocks)
         )
 
     def run_of_pages(

@@ -57,6 +57,7 @@ class Excuse(StrEnum):
     COPIED_VM = "visibility maps of a database copied through WAL"
     COPIED_REVMAP = "brin: revmaps of a database copied through WAL"
     BACKUP_VM = "visibility maps after a base backup under load"
+    CRASH = "empty files that a crash left"
     BACKUP_GIST = "gist: pd_lsn after a base backup under load"
 
 
@@ -68,6 +69,10 @@ class Rules:
     copied_databases: frozenset[int] = frozenset()
     """Databases created with STRATEGY wal_log since our base backup began: their visibility maps
     and BRIN revmaps came through WAL as zeros."""
+    crashed: bool = False
+    """The primary crashed since our base backup. It forgot then which dropped relations' first
+    files, cut to nothing, it was to remove after the next checkpoint (register_unlink_segment,
+    md.c); a standby removes them at once. Relations whose creation did not reach WAL stay, too."""
     backup_under_load: bool = False
     """A base backup, ours or the standby's, was taken while the primary wrote, or it wrote between
     the two: what a primary keeps unlogged (a sequence's row, SP-GiST's cache) came with one of them
