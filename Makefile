@@ -8,7 +8,7 @@ TREE := formats engine server tools tests docs pyproject.toml setup.py
 WITHOUT_SERVERS := tests/unit tests/property
 KERNELS := $(shell find formats engine server -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server -name '*.pxd'))
 
-.PHONY: build servers demo test check lint bench clean
+.PHONY: build servers demo test check lint bench coverage regression-suite clean
 
 build: $(VENV)/built
 
@@ -39,6 +39,18 @@ test: build servers
 
 bench: build
 	$(BIN)/python -m tools.bench
+
+# PostgreSQL's own core regression tests, of the versions whose sources Debian has.
+regression-suite: build
+	$(BIN)/python -m tools.regression_suite
+
+# Every page that every load changes, compared with PostgreSQL's own: writes docs/redo-coverage.md.
+coverage: build servers regression-suite
+	rm -rf build/coverage
+	for major in 14 15 16 17 18; do \
+	    $(BIN)/python -m tools.redo_coverage --pg $$major --json build/coverage/$$major.json || exit; \
+	done
+	$(BIN)/python -m tools.coverage_document build/coverage/1[4-8].json docs/redo-coverage.md
 
 lint: build
 	$(BIN)/ruff format --check .

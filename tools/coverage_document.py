@@ -2,8 +2,9 @@
 
     python -m tools.coverage_document build/coverage/14.json … docs/redo-coverage.md
 
-Runs of the same version, with other loads or seeds, are added up. Exit status 1 when a kind of record is at zero without a reason in tools/coverage_reasons.py: the
-document is written nevertheless, and the kinds are named.
+Runs of the same version, with other loads or seeds, are added up. Exit status 1 when a kind of
+record is at zero without a reason in tools/coverage_reasons.py: the document is written
+nevertheless, and the kinds are named.
 """
 
 import json

@@ -4,7 +4,7 @@ Each module has one or more functions `run(server, seed, seconds)`, which return
 over and leave the server running. ALL names them, with the settings that they need.
 """
 
-from tools.workloads import clusters, pgbench, regression, sql_loads
+from tools.workloads import clusters, fuzzer, pgbench, regression, sql_loads
 from tools.workloads.workload import LOGICAL, Workload
 
 ALL = (
@@ -14,5 +14,6 @@ ALL = (
     Workload("databases and tablespaces", clusters.run, LOGICAL, checksums=True),
     Workload("multixacts", pgbench.run_multixacts, LOGICAL, checksums=False),
     Workload("pgbench", pgbench.run, {"track_commit_timestamp": "on"}, checksums=True),
+    Workload("SQL fuzzer", fuzzer.run, fuzzer.SETTINGS, checksums=False),
     Workload("regression suite", regression.run, regression.SETTINGS, checksums=False),
 )

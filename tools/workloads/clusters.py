@@ -49,7 +49,7 @@ def _make_directory(server: Server, path: Path) -> None:
 
 def _databases(server: Server) -> None:
     """Copies of a database that has rows, changed at once and after each other's end."""
-    strategies = ("",)
+    strategies: tuple[str, ...] = ("",)
     if server.installation.major >= STRATEGY_FROM:
         strategies = (" STRATEGY file_copy", " STRATEGY wal_log")
     for strategy in strategies:
