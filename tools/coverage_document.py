@@ -9,6 +9,7 @@ nevertheless, and the kinds are named.
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tools.coverage_reasons import UNSEEN, WITHOUT_PAGES, ZEROS
 
 Run = dict[str, Any]
 ABSENT = "–"
+LINE_LENGTH = 100
 APART = {
     "raced": "The image is of a page that nobody had locked, and differs (Hash's records that name "
     "a bucket only to lock it in redo). PostgreSQL's own recovery of such WAL ends with "
@@ -89,6 +91,7 @@ def merged(runs: Sequence[Run]) -> list[Run]:
         if sums["minor"] != run["minor"]:
             raise ValueError(f"runs of {sums['minor']} and {run['minor']} in one document")
         sums["workloads"] = sums["workloads"] + run["workloads"]
+        sums["settings"] = dict(sums["settings"].items() & run["settings"].items())
         for total in ("compared", "differences"):
             sums[total] += run[total]
         for name, counts in run["kinds"].items():
@@ -126,25 +129,20 @@ def _run_lines(runs: Sequence[Run]) -> Iterator[str]:
     rows = []
     for run in runs:
         for load in run["workloads"]:
-            seconds, note = f"{load['seconds']:.0f}", load["skipped"] or load["note"]
-            rows.append(
-                (
-                    run["minor"],
-                    load["workload"],
-                    str(load["seed"]),
-                    seconds,
-                    f"{load['compared']:,}",
-                    str(load["differences"]),
-                    note,
-                )
-            )
-    header = ("version", "load", "seed", "seconds", "compared", "differences", "notes")
+            numbers = load["seed"], f"{load['seconds']:.0f}", f"{load['compared']:,}"
+            cells = load["workload"], run["minor"], *numbers, load["differences"]
+            rows.append((*map(str, cells), load["skipped"] or load["note"]))
+    header = ("load", "version", "seed", "seconds", "compared", "differences", "notes")
     yield from _table(header, rows, 6)
     yield ""
-    settings = ", ".join(f"`{name} = {value}`" for name, value in runs[0]["settings"].items())
-    yield f"Settings of all servers: {settings}, and each load's own. *Seconds* are those of loads"
-    yield "that have no end of their own; skipped loads say why. One load on one version:"
-    yield "`python -m tools.redo_coverage --pg 18 --only NAME --seed N --seconds S`."
+    everywhere = set.intersection(*(set(run["settings"].items()) for run in runs))
+    settings = ", ".join(f"{name} = {value}" for name, value in sorted(everywhere))
+    yield from textwrap.wrap(
+        f"Settings of all servers: {settings}; and each load's own. *Seconds* are those of loads "
+        "that have no end of their own; a load that was skipped says why. One load on one version: "
+        "`python -m tools.redo_coverage --pg 18 --only NAME --seed N --seconds S`.",
+        LINE_LENGTH,
+    )
 
 
 def _cells(runs: Sequence[Run], name: str, column: str) -> list[str]:
@@ -176,16 +174,16 @@ def _compared_lines(runs: Sequence[Run]) -> Iterator[str]:
 
 def _apart_lines(runs: Sequence[Run]) -> Iterator[str]:
     for column, text in APART.items():
-        yield f"**{column}**: {text}"
+        yield from textwrap.wrap(f"**{column}**: {text}", LINE_LENGTH)
         yield ""
     rows = []
     for column in APART:
         for name in names():
             cells = _cells(runs, name, column)
             if not set(cells) <= {ABSENT, "0"}:
-                rows.append((column, name, *cells))
+                rows.append((f"{column}: {name}", *cells))
     images = [f"{sum(kind['images'] for kind in run['kinds'].values()):,}" for run in runs]
-    yield from _table(("what", "record", *_majors(runs)), [(a, b, *c) for a, b, *c in rows], 9)
+    yield from _table(("what", *_majors(runs)), rows, len(runs) + 1)
     yield ""
     shown = ", ".join(
         f"{count} ({major})" for count, major in zip(images, _majors(runs), strict=True)

@@ -28,8 +28,8 @@ WITHOUT_PAGES: dict[str, str] = {
     "XLOG/PARAMETER_CHANGE": CONTROL,
     "XLOG/RESTORE_POINT": NOTHING,
     "XLOG/FPW_CHANGE": NOTHING,
-    "XLOG/END_OF_RECOVERY": NOTHING,
-    "XLOG/OVERWRITE_CONTRECORD": NOTHING,
+    "XLOG/END_OF_RECOVERY": "nobody: it says which timeline goes on, and changes no file",
+    "XLOG/OVERWRITE_CONTRECORD": "the WAL reader, which checks it; it changes nothing",
     "XLOG/CHECKPOINT_REDO": NOTHING,
     "XLOG/FPI_FOR_HINT": ITS_IMAGE,
     "XLOG/FPI": ITS_IMAGE,
@@ -88,7 +88,7 @@ UNSEEN: dict[str, str] = {
     "XLOG/END_OF_RECOVERY": "a promoted standby writes it, once",
     "XLOG/OVERWRITE_CONTRECORD": "only after a crash that cut off a record at a page's end",
     "CLOG/TRUNCATE": "only when a segment of pg_xact, 1,048,576 transactions, has become old",
-    "CommitTs/TRUNCATE": "only when a segment of pg_commit_ts has become old",
+    "CommitTs/TRUNCATE": "only when a segment of pg_commit_ts, 26,208 transactions, has become old",
     "Gist/ASSIGN_LSN": "only for relations that skip WAL, with wal_level = minimal, which is "
     "refused here (gistutil.c, gistGetFakeLSN)",
 }

@@ -8,14 +8,15 @@ FIXTURES = Path(__file__).parents[2] / "tests" / "fixtures"
 ACCESS_METHODS = ("btree", "hash", "gin", "gist", "spgist", "brin", "bloom")
 
 
-def load(server: Server, name: str) -> None:
-    server.psql((FIXTURES / name).read_text(encoding="utf-8"))
+def load(server: Server, name: str, dbname: str = "postgres") -> None:
+    server.psql((FIXTURES / name).read_text(encoding="utf-8"), dbname)
 
 
 def run_access_methods(server: Server, seed: int, seconds: float) -> None:
-    """Each index access method with all its records; ends by itself."""
+    """Each index access method with all its records, in a database of its own."""
     for method in ACCESS_METHODS:
-        load(server, f"{method}_load.sql")
+        server.sql(f"CREATE DATABASE {method}_load")
+        load(server, f"{method}_load.sql", f"{method}_load")
         server.sql("CHECKPOINT")
 
 
