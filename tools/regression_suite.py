@@ -5,8 +5,9 @@
 For each major of MAJORS whose server is installed: the source package of the server's own minor
 version (its tests crash other minors) is fetched with `apt-get source`, by lists of our own, so
 that nothing of the system's is changed and no root is needed. Of the server only headers are
-generated, no more: pg_regress and the test library are built against them. What is there already
-is left as it is. A version that cannot be had is said so, and is no error.
+generated: pg_regress and the test library are built against them, with make, gcc and perl, from 17
+on with bison and flex too. What is there already is left as it is. A version that cannot be had is
+said so, and is no error.
 """
 
 import os

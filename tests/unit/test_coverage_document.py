@@ -92,3 +92,10 @@ def test_a_version_that_lacks_a_kind_has_no_count_for_it() -> None:
     assert cells["Heap2/PRUNE"] == ["1", "–"]
     assert cells["Heap2/PRUNE_ON_ACCESS"] == ["–", "1"]
     assert cells["Heap/HOT_UPDATE+INIT"] == ["0", "0"]
+
+
+def test_runs_of_one_version_are_added_up() -> None:
+    first, second = run(18), run(18, Btree_OF_DEDUP=7)
+    (both,) = coverage_document.merged([first, second])
+    assert both["kinds"]["Btree/DEDUP"]["compared"] == 8
+    assert both["compared"] == sum(kind["compared"] for kind in both["kinds"].values())
