@@ -85,6 +85,8 @@ ZEROS: dict[str, tuple[frozenset[int], str]] = {
 
 UNSEEN: dict[str, str] = {
     "XLOG/NOOP": "no code of PostgreSQL writes it",
+    "XLOG/FPW_CHANGE": "only when full_page_writes is changed: without it pages lack the images that "
+    "oracle A starts from",
     "XLOG/END_OF_RECOVERY": "a promoted standby writes it, once",
     "XLOG/OVERWRITE_CONTRECORD": "only after a crash that cut off a record at a page's end",
     "CLOG/TRUNCATE": "only when a segment of pg_xact, 1,048,576 transactions, has become old",

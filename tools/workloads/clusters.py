@@ -88,15 +88,7 @@ def _backup(server: Server) -> None:
 
 
 def _parameters(server: Server) -> None:
-    """A restart with another max_connections, and page images off and on while nothing happens.
-
-    While they are off no page may change; a checkpoint follows.
-    """
-    for value in ("off", "on"):
-        server.sql(f"ALTER SYSTEM SET full_page_writes = {value}")
-        server.sql("SELECT pg_reload_conf()")
-        server.sql("SELECT pg_sleep(0.3)")
-        server.sql("CHECKPOINT")
+    """A restart with another max_connections."""
     server.stop()
     server.settings["max_connections"] = "90"
     server.start()

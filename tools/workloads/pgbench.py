@@ -32,7 +32,17 @@ def run_multixacts(server: Server, seed: int, seconds: float) -> None:
         while running.poll() is None:
             server.sql("SELECT pg_sleep(1)")
             server.sql("VACUUM mx")
+    _lock_what_is_updated(server)
     _freeze_everything(server)
+
+
+def _lock_what_is_updated(server: Server) -> None:
+    """A lock on an old version of a row goes on to the new one, which nobody sees yet."""
+    with server.connect() as updating, server.connect() as locking:
+        updating.execute("BEGIN")
+        updating.execute("UPDATE mx SET b = b + 1 WHERE a <= 50")
+        locking.execute("SELECT a FROM mx WHERE a <= 50 FOR KEY SHARE")
+        updating.execute("COMMIT")
 
 
 def _freeze_everything(server: Server) -> None:
