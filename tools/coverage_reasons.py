@@ -77,6 +77,10 @@ ZEROS: dict[str, tuple[frozenset[int], str]] = {
         "never written: a page is initialised for its only tuple, and a HOT update leaves the old "
         "tuple beside the new one (heapam.c, log_heap_update)",
     ),
+    "Hash/SPLIT_PAGE": (
+        ALWAYS,
+        "always comes with an image, REGBUF_FORCE_IMAGE (hashpage.c, log_split_page)",
+    ),
     "Gin/VACUUM_PAGE": (
         ALWAYS,
         "always comes with an image, REGBUF_FORCE_IMAGE (ginvacuum.c, xlogVacuumPage)",
@@ -85,8 +89,8 @@ ZEROS: dict[str, tuple[frozenset[int], str]] = {
 
 UNSEEN: dict[str, str] = {
     "XLOG/NOOP": "no code of PostgreSQL writes it",
-    "XLOG/FPW_CHANGE": "only when full_page_writes is changed: without it pages lack the images that "
-    "oracle A starts from",
+    "XLOG/FPW_CHANGE": "only when full_page_writes is changed: without it pages lack the images "
+    "that oracle A starts from",
     "XLOG/END_OF_RECOVERY": "a promoted standby writes it, once",
     "XLOG/OVERWRITE_CONTRECORD": "only after a crash that cut off a record at a page's end",
     "CLOG/TRUNCATE": "only when a segment of pg_xact, 1,048,576 transactions, has become old",

@@ -91,15 +91,13 @@ def run_workload(
 
 def kinds_of(major: int, outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
     """Counts of all workloads by name of the record's kind; kinds that were not seen too."""
-    names = {kind: rmgr.show(major, *kind) for kind in rmgr.OPCODES[major]}
-    names |= {kind: rmgr.show(major, *kind) for o in outcomes for kind in o.report.records}
-    return {
-        name: {
-            column: sum(getattr(outcome.report, column)[kind] for outcome in outcomes)
-            for column in COLUMNS
-        }
-        for kind, name in sorted(names.items())
-    }
+    kinds = set(rmgr.OPCODES[major]).union(*(outcome.report.records for outcome in outcomes))
+    counts: dict[str, dict[str, int]] = {}
+    for kind in sorted(kinds):  # all of Generic have one name
+        row = counts.setdefault(rmgr.show(major, *kind), dict.fromkeys(COLUMNS, 0))
+        for column in COLUMNS:
+            row[column] += sum(getattr(outcome.report, column)[kind] for outcome in outcomes)
+    return counts
 
 
 def as_json(major: int, minor: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from tools.workloads.workload import LOGICAL, Workload
 
 ALL = (
     Workload("access methods", sql_loads.run_access_methods, checksums=False),
+    Workload("deep btree", sql_loads.run_deep_btree, checksums=True),
     Workload("churn", sql_loads.run_churn, checksums=True),
     Workload("transactions", sql_loads.run_transactions, LOGICAL, checksums=False),
     Workload("databases and tablespaces", clusters.run, LOGICAL, checksums=True),

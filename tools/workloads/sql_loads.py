@@ -26,3 +26,7 @@ def run_churn(server: Server, seed: int, seconds: float) -> None:
 
 def run_transactions(server: Server, seed: int, seconds: float) -> None:
     load(server, "transactions_load.sql")
+
+
+def run_deep_btree(server: Server, seed: int, seconds: float) -> None:
+    load(server, "deep_btree_load.sql")
