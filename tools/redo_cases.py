@@ -63,6 +63,8 @@ CHAIN_MAX = 40
 
 Kind = tuple[int, int, int, int]  # resource manager, opcode, block id, 1 if the page is made anew
 
+Page = tuple[int, int, int, int, int]  # tablespace, database, relation, fork, block
+
 
 @dataclass
 class RedoCase:
@@ -106,7 +108,7 @@ class CaseCollector(Checker):
         self._of_kind: Counter[Kind] = Counter()
         self._seen: Counter[tuple[object, ...]] = Counter()
         self._values: Counter[tuple[Kind, int]] = Counter()
-        self._unproven: dict[tuple[int, int], tuple[RedoCase, int]] = {}
+        self._unproven: dict[Page, tuple[RedoCase, int]] = {}
         self._map_lsn: dict[tuple[int, int], int] = {}
         self._versions = VersionSet()
 
@@ -117,20 +119,25 @@ class CaseCollector(Checker):
 
     def _see_image(self, batch: RecordBatch, record: int, r: int) -> None:
         fork, block = batch.ref_flags[r] & 15, batch.ref_block[r]
-        relation = (batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r])
-        chunk = self.store.table.find(1, *relation, fork, block >> 17)
-        lsn, place = batch.lsn_end[record], (chunk, block & 0x1FFFF)
-        if place in self._unproven:
-            self._prove_lsn(*self._unproven.pop(place), self._image(batch, r), place, lsn)
         opcode = (batch.rmgr[record], batch.info[record] & 0xF0)
-        locked_only = opcode in LOCKED_ONLY and batch.ref_id[r] == 0
+        is_checked = not batch.ref_image_info[r] & APPLY
+        if opcode in LOCKED_ONLY and batch.ref_id[r] == 0:
+            is_checked = False
         kind = (*opcode, batch.ref_id[r], batch.ref_flags[r] >> 6 & 1)
-        if not batch.ref_image_info[r] & APPLY and not locked_only and self._looks_at(kind):
+        wanted = is_checked and self._looks_at(kind)
+        page = (batch.ref_spc[r], batch.ref_db[r], batch.ref_rel[r], fork, block)
+        if not wanted and page not in self._unproven and fork != Fork.VM:
+            return
+        chunk = self.store.table.find(1, *page[:4], block >> 17)
+        lsn, place = batch.lsn_end[record], (chunk, block & 0x1FFFF)
+        if page in self._unproven:
+            self._prove_lsn(*self._unproven.pop(page), self._image(batch, r), place, lsn)
+        if wanted:
             self._check_block(batch, record, r)
             since = self._map_lsn.get(place, 0) if fork == Fork.VM else lsn - 1
             case = self._case(place, since, lsn, self._image(batch, r), fork, block)
             if case is not None and self._is_wanted(case):
-                self._keep(case, place)
+                self._keep(case, place, page)
         if fork == Fork.VM:
             self._map_lsn[place] = lsn
 
@@ -192,7 +199,7 @@ class CaseCollector(Checker):
                 wanted = True
         return wanted
 
-    def _keep(self, case: RedoCase, place: tuple[int, int]) -> None:
+    def _keep(self, case: RedoCase, place: tuple[int, int], page: Page) -> None:
         try:
             ours = self.page(*place, case.versions[-1][0])
         except RequestError:
@@ -200,7 +207,7 @@ class CaseCollector(Checker):
         if case.first_difference(ours) is None:
             self._of_kind[case.kind] += 1
             self.cases.append(case)
-            self._unproven[place] = (case, page_lsn(ours))
+            self._unproven[page] = (case, page_lsn(ours))
         elif case.fork == Fork.VM:
             self.report.differs(f"{case}: the bits of the visibility map")
 

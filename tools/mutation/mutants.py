@@ -191,11 +191,11 @@ def _of_constant(module: str, assign: ast.Assign, trees: dict[str, ast.Module]) 
         (user, line)
         for user, tree in trees.items()
         for statement in ast.walk(tree)
-        if isinstance(statement, ast.stmt)
+        if isinstance(statement, ast.stmt) and statement is not assign
         for line in _lines(statement)
         if any(_mentions(part, target.id) for part in _expressions(statement))
     )
-    for new in _replacements(assign.value):
+    for new in _replacements(assign.value) if users else ():
         yield _mutant(module, target.id, assign, assign, ("value", None), new, assign, users)
 
 

@@ -35,15 +35,23 @@ class Result:
     asked_tests: int = 0
 
 
+CASES_ASKED_MAX = 80
+"""Of those that execute a mutant's line; evenly chosen, so that all kinds of records are asked."""
+
+
 class Witnesses:
-    """Cases and tests by the lines that they execute, the quickest first."""
+    """Cases and tests by the lines that they execute."""
 
     def __init__(self, cases: list[Witness], tests: list[Witness]) -> None:
         self._cases = _by_line(cases)
         self._tests = _by_line(tests)
 
     def of(self, mutant: Mutant) -> tuple[list[Witness], list[Witness]]:
-        return _found(self._cases, mutant.lines), _found(self._tests, mutant.lines)
+        cases = _found(self._cases, mutant.lines)
+        step = max(1, len(cases) // CASES_ASKED_MAX)
+        chosen = sorted(cases[::step], key=lambda case: case.seconds)
+        tests = _found(self._tests, mutant.lines)
+        return chosen, sorted(tests, key=lambda test: test.seconds)
 
 
 def _by_line(witnesses: list[Witness]) -> dict[Line, list[Witness]]:
@@ -56,7 +64,7 @@ def _by_line(witnesses: list[Witness]) -> dict[Line, list[Witness]]:
 
 def _found(by_line: dict[Line, list[Witness]], lines: frozenset[Line]) -> list[Witness]:
     found = {id(witness): witness for line in lines for witness in by_line.get(line, ())}
-    return sorted(found.values(), key=lambda witness: witness.seconds)
+    return sorted(found.values(), key=lambda witness: witness.name)
 
 
 def judge(mutant: Mutant, witnesses: Witnesses) -> Result:
