@@ -163,9 +163,7 @@ class CaseCollector(Checker):
         floor = self.store.history.floor(table.root[chunk], in_chunk + past, lsn)
         versions.reset()
         self.store._collect(chunk, in_chunk, max(floor, since), lsn, versions)
-        chain = [
-            (int(versions.lsn[n]), versions.payload(n)) for n in range(versions.count, 0, -1)
-        ]
+        chain = [(int(versions.lsn[n]), versions.payload(n)) for n in range(versions.count, 0, -1)]
         if not chain or chain[-1][0] != lsn or len(chain) > CHAIN_MAX:
             return None
         payload = chain[-1][1]
@@ -229,9 +227,7 @@ def _features(case: RedoCase) -> Iterator[int]:
     yield from payload[main : main + min(main_length, MAIN_BYTES_LOOKED_AT)]
 
 
-def collect(
-    directory: Path, start_lsn: int, major: int, hint_bits_logged: bool
-) -> CaseCollector:
+def collect(directory: Path, start_lsn: int, major: int, hint_bits_logged: bool) -> CaseCollector:
     """Cases from a checkpoint's redo LSN to the end of the WAL files of `directory`."""
     collector = CaseCollector(start_lsn, major, hint_bits_logged)
     for lsn, data in segments(directory, start_lsn):

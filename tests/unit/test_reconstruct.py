@@ -17,7 +17,13 @@ VISIBLE, FREEZE = 0x40, 0x20
 
 
 def record(
-    info: int, main: bytes, data: bytes = b"", *, rmgr: int = HEAP, block_id: int = 0, flags: int = 0
+    info: int,
+    main: bytes,
+    data: bytes = b"",
+    *,
+    rmgr: int = HEAP,
+    block_id: int = 0,
+    flags: int = 0,
 ) -> bytes:
     head = bytes([version.RECORD, rmgr, info, block_id, 2, flags])
     head += struct.pack("<HII", len(data), 700, len(main))
@@ -31,7 +37,10 @@ def lock(xmax: int) -> bytes:
 def insert(*, flags: int) -> bytes:
     """Of the first tuple of a new page."""
     return record(
-        INIT_INSERT, struct.pack("<HB", 1, 0), struct.pack("<HHB", 2, 0x802, 24) + b"\0x", flags=flags
+        INIT_INSERT,
+        struct.pack("<HB", 1, 0),
+        struct.pack("<HHB", 2, 0x802, 24) + b"\0x",
+        flags=flags,
     )
 
 
@@ -89,7 +98,9 @@ def test_the_hole_of_an_image_is_zeros(hole: int, length: int) -> None:
     expected = page[:hole] + bytes(length) + page[hole + length :]
     found = rebuild((50, image(version.IMAGE_EXACT, page, hole, length)))
     assert bytes(found) == expected
-    assert bytes(rebuild((50, image(version.IMAGE_EXACT, page, hole, length)), base=page)) == expected
+    assert (
+        bytes(rebuild((50, image(version.IMAGE_EXACT, page, hole, length)), base=page)) == expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -146,7 +157,9 @@ def test_an_initialisation_starts_from_zeros() -> None:
 
 def test_an_effect_does_not_set_the_lsn() -> None:
     effect = version.effect(version.VM_CLEAR, [(0, 3, 0)])
-    assert bytes(rebuild((60, effect), base=b"\xff" * 8192)) == b"\xff" * 24 + b"\xfc" + b"\xff" * 8167
+    assert (
+        bytes(rebuild((60, effect), base=b"\xff" * 8192)) == b"\xff" * 24 + b"\xfc" + b"\xff" * 8167
+    )
 
 
 @pytest.mark.parametrize(("lsn", "is_refused"), [(99, False), (100, False), (101, True)])

@@ -71,8 +71,9 @@ class Run:
         with Progress(console=self.console, disable=not self.console.is_terminal) as progress:
             witnesses = Witnesses(
                 self.observed([case_witness(case) for case in cases], modules, progress, "cases"),
-                self.observed([test_witness(item) for item in session.items], modules, progress,
-                              "unit tests"),
+                self.observed(
+                    [test_witness(item) for item in session.items], modules, progress, "unit tests"
+                ),
             )
             chosen = list(self.options.modules or REDO_MODULES)
             mutants = mutants_of(ROOT, list(REDO_MODULES), chosen)
@@ -137,8 +138,12 @@ def main(arguments: list[str]) -> int:
             setattr(options, name, path.absolute())
     spec = importlib.util.find_spec("engine.redo.part")
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        paths = [word for name in ("cases", "json", "report") if getattr(options, name)
-                 for word in (f"--{name}", str(getattr(options, name)))]
+        paths = [
+            word
+            for name in ("cases", "json", "report")
+            if getattr(options, name)
+            for word in (f"--{name}", str(getattr(options, name)))
+        ]
         command = [sys.executable, "-m", "tools.mutation", *arguments, *paths]
         (ROOT / "build").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="mutation-", dir=ROOT / "build") as tree:
@@ -151,8 +156,18 @@ def main(arguments: list[str]) -> int:
         for path in sorted(ROOT.glob(pattern))
         if "garbage" not in path.name
     ]
-    switches = ["-p", "no:timeout", "-p", "no:cacheprovider", "-s", "-qq", "--no-header",
-                "--assert=plain", "--rootdir", str(ROOT)]
+    switches = [
+        "-p",
+        "no:timeout",
+        "-p",
+        "no:cacheprovider",
+        "-s",
+        "-qq",
+        "--no-header",
+        "--assert=plain",
+        "--rootdir",
+        str(ROOT),
+    ]
     code = pytest.main([*switches, *tests], plugins=[run])
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return 2

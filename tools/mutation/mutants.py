@@ -148,9 +148,7 @@ def _used_results(trees: dict[str, ast.Module]) -> set[Name]:
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef)
     ]
-    called = {
-        _called(module, node) for module, tree in trees.items() for node in ast.walk(tree)
-    }
+    called = {_called(module, node) for module, tree in trees.items() for node in ast.walk(tree)}
     used = {_name(module, node.name) for module, node in functions} - called  # entry points
     while True:
         before = len(used)

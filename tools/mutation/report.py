@@ -17,7 +17,9 @@ COLUMNS = ("module", "mutants", "cases", "pd_lsn", "tests", "hangs", "equivalent
 def reasons(path: Path = REASONS) -> dict[str, str]:
     """Why a mutant is no fault, by its key."""
     content = tomllib.loads(path.read_text(encoding="utf-8"))
-    return {mutant: group["why"] for group in content.get("group", []) for mutant in group["mutants"]}
+    return {
+        mutant: group["why"] for group in content.get("group", []) for mutant in group["mutants"]
+    }
 
 
 def outcome(result: Result, explained: dict[str, str]) -> str:
