@@ -123,7 +123,7 @@ def _prune_17(part):
         pos = _set_items(part, pos + 2, end, coding.u16(part.bytes, pos), UNUSED)
     if flags & (PRUNE_HAS_REDIRECTIONS | PRUNE_HAS_DEAD_ITEMS | PRUNE_HAS_UNUSED_ITEMS):
         if flags & PRUNE_CLEANUP_LOCK:
-            layout.repair_fragmentation(part.page, part.version > 14)
+            layout.repair_fragmentation(part.page, True)
         else:
             layout.truncate_line_pointers(part.page)
     pos = _freeze_by_plans(part, part.data + 4, plan_count, pos)
@@ -268,8 +268,6 @@ def _multi_insert(part):
 
 def _insert_one(part, offset, n):
     """Insert the tuple at `offset` of the block's data; the offset behind it."""
-    if offset + 7 > part.data_length:
-        raise ValueError("heap2 record whose tuples are cut off")
     pos = part.data + offset
     length = coding.u16(part.bytes, pos)
     if offset + 7 + length > part.data_length:

@@ -93,3 +93,16 @@ def test_an_effect_of_another_length_than_that_of_its_items_is_refused(longer):
     payload = version.effect(version.CLOG_SET, [(1, 3, 0)])
     with pytest.raises(ValueError, match="length"):
         effect.apply(memoryview(bytearray(8192)), memoryview(payload + bytes(8)), 0, 12 + longer)
+
+
+def test_no_more_than_its_bits_are_taken_of_a_status():
+    page = apply(bytearray(8192), version.CLOG_SET, [(1, 0xFF, 0)])
+    assert page[:2] == b"\x0c\0"
+
+
+def test_every_place_of_a_group_of_multixact_members():
+    items = [(4 + i, 0x11 + i, 0xA0A0A0A0 + i) for i in range(4)]
+    page = apply(bytearray(8192), version.MULTIXACT_MEMBER, items)
+    xids = b"".join(bytes([0xA0 + i, 0xA0, 0xA0, 0xA0]) for i in range(4))
+    assert page[20:40] == b"\x11\x12\x13\x14" + xids
+    assert not any(page[:20]) and not any(page[40:])

@@ -11,7 +11,7 @@ from formats import page as layout
 from formats import version
 from tests.fixtures.redo_parts import Row, heap_page, row
 
-HEAP, HEAP2 = 10, 9
+HEAP, HEAP2, GENERIC = 10, 9, 20
 LOCK, INIT_INSERT = 0x60, 0x80
 VISIBLE, FREEZE = 0x40, 0x20
 
@@ -44,8 +44,8 @@ def insert(*, flags: int) -> bytes:
     )
 
 
-def visible(block_id: int) -> bytes:
-    return record(VISIBLE, struct.pack("<IB", 9, 1), rmgr=HEAP2, block_id=block_id, flags=2)
+def visible(block_id: int, info: int = VISIBLE) -> bytes:
+    return record(info, struct.pack("<IB", 9, 1), rmgr=HEAP2, block_id=block_id, flags=2)
 
 
 def image(kind: int, page: bytes, hole: int = 0, length: int = 0) -> bytes:
@@ -143,10 +143,8 @@ def test_an_image_or_initialisation_ends_fuzziness(flags: int) -> None:
 
 
 def test_fuzziness_lasts_while_records_are_skipped() -> None:
-    page = rebuild(
-        (50, image(version.IMAGE_FUZZY, one_row(100))), (60, lock(1)), (70, lock(2)), (110, lock(3))
-    )
-    assert (row(page, 1).xmax, layout.lsn(page)) == (3, 110)
+    page = rebuild((50, image(version.IMAGE_FUZZY, one_row(100))), (60, lock(1)), (70, lock(2)))
+    assert (row(page, 1).xmax, layout.lsn(page)) == (0, 100)
 
 
 def test_an_initialisation_starts_from_zeros() -> None:
@@ -172,8 +170,17 @@ def test_a_record_for_a_page_never_written(lsn: int, is_refused: bool) -> None:
         assert not any(rebuild((lsn, lock(1)), new_page_lsn_max=100))
 
 
-def test_visible_makes_a_map_page_of_zeros() -> None:
-    page = rebuild((60, visible(0)))  # of heap block 6
+def test_an_initialisation_of_any_kind_gets_a_page_of_zeros() -> None:
+    ends = struct.pack("<HHHHH", 10, 6, 0, 24, 8192)  # pd_flags, pd_lower, pd_upper
+    payload = record(0, b"", ends, rmgr=GENERIC, flags=1)
+    page = rebuild((60, payload), base=b"\xff" * 8192)
+    assert (layout.lsn(page), bytes(page[10:16])) == (60, ends[4:])
+    assert not any(page[8:10]) and not any(page[16:])
+
+
+@pytest.mark.parametrize("info", [VISIBLE, VISIBLE | 3])
+def test_visible_makes_a_map_page_of_zeros(info: int) -> None:
+    page = rebuild((60, visible(0, info)))  # of heap block 6
     assert (layout.lsn(page), layout.is_new(page)) == (60, False)
     assert page[25] == sum(page[24:]) == 0b010000
 
@@ -226,3 +233,10 @@ def test_resource_managers_with_redo() -> None:
     for number in set(range(30)) - set(supported):
         with pytest.raises(ValueError, match="no redo for"):
             rebuild((60, record(0, bytes(20), rmgr=number)), base=one_row())
+
+
+@pytest.mark.parametrize("longer", [-1, 1])
+def test_a_record_whose_lengths_do_not_add_up(longer: int) -> None:
+    payload = lock(1) + b"\xee"
+    with pytest.raises(IndexError, match="add up"):
+        rebuild((60, payload[: len(payload) - 1 + longer]), base=one_row())

@@ -8,7 +8,7 @@ from engine.redo import brin, btree, generic, gist, heap, heap2, sequence
 from formats import page
 from tests.fixtures import btree_parts, gist_parts
 from tests.fixtures.btree_parts import btree_page, plain, posting
-from tests.fixtures.cut_off import Record, check_accepted, check_data, check_main_data
+from tests.fixtures.cut_off import Record, check_accepted, check_data, check_longer, check_main_data
 from tests.fixtures.gist_parts import gist_page, index_tuple
 from tests.fixtures.redo_parts import Row, heap_page
 
@@ -214,3 +214,29 @@ def test_a_record_cut_off_in_its_main_data_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_record_cut_off_in_its_data_is_refused(name: str) -> None:
     check_data(RECORDS[name], SHORTER_IS_ANOTHER.get(name, ()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "heap: inplace",
+        "heap: multi insert",
+        "heap: multi insert, page made anew",
+        "heap: prune, 17",
+        "heap: prune, nothing but a reason",
+        "heap: freeze, 16",
+        "btree: split, left",
+        "btree: split, right",
+        "btree: dedup",
+        "btree: delete",
+        "btree: vacuum",
+        "btree: new root",
+        "btree: meta cleanup",
+        "gist: update",
+        "gist: update, shortest tuples",
+        "gist: split",
+        "gist: split, no tuples",
+    ],
+)
+def test_a_record_with_more_than_its_data_is_refused(name: str) -> None:
+    check_longer(RECORDS[name])

@@ -6,7 +6,7 @@ import pytest
 
 from engine.redo import gin, hash_index, spgist
 from tests.fixtures import gin_parts, hash_parts, spgist_parts
-from tests.fixtures.cut_off import Record, check_accepted, check_data, check_main_data
+from tests.fixtures.cut_off import Record, check_accepted, check_data, check_longer, check_main_data
 from tests.fixtures.gin_parts import entry_page, segment
 from tests.fixtures.hash_parts import BLOCKS, bucket_page
 from tests.fixtures.spgist_parts import leaf, spgist_page
@@ -205,3 +205,27 @@ def test_a_record_cut_off_in_its_main_data_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_record_cut_off_in_its_data_is_refused(name: str) -> None:
     check_data(RECORDS[name], SHORTER_IS_ANOTHER.get(name, ()))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hash: overflow page",
+        "hash: overflow page, bitmap",
+        "hash: overflow page, meta",
+        "hash: allocate, meta",
+        "hash: move",
+        "hash: squeeze",
+        "hash: squeeze, bitmap",
+        "hash: squeeze, meta",
+        "gin: insert",
+        "gin: insert, inner",
+        "gin: insert, downlink",
+        "gin: insert, segments",
+        "gin: vacuum data leaf",
+        "gin: meta page, tail",
+        "gin: list page",
+    ],
+)
+def test_a_record_with_more_than_its_data_is_refused(name: str) -> None:
+    check_longer(RECORDS[name])

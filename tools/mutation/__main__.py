@@ -27,9 +27,9 @@ from rich.progress import Progress
 from tools import redo_cases
 from tools.mutation import report
 from tools.mutation.mutants import mutants_of
-from tools.redo_cases import Kind, RedoCase
 from tools.mutation.run import Result, Witnesses, run_all
 from tools.mutation.stages import Witness, case_witness, observe, test_witness
+from tools.redo_cases import Kind, RedoCase
 
 ROOT = Path(__file__).parents[2]
 TREE = ("formats", "engine", "server", "tools", "tests", "pyproject.toml")

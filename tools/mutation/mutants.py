@@ -10,8 +10,8 @@
     results           `return f(x)` -> `return 0`; constants as above
 
 Left out are results that no caller looks at: a kernel's function returns something because a C
-function does, and 0 there means nothing. Texts in messages are left alone: they are for people. Nothing is written to disk: a mutant is the
-compiled code of its function, to be put in the function's place.
+function does, and 0 there means nothing. Texts in messages are for people and left alone, too.
+Nothing is written to disk: a mutant is the compiled code of its function, to be put in its place.
 """
 
 import ast
@@ -209,9 +209,9 @@ def _of_function(
     module: str, function: ast.FunctionDef, name: str, used: set[Name]
 ) -> Iterator[Mutant]:
     for parent, field, index, statement in _statements(function):
-        if isinstance(statement, ast.Return) and _name(module, function.name) not in used:
-            if not isinstance(statement.value, ast.Call):
-                continue
+        is_unused = isinstance(statement, ast.Return) and _name(module, function.name) not in used
+        if is_unused and not isinstance(getattr(statement, "value", None), ast.Call):
+            continue
         lines = frozenset((module, line) for line in _lines(statement))
         for where, new in _faults(statement, parent, field, index):
             yield _mutant(
