@@ -8,7 +8,7 @@ TREE := formats engine server tools tests docs pyproject.toml setup.py
 WITHOUT_SERVERS := tests/unit tests/property
 KERNELS := $(shell find formats engine server -name '*.pxd') $(patsubst %.pxd,%.py,$(shell find formats engine server -name '*.pxd'))
 
-.PHONY: build servers demo test check lint bench clean
+.PHONY: build servers demo test check lint bench mutation clean
 
 build: $(VENV)/built
 
@@ -39,6 +39,11 @@ test: build servers
 
 bench: build
 	$(BIN)/python -m tools.bench
+
+# Small faults put into redo, one at a time: who notices? Half an hour; `make test` has a sample.
+mutation: build servers
+	test -d build/redo-cases || $(BIN)/python -m tools.redo_cases build/redo-cases
+	nice -n 19 $(BIN)/python -m tools.mutation --report docs/redo-mutation.md
 
 lint: build
 	$(BIN)/ruff format --check .

@@ -265,9 +265,9 @@ def run_loads(server: Server) -> None:
     server.sql("CREATE INDEX raced_direct ON raced USING gin(a) WITH (fastupdate = off)")
     server.sql("CREATE INDEX raced_list ON raced USING gin(a)")
     server.pgbench("-n", "-c", "4", "-t", "250")
-    for script in sorted(LOADS.glob("*.pgbench")):
-        copy = server.data_dir.parent / script.name
-        copy.write_text(script.read_text(encoding="utf-8"), encoding="utf-8")
+    for source in sorted(LOADS.glob("*.pgbench")):
+        copy = server.data_dir.parent / source.name
+        copy.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
         copy.chmod(0o644)
         server.pgbench("-n", "-c", "4", "-t", "150", "-f", str(copy))
     server.sql("VACUUM FREEZE")

@@ -177,9 +177,12 @@ def main(arguments: list[str]) -> int:
     print(summary.table())
     for result in summary.unexplained:
         print(f"survived: {result.place}: {result.key}")
+    stale = [] if options.sample else summary.stale()
+    for key in stale:
+        print(f"equivalent.toml gives a reason for what does not survive: {key}")
     if options.report:
         options.report.write_text(summary.document(), encoding="utf-8")
-    return 1 if summary.unexplained else 0
+    return 1 if summary.unexplained or stale else 0
 
 
 if __name__ == "__main__":

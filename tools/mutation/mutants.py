@@ -16,7 +16,7 @@ Nothing is written to disk: a mutant is the compiled code of its function, to be
 
 import ast
 import copy
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,8 +112,8 @@ def mutants_of(root: Path, modules: list[str], only: list[str]) -> list[Mutant]:
         module: ast.parse((root / (module.replace(".", "/") + ".py")).read_text(encoding="utf-8"))
         for module in modules
     }
-    used = _used_results(trees)
-    found = []
+    used, users = _used_results(trees), _users(trees)
+    found: list[Mutant] = []
     for module in only:
         for statement in trees[module].body:
             if isinstance(statement, ast.FunctionDef):
@@ -124,7 +124,7 @@ def mutants_of(root: Path, modules: list[str], only: list[str]) -> list[Mutant]:
                         name = f"{statement.name}.{member.name}"
                         found += _of_function(module, member, name, used)
             elif isinstance(statement, ast.Assign):
-                found += _of_constant(module, statement, trees)
+                found += _of_constant(module, statement, users)
     seen: Counter[str] = Counter()
     for mutant in found:
         key = mutant.key
@@ -181,28 +181,32 @@ def _called(module: str, node: ast.AST) -> Name:
     return _name(module, name)
 
 
-def _of_constant(module: str, assign: ast.Assign, trees: dict[str, ast.Module]) -> Iterator[Mutant]:
+def _of_constant(
+    module: str, assign: ast.Assign, users: dict[str, set[Line]]
+) -> Iterator[Mutant]:
     target = assign.targets[0]
     if not isinstance(target, ast.Name) or not isinstance(assign.value, ast.Constant):
         return
-    users = frozenset(
-        (user, line)
-        for user, tree in trees.items()
-        for statement in ast.walk(tree)
-        if isinstance(statement, ast.stmt) and statement is not assign
-        for line in _lines(statement)
-        if any(_mentions(part, target.id) for part in _expressions(statement))
-    )
-    for new in _replacements(assign.value) if users else ():
-        yield _mutant(module, target.id, assign, assign, ("value", None), new, assign, users)
+    lines = frozenset(users[target.id] - {(module, assign.lineno)})
+    for new in _replacements(assign.value) if lines else ():
+        yield _mutant(module, target.id, assign, assign, ("value", None), new, assign, lines)
 
 
-def _mentions(expression: ast.AST, name: str) -> bool:
-    return any(
-        (isinstance(node, ast.Name) and node.id == name)
-        or (isinstance(node, ast.Attribute) and node.attr == name)
-        for node in ast.walk(expression)
-    )
+def _users(trees: dict[str, ast.Module]) -> dict[str, set[Line]]:
+    """The lines of the statements that mention a name."""
+    found: dict[str, set[Line]] = defaultdict(set)
+    for module, tree in trees.items():
+        for statement in ast.walk(tree):
+            if not isinstance(statement, ast.stmt):
+                continue
+            lines = {(module, line) for line in _lines(statement)}
+            for expression in _expressions(statement):
+                for node in ast.walk(expression):
+                    if isinstance(node, ast.Name):
+                        found[node.id] |= lines
+                    elif isinstance(node, ast.Attribute):
+                        found[node.attr] |= lines
+    return found
 
 
 def _of_function(
@@ -344,9 +348,9 @@ def _replacements(node: ast.AST) -> Iterator[ast.expr]:
     elif isinstance(node, ast.Call) and _is_range(node):
         end = node.args[min(1, len(node.args) - 1)]
         if not isinstance(end, ast.Constant):
-            for operator in (ast.Add(), ast.Sub()):
+            for step in (ast.Add(), ast.Sub()):
                 arguments = list(node.args)
-                arguments[min(1, len(node.args) - 1)] = ast.BinOp(end, operator, ast.Constant(1))
+                arguments[min(1, len(node.args) - 1)] = ast.BinOp(end, step, ast.Constant(1))
                 yield ast.Call(node.func, arguments, [])
 
 
