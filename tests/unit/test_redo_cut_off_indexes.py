@@ -169,7 +169,8 @@ SPGIST = {
         TREE, 0x50, spgist_parts.pick_split([1], [(4, 0, b"")], NO_NODES, 3), 3
     ),
     "vacuum leaf": tree_record(LEAVES, 0x60, spgist_parts.vacuum_leaf([1], [2], [], [(3, 3)])),
-    "vacuum root": tree_record(LEAVES, 0x70, spgist_parts.vacuum_root(1, 3)),
+    "vacuum leaf, moves": tree_record(LEAVES, 0x60, spgist_parts.vacuum_leaf([], [], [(3, 1)], [])),
+    "vacuum root": tree_record(LEAVES, 0x70, spgist_parts.vacuum_root(1, 2, 3)),
     "vacuum redirect": tree_record(REDIRECTED, 0x80, spgist_parts.vacuum_redirect(2, first=0)),
     "vacuum redirect, 15": Record(
         spgist.redo,

@@ -1,7 +1,8 @@
 """Mutation run of redo: is every small fault in it noticed by real WAL's cases or by unit tests?
 
     python -m tools.redo_cases build/redo-cases          # once: cases from real servers
-    python -m tools.mutation [MODULE...] [--seed N --sample N] [--json FILE] [--report FILE]
+    python -m tools.mutation [MODULE...] [--seed N --sample N] [--json FILE]
+                              [--after FILE] [--report FILE]
 
 Without MODULE all of REDO_MODULES. It runs on a copy of the tree in which nothing is compiled. Exit
 code 1: a mutant survived that equivalent.toml does not explain. What a mutant is: mutants.py; who
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from rich.progress import Progress
 
 from tools import redo_cases
 from tools.mutation import report
-from tools.mutation.mutants import mutants_of
+from tools.mutation.mutants import Mutant, mutants_of
 from tools.mutation.run import Result, Witnesses, run_all
 from tools.mutation.stages import Witness, case_witness, observe, test_witness
 from tools.redo_cases import Kind, RedoCase
@@ -80,11 +81,23 @@ class Run:
             order = random.Random(self.options.seed)
             order.shuffle(mutants)  # the processes have equal shares
             mutants = mutants[: self.options.sample]
+            mutants = self.keep_caught(mutants)
             task = progress.add_task("mutants", total=len(mutants))
             for result in run_all(mutants, witnesses, self.options.processes):
                 self.results.append(result)
                 progress.advance(task)
         return True
+
+    def keep_caught(self, mutants: list[Mutant]) -> list[Mutant]:
+        """Take over what an earlier run has caught; returns the mutants that are left to run."""
+        if not self.options.after:
+            return mutants
+        earlier = [Result(**result) for result in json.loads(self.options.after.read_text())]
+        caught = {result.key: result for result in earlier if result.stage}
+        for mutant in mutants:
+            if mutant.key in caught:
+                self.results.append(replace(caught[mutant.key], place=mutant.place))
+        return [mutant for mutant in mutants if mutant.key not in caught]
 
     def observed(
         self, witnesses: list[Witness], modules: dict[str, str], progress: Progress, what: str
@@ -125,6 +138,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sample", type=int, help="this many mutants, chosen by the seed")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--after", type=Path, help="only what survived an earlier run's --json")
     parser.add_argument("--json", type=Path, help="write every result")
     parser.add_argument("--report", type=Path, help="write docs/redo-mutation.md")
     return parser.parse_args(arguments)
@@ -132,7 +146,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
-    for name in ("cases", "json", "report"):
+    for name in ("cases", "after", "json", "report"):
         path = getattr(options, name)
         if path is not None:
             setattr(options, name, path.absolute())
@@ -140,7 +154,7 @@ def main(arguments: list[str]) -> int:
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
         paths = [
             word
-            for name in ("cases", "json", "report")
+            for name in ("cases", "after", "json", "report")
             if getattr(options, name)
             for word in (f"--{name}", str(getattr(options, name)))
         ]

@@ -181,9 +181,7 @@ def _called(module: str, node: ast.AST) -> Name:
     return _name(module, name)
 
 
-def _of_constant(
-    module: str, assign: ast.Assign, users: dict[str, set[Line]]
-) -> Iterator[Mutant]:
+def _of_constant(module: str, assign: ast.Assign, users: dict[str, set[Line]]) -> Iterator[Mutant]:
     target = assign.targets[0]
     if not isinstance(target, ast.Name) or not isinstance(assign.value, ast.Constant):
         return
