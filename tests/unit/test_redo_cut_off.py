@@ -160,7 +160,7 @@ GIST = {
     "update, shortest tuples": Record(
         gist.redo, 0x00, ENTRIES, *gist_parts.update([1, 2], [SHORTEST, SHORTEST])
     ),
-    "delete": Record(gist.redo, 0x10, ENTRIES, gist_parts.deletion([1, 3])),
+    "delete": Record(gist.redo, 0x10, ENTRIES, gist_parts.deletion([1, 2, 3])),
     "delete, 15": Record(gist.redo, 0x10, ENTRIES, gist_parts.deletion([1, 3], 15), version=15),
     "split": Record(
         gist.redo,

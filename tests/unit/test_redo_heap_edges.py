@@ -123,3 +123,76 @@ def test_prune_hint_of_the_neighbour() -> None:
     view[10] = 0xFF
     assert heap2.redo(make_part(view, 0x40, struct.pack("<IB", 9, 1), b"", {0: 0, 1: 5}, 1)) == 1
     assert flags(view) == 0xFF
+
+
+@pytest.mark.parametrize("flag", [4, 8, 16, 32, 64, 0xFC])
+def test_other_flags_of_an_update_do_not_clear_bits_of_the_map(flag: int) -> None:
+    view = memoryview(bytearray(8192))
+    visibility.set_bits(view, 20, 3)
+    part = make_part(view, 0x20, update_main(flag), b"", {0: 20, 1: 10, 2: 0}, block_id=2)
+    assert heap.redo(part) == 0
+    assert view[24 + 5] == 3
+
+
+def test_all_of_a_new_tuples_header_is_written() -> None:
+    """Free space is not zeros: what was deleted there still stands in it."""
+    view = heap_page()
+    view[24:] = b"\xee" * 8168
+    data = struct.pack("<HHB", 2, 0x802, 24) + b"\0new"
+    heap.redo(make_part(view, 0x00, struct.pack("<HB", 1, 0), data, {0: 0x01020304}))
+    expected = Row(700, 0, 0, (0x01020304, 1), 2, 0x802, 24, b"\0new")
+    assert row(view, 1) == expected
+    assert bytes(view[24 + 4 : 8160]) == b"\xee" * (8160 - 28)
+
+
+@pytest.mark.parametrize("xid", [1, 2, 3, 4, 700, 0x40000000, 0x80000002, 0xC0000000, 0xFFFFFFFF])
+@pytest.mark.parametrize("present", [0, 1, 2, 3, 4, 700, 0x40000005, 0x80000005, 0xFFFFFFFE])
+def test_the_older_of_two_transactions_is_the_hint_for_pruning(present: int, xid: int) -> None:
+    """TransactionIdPrecedes: modulo 2^32, but for the three special ones."""
+    view = heap_page(ALL_BYTES)
+    view[20:24] = struct.pack("<I", present)
+    heap.redo(make_part(view, 0x10, struct.pack("<IHBB", 9, 1, 0, 0), xid=xid))
+    is_older = xid < present if xid < 3 or present < 3 else (xid - present) % (1 << 32) >= 1 << 31
+    expected = xid if present == 0 or is_older else present
+    assert struct.unpack("<I", view[20:24]) == (expected,)
+
+
+@pytest.mark.parametrize(("number", "fits"), [(291, True), (292, False)])
+def test_a_heap_page_has_291_line_pointers(number: int, fits: bool) -> None:
+    view = heap_page()
+    view[12:14] = struct.pack("<H", 24 + 4 * (number - 1))
+    data = struct.pack("<HHB", 2, 0x802, 24) + b"\0"
+    part = make_part(view, 0x00, struct.pack("<HB", number, 0), data)
+    if fits:
+        assert heap.redo(part) == 1
+    else:
+        with pytest.raises(ValueError, match="no room"):
+            heap.redo(part)
+
+
+def test_a_tuple_is_where_its_line_pointer_says() -> None:
+    """Even if that is odd, which only damage makes it."""
+    view = heap_page(ALL_BYTES)
+    offset = page.item_offset(view, 1)
+    view[offset - 1 : offset + 27] = view[offset : offset + 28]
+    page.set_item(view, 1, offset - 1, 1, 27)
+    heap.redo(make_part(view, 0x60, struct.pack("<IHBB", 9, 1, 0, 0)))
+    assert row(view, 1).xmax == 9
+    assert row(view, 1).xmin == ALL_BYTES.xmin
+    main = struct.pack("<IHBBIH", 9, 1, 0, 32, 0, 2)
+    data = b"\3\0" + struct.pack("<HHB", 2, 0x802, 24) + b"\0"
+    heap.redo(make_part(view, 0x20, main, data))
+    assert row(view, 2).content == b"\0row"
+
+
+def test_an_update_whose_header_leaves_no_byte_before_the_data() -> None:
+    view = heap_page(Row(content=b"\0row"))
+    main = struct.pack("<IHBBIH", 9, 1, 0, 32, 0, 2)
+    for hoff, content in ((23, b"ro!"), (24, b"!ro")):
+        data = b"\2\0" + struct.pack("<HHB", 2, 0x802, hoff) + b"!"
+        copy = memoryview(bytearray(view))
+        heap.redo(make_part(copy, 0x20, main, data))
+        assert row(copy, 2).content == content
+    data = b"\2\0" + struct.pack("<HHB", 2, 0x802, 22) + b"!"
+    with pytest.raises(ValueError, match="longer than the tuple"):
+        heap.redo(make_part(view, 0x20, main, data))
