@@ -174,7 +174,7 @@ def test_line_pointers_at_the_end_go_when_gaps_are_closed(
     for n in unused:
         page.set_item(view, n, 0, 0, 0)
     page.repair_fragmentation(view, True)
-    assert (page.max_offset(view), view[10]) == (left, hint)
+    assert (bytes(view[12:14]), view[10]) == (bytes([24 + 4 * left, 0]), hint)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_line_pointers_at_the_end_go_but_for_the_first(
     assert (page.max_offset(view), view[10], bytes(view[14:16])) == (left, hint, upper)
 
 
-@pytest.mark.parametrize("length", [1, 8, 9, 16, 17, 24, 25])
+@pytest.mark.parametrize("length", [0, 1, 8, 9, 16, 17, 24, 25])
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_an_index_tuple_is_replaced_in_its_place(n: int, length: int) -> None:
     view = page_of(16, 16, 16, special=16)
@@ -225,3 +225,113 @@ def test_index_tuples_are_deleted(gone: tuple[int, ...]) -> None:
     assert contents(view) == expected
     space = sum((len(item) + 7) & -8 for item in expected)
     assert int.from_bytes(view[14:16], "little") == 8176 - space
+
+
+@pytest.mark.parametrize(
+    ("position", "value"), [(12, 23), (12, 8185), (14, 8193), (16, 8193), (16, 8168), (16, 0)]
+)
+def test_a_page_whose_regions_are_out_of_order_is_refused(position: int, value: int) -> None:
+    view = page_of(8, 8)
+    view[position : position + 2] = value.to_bytes(2, "little")
+    with pytest.raises(ValueError, match="out of order"):
+        page.add_room(view, 8, 0, False, False)
+    for change in (
+        lambda: page.repair_fragmentation(view, True),
+        lambda: index_tuples.delete_no_compact(view, 1),
+        lambda: index_tuples.delete(view, 1),
+    ):
+        with pytest.raises((ValueError, IndexError)):
+            change()
+
+
+@pytest.mark.parametrize("special", [8185, 8186, 8188, 8191])
+def test_gaps_are_not_closed_before_a_special_space_that_is_not_aligned(special: int) -> None:
+    view = page_of(8, 8, special=8)
+    view[16:18] = special.to_bytes(2, "little")
+    for change in (
+        lambda: page.repair_fragmentation(view, True),
+        lambda: index_tuples.delete_no_compact(view, 1),
+        lambda: index_tuples.delete(view, 1),
+    ):
+        with pytest.raises(ValueError, match="not aligned"):
+            change()
+
+
+def test_the_hint_goes_when_no_line_pointer_is_unused() -> None:
+    view = page_of(8, 8)
+    view[10] = 0xFF
+    page.repair_fragmentation(view, True)
+    assert view[10] == 0xFE
+    view[10] = 0xFF
+    page.truncate_line_pointers(view)
+    assert view[10] == 0xFE
+
+
+def test_an_unused_line_pointer_is_unused_whatever_else_it_says() -> None:
+    view = page_of(8, 8, 8)
+    pointers_put(view, 2, 0x1238, 0, 5)
+    page.repair_fragmentation(view, True)
+    assert pointer(view, 2) == (0, 0, 0)
+    assert contents(view) == [b"\1" * 8, b"", b"\3" * 8]
+    assert view[10] == 1
+
+
+def test_a_page_that_is_full_to_the_last_byte() -> None:
+    view = page_of(*[8] * 680)
+    assert view[12:14] != view[14:16]
+    assert page.add_item(view, memoryview(b"\x77" * 4), 0, 4, 0, False, False) == 0
+    lower = int.from_bytes(view[12:14], "little")
+    upper = int.from_bytes(view[14:16], "little")
+    assert (lower, upper) == (24 + 4 * 680, 8192 - 8 * 680)
+    view[12:14] = upper.to_bytes(2, "little")  # more line pointers, all unused
+    view[lower:upper] = bytes(upper - lower)
+    before = contents(view)
+    page.repair_fragmentation(view, False)
+    assert contents(view) == before
+
+
+@pytest.mark.parametrize("gone", [(2,), (2, 4), (2, 4, 5)])
+def test_line_pointers_without_a_tuple_stay_as_they_are(gone: tuple[int, ...]) -> None:
+    view = page_of(16, 16, 16, 16, 16, special=16)
+    upper = int.from_bytes(view[14:16], "little")
+    pointers_put(view, 3, upper, 3, 0)
+    numbers = memoryview(bytearray(4096)).cast("H")
+    for i, n in enumerate(gone):
+        numbers[i] = n
+    index_tuples.multi_delete(view, numbers, len(gone))
+    assert pointer(view, 2) == (upper, 3, 0)
+    assert contents(view)[0] == b"\1" * 16
+
+
+@pytest.mark.parametrize(("offset", "length"), [(8001, 16), (8160, 24), (100, 16), (8161, 8)])
+def test_index_tuples_are_not_deleted_beside_a_damaged_one(offset: int, length: int) -> None:
+    numbers = memoryview(bytearray(4096)).cast("H")
+    numbers[0:3] = memoryview(bytes([1, 0, 2, 0, 3, 0])).cast("H")
+    view = page_of(16, 16, 16, 16, 16, special=16)
+    pointers_put(view, 4, offset, 1, length)
+    with pytest.raises(ValueError, match="outside the page's tuples"):
+        index_tuples.multi_delete(view, numbers, 3)
+    view = page_of(16, 16, 16, 16, 16, special=16)
+    pointers_put(view, 4, offset, 1, length)
+    for change in (
+        lambda: index_tuples.delete(view, 4),
+        lambda: index_tuples.delete_no_compact(view, 4),
+        lambda: index_tuples.overwrite(view, 4, memoryview(bytes(16)), 0, 16),
+    ):
+        with pytest.raises(ValueError, match="outside the page's tuples"):
+            change()
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 15, 17])
+def test_an_index_tuple_of_any_length_leaves_no_gap(length: int) -> None:
+    for n in (1, 2, 3):
+        view = page_of(length, length, length, special=16)
+        expected = contents(view)
+        del expected[n - 1]
+        index_tuples.delete(view, n)
+        assert contents(view) == expected
+        assert int.from_bytes(view[14:16], "little") == 8176 - 2 * ((length + 7) & -8)
+        view = page_of(length, length, length, special=16)
+        index_tuples.delete_no_compact(view, n)
+        assert int.from_bytes(view[14:16], "little") == 8176 - 2 * ((length + 7) & -8)
+        assert [item for item in contents(view) if item] == expected

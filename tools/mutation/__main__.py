@@ -52,6 +52,7 @@ UNIT_TESTS = (
     "tests/unit/test_effect.py",
     "tests/unit/test_reconstruct.py",
     "tests/unit/test_page.py",
+    "tests/unit/test_page_edges.py",
     "tests/unit/test_page_reader.py",
 )
 
