@@ -191,8 +191,6 @@ def item(view, pos):
 def put_item(page, to, value):
     """Start a segment with a TID given as a number; returns where its next one goes."""
     block = value >> NUMBER_BITS
-    if to + 8 > pages.DATA_END:
-        raise ValueError("gin segments do not fit the page")
     coding.put_u16(page, to, block >> 16)
     coding.put_u16(page, to + 2, block & 0xFFFF)
     coding.put_u16(page, to + 4, value & 0x7FF)

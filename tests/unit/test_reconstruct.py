@@ -171,7 +171,7 @@ def test_a_record_for_a_page_never_written(lsn: int, is_refused: bool) -> None:
 
 
 def test_an_initialisation_of_any_kind_gets_a_page_of_zeros() -> None:
-    ends = struct.pack("<HHHHH", 10, 6, 0, 24, 8192)  # pd_flags, pd_lower, pd_upper
+    ends = struct.pack("<HHHHH", 10, 6, 0, 8192, 8192)  # pd_flags, pd_lower, pd_upper
     payload = record(0, b"", ends, rmgr=GENERIC, flags=1)
     page = rebuild((60, payload), base=b"\xff" * 8192)
     assert (layout.lsn(page), bytes(page[10:16])) == (60, ends[4:])

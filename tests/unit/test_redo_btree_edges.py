@@ -47,6 +47,8 @@ def test_what_only_looks_like_a_posting_list_has_one_tid(other: bytes) -> None:
     assert tuples(view)[1][16:28] == encode_tid((1, 2)) + tid
     with pytest.raises(ValueError, match="that many TIDs"):
         delete(btree_page(plain(9), other, following=7), [], {2: [0]})
+    with pytest.raises(ValueError, match="that many TIDs"):
+        delete(btree_page(plain(9), other, following=7), [], {2: []})
 
 
 def test_a_run_of_one_tuple_is_refused_and_one_at_the_end_of_the_page_taken() -> None:
@@ -88,6 +90,35 @@ def test_a_posting_list_that_starts_nowhere_is_refused(tuple_: bytes) -> None:
         dedup(btree_page(plain(1), broken, plain(1)), (2, 2))
     with pytest.raises(ValueError, match="no possible length"):
         delete(btree_page(plain(1), broken), [], {2: [0]})
+
+
+def test_a_posting_list_that_starts_in_its_header_is_refused() -> None:
+    broken = struct.pack("<HHHH", 0, 7, 0x2002, 0x2000 | 32).ljust(32, b"\1")
+    with pytest.raises(ValueError, match="no possible length"):
+        delete(btree_page(plain(1), broken), [], {2: [0]})
+
+
+@pytest.mark.parametrize(("count", "length"), [(449, LENGTH_MAX), (450, 0)])
+def test_a_posting_list_that_says_more_than_it_has_is_no_longer_than_may_be(
+    count: int, length: int
+) -> None:
+    item = bytearray(posting(1, (1, 1), (1, 3)))
+    item[4:6] = struct.pack("<H", 0x2000 | count)
+    view = btree_page(*[plain(9)] * 200, bytes(item))
+    if length:
+        delete(view, [], {201: [0]})
+        assert page.item_length(view, 201) == length
+    else:
+        with pytest.raises(ValueError, match="too long"):
+            delete(view, [], {201: [0]})
+
+
+def test_a_posting_list_that_grows_needs_room() -> None:
+    item = bytearray(posting(1, (1, 1), (1, 3)))
+    item[4:6] = struct.pack("<H", 0x2000 | 300)
+    view = btree_page(*[plain(9)] * 390, bytes(item))
+    with pytest.raises(ValueError, match="does not fit"):
+        delete(view, [], {391: [0]})
 
 
 @pytest.mark.parametrize("start", [8, 9])
@@ -139,12 +170,12 @@ def test_an_inserted_tuple_may_be_a_header_alone(length: int) -> None:
     assert tuples(view) == [plain(1), item]
 
 
-@pytest.mark.parametrize(("version", "cycle"), [(17, 5), (18, 0)])
+@pytest.mark.parametrize(("version", "cycle"), [(17, 0x506), (18, 0)])
 def test_vacuum_resets_the_cycle_from_18_on(version: int, cycle: int) -> None:
-    view = btree_page(plain(1), plain(2), cycle=5, flags=parts.LEAF | parts.GARBAGE)
+    view = btree_page(plain(1), plain(2), cycle=0x506, flags=0xFFFF)
     main, data = parts.deletion(parts.VACUUM, [1], {})
     btree.redo(make_part(view, parts.VACUUM, main, data, version=version))
-    assert special(view) == (0, 0, 0, parts.LEAF, cycle)
+    assert special(view) == (0, 0, 0, 0xFFFF - parts.GARBAGE, cycle)
 
 
 def test_the_page_on_the_right_keeps_all_16_bytes_of_its_own() -> None:

@@ -38,7 +38,7 @@ ZEROS = memoryview(bytearray(8192))
 ABOUT_ROW_2 = struct.pack("<IHBB", 9, 2, 0, 1)
 UPDATED = struct.pack("<IHBBIH", 9, 2, 0, 0, 0, 4)
 PREFIX_AND_SUFFIX = struct.pack("<IHBBIH", 9, 2, 0, 96, 0, 4)
-PLAN_15 = struct.pack("<IHHHBx", 9, 2, 3, 4, 1)
+PLAN_15 = struct.pack("<IHHHBx", 0x900, 2, 3, 4, 1)
 PLAN = struct.pack("<IHHBxH", 9, 3, 4, 1, 1)
 REVMAP, REGULAR, BRIN_META = 0xF092, 0xF093, 0xF091
 BRIN_BLOCKS = {0: 4, 1: 2, 2: 6}
@@ -65,6 +65,21 @@ HEAP = {
     "multi insert, tuples without content": Record(
         heap2.redo, 0xD0, ZEROS, struct.pack("<BxH", 0, 1), struct.pack("<H", 0) + HEADER
     ),
+    "multi insert, nothing": Record(heap2.redo, 0x50, rows(), struct.pack("<BxH", 0, 0)),
+    "multi insert, long tuple": Record(
+        heap2.redo,
+        0x50,
+        rows(),
+        struct.pack("<BxHH", 0, 1, 4),
+        struct.pack("<H", 256) + HEADER + bytes(256),
+    ),
+    "inplace, nothing": Record(
+        heap.redo, 0x70, heap_page(Row(content=b"\0")), struct.pack("<H", 1)
+    ),
+    "prune, 15, nothing": Record(heap2.redo, 0x10, rows(), bytes(8), version=15),
+    "vacuum, 15, nothing": Record(heap2.redo, 0x20, rows(), bytes(2), version=15),
+    "freeze, 15, nothing": Record(heap2.redo, 0x30, rows(), bytes(6), version=15),
+    "freeze, 16, nothing": Record(heap2.redo, 0x30, rows(), bytes(7), version=16),
     "lock updated": Record(heap2.redo, 0x60, rows(), ABOUT_ROW_2),
     "visible, map": Record(heap2.redo, 0x40, ZEROS, struct.pack("<IB", 9, 1), b"", {0: 0, 1: 5}),
     "visible": Record(heap2.redo, 0x40, rows(), struct.pack("<IB", 9, 1), b"", {0: 0, 1: 5}, 1),

@@ -52,6 +52,10 @@ def test_other_flags_of_an_insertion_mean_nothing() -> None:
     main = struct.pack("<H", 0xFFFC) + parts.insert_main(0)[2:]
     gin.redo(make_part(view, INSERT, main, parts.entry_data(1, entry(9))))
     assert page.max_offset(view) == 2
+    assert bytes(view[page.item_offset(view, 2) :][:6]) == main[6:10] + bytes(2)
+    data = parts.entry_data(1, entry(9), replaces=True)
+    with pytest.raises(ValueError, match="replaces a downlink"):
+        gin.redo(make_part(view, INSERT, main, data))
 
 
 def test_the_left_sibling_of_a_deleted_page_takes_its_right_link() -> None:

@@ -84,3 +84,9 @@ def test_a_root_that_was_split_has_nothing_on_its_right() -> None:
     assert special(view) == (parts.NSN, parts.NONE, 0, 0xFF81)
     gist.redo(make_part(view, parts.PAGE_SPLIT, main, parts.split_data(), blocks, 3))
     assert special(view) == (parts.NSN, 77, parts.LEAF, 0xFF81)
+
+
+def test_a_tuple_shorter_than_its_header_is_refused() -> None:
+    short = bytes(6) + struct.pack("<H", 7)
+    with pytest.raises(ValueError, match="too short"):
+        gist.redo(make_part(gist_page(), parts.PAGE_UPDATE, *parts.update([], [short])))

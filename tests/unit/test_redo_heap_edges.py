@@ -196,3 +196,12 @@ def test_an_update_whose_header_leaves_no_byte_before_the_data() -> None:
     data = b"\2\0" + struct.pack("<HHB", 2, 0x802, 22) + b"!"
     with pytest.raises(ValueError, match="longer than the tuple"):
         heap.redo(make_part(view, 0x20, main, data))
+
+
+def test_without_the_lock_for_cleanup_no_tuple_moves() -> None:
+    view = heap_page(ALL_BYTES, ALL_BYTES, ALL_BYTES)
+    page.set_item(view, 1, 0, 3, 0)
+    before = bytes(view[36:])
+    heap2.redo(make_part(view, 0x20, bytes([0, 128 | 1 | 2 | 8]) + bytes(4), b"\1\0\1\0"))
+    assert bytes(view[36:]) == before
+    assert page.item_flags(view, 1) == 0

@@ -51,6 +51,9 @@ def test_a_node_outside_of_its_tuple_is_refused(length: int) -> None:
     page.set_item(view, 1, page.item_offset(view, 1), 1, length)
     with pytest.raises(ValueError, match="outside of its tuple"):
         redo(view, ADD_LEAF, parts.add_leaf(b"", 4, 4, (1, 0)), 1)
+    page.set_item(view, 1, page.item_offset(view, 1), 1, 7)
+    with pytest.raises(ValueError, match="too short or outside of its page"):
+        redo(view, ADD_LEAF, parts.add_leaf(b"", 4, 4, (1, 0)), 1)
     page.set_item(view, 1, page.item_offset(view, 1), 1, 16)
     assert redo(view, ADD_LEAF, parts.add_leaf(b"", 4, 4, (1, 0)), 1) == 1
 
