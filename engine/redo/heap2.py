@@ -140,6 +140,8 @@ def _freeze_by_plans(part, plan, count, pos):
     """
     while count > 0:
         tuples = coding.u16(part.bytes, plan + 10)
+        if pos + 2 * tuples > part.data + part.data_length:
+            raise ValueError("heap2 record whose list of frozen tuples is cut off")
         while tuples > 0:
             n = coding.u16(part.bytes, pos)
             _freeze_tuple(part, n, plan, plan + 4, coding.u8(part.bytes, plan + 8))
