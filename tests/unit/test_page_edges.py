@@ -70,13 +70,15 @@ def test_only_an_unused_line_pointer_without_length_is_free(
 ) -> None:
     source = memoryview(b"12345678")
     for n in (1, 2, 3):
-        view = page_of(8, 8, 8)
-        view[10] = 1
-        pointers_put(view, n, 0, flags, length)
-        expected = n if is_free else 4
-        assert page.add_item(view, source, 0, 8, 0, False, True) == expected
-        assert view[10] == (1 if is_free else 0), "the hint is set right when nothing was found"
-        view = page_of(8, 8, 8)
+        for offset in (0, 0x123):
+            view = page_of(200, 200, 200)
+            view[9:11] = b"\x77\1"
+            pointers_put(view, n, offset, flags, length)
+            expected = n if is_free else 4
+            assert page.add_item(view, source, 0, 8, 0, False, True) == expected
+            # The hint is set right when nothing was found.
+            assert bytes(view[9:11]) == (b"\x77\1" if is_free else b"\x77\0")
+        view = page_of(200, 200, 200)
         pointers_put(view, n, 0, flags, length)
         assert page.add_item(view, source, 0, 8, n, True, True) == (n if is_free else 0)
 
@@ -335,3 +337,45 @@ def test_an_index_tuple_of_any_length_leaves_no_gap(length: int) -> None:
         index_tuples.delete_no_compact(view, n)
         assert int.from_bytes(view[14:16], "little") == 8176 - 2 * ((length + 7) & -8)
         assert [item for item in contents(view) if item] == expected
+
+
+@pytest.mark.parametrize(("lower", "count"), [(0, 0), (23, 0), (24, 0), (27, 0), (28, 1), (31, 1)])
+def test_so_many_line_pointers(lower: int, count: int) -> None:
+    view = memoryview(bytearray(8192))
+    view[12:14] = lower.to_bytes(2, "little")
+    assert page.max_offset(view) == count
+
+
+def test_tuples_take_more_space_than_their_bytes() -> None:
+    view = page_of(*[1000] * 7)
+    lowest = page.item_offset(view, 7)
+    for n in range(1, 8):
+        pointers_put(view, n, lowest, 1, 1161)  # 7 * 1168 > 8192 - 52 > 7 * 1160
+    with pytest.raises(ValueError, match="larger than their space"):
+        page.repair_fragmentation(view, True)
+
+
+def test_a_damaged_index_tuple_is_not_deleted() -> None:
+    numbers = memoryview(bytearray(4096)).cast("H")
+    numbers[0:3] = memoryview(bytes([1, 0, 2, 0, 3, 0])).cast("H")
+    for offset, length in ((8001, 16), (8160, 24), (100, 16)):
+        view = page_of(16, 16, 16, 16, 16, special=16)
+        pointers_put(view, 2, offset, 1, length)
+        with pytest.raises(ValueError, match="outside the page's tuples"):
+            index_tuples.multi_delete(view, numbers, 3)
+
+
+def test_what_stands_before_the_line_pointers_is_none() -> None:
+    view = page_of(16, 16, 16, special=16)
+    looks_like_one = bytes(view[28:32])
+    view[20:24] = looks_like_one
+    index_tuples.delete(view, 1)
+    assert bytes(view[20:24]) == looks_like_one
+
+
+@pytest.mark.parametrize("length", [1, 8, 9, 16, 17, 24, 25])
+def test_an_index_tuple_of_odd_length_is_replaced(length: int) -> None:
+    view = page_of(17, 17, 17, special=16)
+    assert index_tuples.overwrite(view, 2, memoryview(b"\x99" * length), 0, length) == 1
+    assert contents(view) == [b"\1" * 17, b"\x99" * length, b"\3" * 17]
+    assert int.from_bytes(view[14:16], "little") == 8176 - 48 - ((length + 7) & -8)
