@@ -358,7 +358,7 @@ def test_tuples_take_more_space_than_their_bytes() -> None:
 def test_a_damaged_index_tuple_is_not_deleted() -> None:
     numbers = memoryview(bytearray(4096)).cast("H")
     numbers[0:3] = memoryview(bytes([1, 0, 2, 0, 3, 0])).cast("H")
-    for offset, length in ((8001, 16), (8160, 24), (100, 16)):
+    for offset, length in ((8001, 16), (8160, 24), (100, 16), (8145, 8), (8148, 8)):
         view = page_of(16, 16, 16, 16, 16, special=16)
         pointers_put(view, 2, offset, 1, length)
         with pytest.raises(ValueError, match="outside the page's tuples"):
