@@ -9,7 +9,7 @@ WITHOUT_SERVERS := tests/unit tests/property
 DECLARATIONS := $(shell find formats engine server tools -name '*.pxd')
 KERNELS := $(DECLARATIONS) $(DECLARATIONS:.pxd=.py)
 
-.PHONY: build servers demo oracle-b test check lint bench coverage regression-suite fuzz fuzz-asan clean
+.PHONY: build servers demo oracle-b test check lint bench coverage mutation regression-suite fuzz fuzz-asan clean
 
 build: $(VENV)/built
 
@@ -64,6 +64,11 @@ coverage: build servers regression-suite
 	    $(BIN)/python -m tools.redo_coverage --pg $$major --json build/coverage/$$major.json || exit; \
 	done
 	$(BIN)/python -m tools.coverage_document build/coverage/1[4-8].json docs/redo-coverage.md
+
+# Small faults put into redo, one at a time: who notices? Half an hour; `make test` has a sample.
+mutation: build servers
+	test -d build/redo-cases || $(BIN)/python -m tools.redo_cases build/redo-cases
+	nice -n 19 $(BIN)/python -m tools.mutation --report docs/redo-mutation.md
 
 lint: build
 	$(BIN)/ruff format --check .

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from formats import rmgr
+from formats.postgres_versions import VERSIONS
 from tools.coverage_reasons import UNSEEN, WITHOUT_PAGES, ZEROS
 
 Run = dict[str, Any]
@@ -51,11 +52,11 @@ def document(runs: Sequence[Run]) -> str:
 
 def names() -> list[str]:
     """All kinds of records of any version, in the order of their numbers; under every name."""
-    kinds = sorted({kind for version in rmgr.VERSIONS for kind in rmgr.OPCODES[version]})
+    kinds = sorted({kind for version in VERSIONS for kind in rmgr.OPCODES[version]})
     shown = (
         rmgr.show(version, *kind)
         for kind in kinds
-        for version in rmgr.VERSIONS
+        for version in VERSIONS
         if kind in rmgr.OPCODES[version]
     )
     return list(dict.fromkeys(shown))

@@ -6,7 +6,7 @@ judges them. ZEROS names kinds that redo a page and that a run has not compared,
 and the versions it holds for. A kind at zero that is in neither fails the document's test.
 """
 
-from formats.rmgr import VERSIONS
+from formats.postgres_versions import VERSIONS
 
 ALWAYS = frozenset(VERSIONS)
 

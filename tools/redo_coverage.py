@@ -21,6 +21,7 @@ from rich.console import Console
 
 from formats import rmgr
 from formats.lsn import parse as parse_lsn
+from formats.postgres_versions import VERSIONS
 from tools import redo_oracle, workloads
 from tools.postgres import Workspace
 from tools.postgres_binaries import MissingPostgres
@@ -122,7 +123,7 @@ def show(kinds: Mapping[str, Mapping[str, int]]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.redo_coverage", description=__doc__)
-    parser.add_argument("--pg", type=int, choices=rmgr.VERSIONS, required=True, metavar="MAJOR")
+    parser.add_argument("--pg", type=int, choices=VERSIONS, required=True, metavar="MAJOR")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of loads without an end")
     names = [workload.name for workload in workloads.ALL]

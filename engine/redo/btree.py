@@ -110,8 +110,6 @@ def _insert_posting(part):
     page = part.page
     source = part.bytes
     number = coding.u16(source, _main_data(part, 2))
-    if part.data_length < 10:
-        raise ValueError("btree insertion without a tuple")
     index = coding.u16(source, part.data)
     pages.add(page, source, part.data + 2, part.data_length - 2, number)
     return postings.insert_tid(page, number - 1, index, source, part.data + 2, number)
@@ -244,7 +242,6 @@ def _delete_tuples(part, counts):
     page = part.page
     source = part.bytes
     numbers = part.numbers
-    pages.check(page)
     deleted = coding.u16(source, counts)
     shrunk = coding.u16(source, counts + 2)
     shrunk_numbers = part.data + 2 * deleted

@@ -20,8 +20,6 @@ def redo(part):
     if part.info & 0xF0 != 0:
         raise ValueError("generic record of an unknown opcode")
     while pos < end:
-        if pos + 4 > end:
-            raise ValueError("generic record whose fragment is cut off")
         offset = coding.u16(source, pos)
         length = coding.u16(source, pos + 2)
         if pos + 4 + length > end or offset + length > 8192:

@@ -220,8 +220,6 @@ def _insert_list_page(part):
 
 
 def _append_tuples(part, count):
-    if count > 1024:
-        raise ValueError("gin record with more tuples than a page can hold")
     end = part.data + part.data_length
     return pages.append_tuples(part.page, part.bytes, part.data, end, count)
 

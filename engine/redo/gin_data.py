@@ -118,7 +118,7 @@ def segment_space(view, pos, end):
 
 def items_space(view, pos, end):
     """Bytes of a list of TIDs and the u16 before it that counts them."""
-    if pos + 2 > end or pos + 2 + 6 * coding.u16(view, pos) > end:
+    if pos + 2 + 6 * coding.u16(view, pos) > end:
         raise ValueError("gin items to add are cut off")
     return 2 + 6 * coding.u16(view, pos)
 
@@ -191,8 +191,6 @@ def item(view, pos):
 def put_item(page, to, value):
     """Start a segment with a TID given as a number; returns where its next one goes."""
     block = value >> NUMBER_BITS
-    if to + 8 > pages.DATA_END:
-        raise ValueError("gin segments do not fit the page")
     coding.put_u16(page, to, block >> 16)
     coding.put_u16(page, to + 2, block & 0xFFFF)
     coding.put_u16(page, to + 4, value & 0x7FF)
@@ -221,8 +219,6 @@ def varbyte(view, pos, length):
 def put_varbyte(page, to, value):
     """Write a distance; returns where it ends."""
     while value > 0x7F:
-        if to >= pages.DATA_END:
-            raise ValueError("gin segments do not fit the page")
         coding.put_u8(page, to, 0x80 | (value & 0x7F))
         value >>= 7
         to += 1

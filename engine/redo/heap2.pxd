@@ -19,8 +19,7 @@ cdef int _prune_or_freeze(Part part, int opcode) except -1 nogil
 cdef Py_ssize_t _set_items(Part part, Py_ssize_t pos, Py_ssize_t end, int count,
                            int state) except -1 nogil
 @cython.locals(i=int, target=int)
-cdef Py_ssize_t _redirect_items(Part part, Py_ssize_t pos, Py_ssize_t end,
-                                int count) except -1 nogil
+cdef Py_ssize_t _redirect_items(Part part, Py_ssize_t pos, int count) except -1 nogil
 @cython.locals(flags=int, plan_count=int, pos=Py_ssize_t, end=Py_ssize_t)
 cdef int _prune_17(Part part) except -1 nogil
 @cython.locals(tuples=int, n=int)

@@ -15,8 +15,8 @@ def redo(part):
     page = part.page
     source = part.bytes
     length = part.main_length - 12
-    if part.info & 0xF0 != 0 or part.block_id != 0 or length < 0:
-        raise ValueError("sequence record of an unknown opcode or block, or cut off")
+    if part.info & 0xF0 != 0 or part.block_id != 0:
+        raise ValueError("sequence record of an unknown opcode or block")
     layout.init(page, 4)
     coding.put_u32(page, 8184, 0x1717)
     if layout.add_item(page, source, part.main + 12, length, 1, False, False) == 0:

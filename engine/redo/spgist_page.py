@@ -96,7 +96,7 @@ def _find(page, number, length_min):
 
 def _put(page, source, pos, length, number):
     """Add a tuple as `number`; the later ones, if there are any, move up."""
-    if layout.add_item(page, source, pos, length, number, False, False) != number or number == 0:
+    if layout.add_item(page, source, pos, length, number, False, False) != number:
         raise ValueError("spgist tuple does not fit the page")
     return 0
 
@@ -250,7 +250,7 @@ def cut_placeholders(part, first):
     page = part.page
     numbers = part.numbers
     count = layout.max_offset(page) + 1 - first
-    if first == 0 or count < 1 or count > 2048:
+    if count < 1 or count > 2048:
         raise ValueError("spgist placeholders to delete that are not there")
     for i in range(count):
         numbers[i] = first + i

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from formats import rmgr
+from formats.postgres_versions import VERSIONS
 from tools import coverage_document
 from tools.coverage_reasons import UNSEEN, WITHOUT_PAGES, ZEROS
 from tools.redo_coverage import COLUMNS, SETTINGS
@@ -34,9 +35,9 @@ def test_every_version_and_kind_is_there_and_every_zero_has_a_reason() -> None:
         ("Records without a page to compare", UNSEEN),
     ):
         head, _, *rows = found[title]
-        assert head[1:6] == [str(version) for version in rmgr.VERSIONS]
+        assert head[1:6] == [str(version) for version in VERSIONS]
         named = {row[0]: row[1:6] for row in rows}
-        for version in rmgr.VERSIONS:
+        for version in VERSIONS:
             for kind in rmgr.OPCODES[version]:
                 name = rmgr.show(version, *kind)
                 if (name in WITHOUT_PAGES) != (explanations is UNSEEN):

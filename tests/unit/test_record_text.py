@@ -11,10 +11,10 @@ import time
 import pytest
 
 from formats import rmgr
+from formats.postgres_versions import VERSIONS
 from tools.record_text.describe import describe
 from tools.record_text.record import Block, Record, relation_path, time_text
 
-VERSIONS = rmgr.VERSIONS
 PG14, PG15, PG16, PG17, PG18 = VERSIONS
 
 

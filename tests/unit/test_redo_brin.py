@@ -223,3 +223,23 @@ def test_page_of_another_kind_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="another kind"):
         brin.redo(make_part(view, info, main, summary(64), BLOCKS, block_id))
+
+
+def test_all_bytes_of_a_number_of_pages_or_of_a_block() -> None:
+    view = memoryview(bytearray(8192))
+    brin.redo(make_part(view, CREATE, struct.pack("<IH", 0x01020304, 1)))
+    assert bytes(view) == bytes(meta_page(0x01020304))
+    brin.redo(make_part(view, EXTEND, struct.pack("<I", 0x05060708), b"", BLOCKS))
+    assert bytes(view) == bytes(meta_page(0x01020304, last=0x05060708))
+
+
+def test_revmap_takes_any_block_number() -> None:
+    view = brin_page(REVMAP)
+    brin.redo(make_part(view, INSERT, insertion(0, 32, 3), b"", {0: 0, 1: 2}, block_id=1))
+    assert bytes(view[24:30]) == struct.pack("<HHH", 0, 0, 3)
+
+
+def test_more_summaries_than_a_heap_page_has_tuples() -> None:
+    view = regular(*(bytes([n & 0xFF]) * 8 for n in range(400)))
+    assert brin.redo(make_part(view, INSERT, insertion(96, 32, 401), b"12345678", BLOCKS)) == 1
+    assert summaries(view)[400:] == [b"12345678"]
