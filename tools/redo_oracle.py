@@ -158,10 +158,14 @@ class Checker:
             self.wal._take(count)
             kinds = self._kinds(batch, count)
             self.report.records.update(kinds)
-            wanted = self._wanted(batch, kinds)
-            for first in range(0, len(wanted), READS_MAX):
-                self._compare_all(batch, wanted[first : first + READS_MAX])
+            self._look_at(batch, kinds)
             self._follow_checkpoints(batch, kinds)
+
+    def _look_at(self, batch: RecordBatch, kinds: list[Kind]) -> None:
+        """Judge the records of a batch, which have been ingested."""
+        wanted = self._wanted(batch, kinds)
+        for first in range(0, len(wanted), READS_MAX):
+            self.compare_all(batch, wanted[first : first + READS_MAX])
 
     def _kinds(self, batch: RecordBatch, count: int) -> list[Kind]:
         rmgrs, infos = list(batch.rmgr[:count]), list(batch.info[:count])
@@ -194,12 +198,14 @@ class Checker:
                 wanted.append(Comparison(kind, ends[record], r, ids[r], chunk, block))
         return wanted
 
-    def _compare_all(self, batch: RecordBatch, wanted: list[Comparison]) -> None:
+    def compare_all(self, batch: RecordBatch, wanted: list[Comparison]) -> None:
         places = [comparison.place for comparison in wanted]
         failed = self.store.read_blocks(places, self._pages, PAGE_BYTES)
         for number, comparison in enumerate(wanted):
             ours = bytes(self._pages[number * PAGE_BYTES : (number + 1) * PAGE_BYTES])
-            self.compare(comparison, ours, self._image(batch, comparison), failed.get(number))
+            self.compare(
+                comparison, ours, self.image(batch, comparison.reference), failed.get(number)
+            )
 
     def compare(
         self, comparison: Comparison, ours: bytes, theirs: bytes, failure: str | None
@@ -235,8 +241,8 @@ class Checker:
             raise RequestError(failed[0])
         return ours
 
-    def _image(self, batch: RecordBatch, comparison: Comparison) -> bytes:
-        r = comparison.reference
+    def image(self, batch: RecordBatch, r: int) -> bytes:
+        """The page that a reference of the batch has an image of."""
         hole_offset, hole_length = batch.ref_hole_offset[r], batch.ref_hole_length[r]
         pos, length = batch.ref_image_pos[r], batch.ref_image_length[r]
         info, raw = batch.ref_image_info[r], PAGE_BYTES - hole_length
