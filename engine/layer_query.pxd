@@ -6,6 +6,8 @@ from formats cimport coding, frame
 from formats.layer_directory cimport FrameTable, LayerDirectory
 
 
+# except? 0x6E1B35C9: after this value, which hardly any call returns, the caller asks for an error.
+
 @cython.final
 cdef class LayerQuery:
     cdef public VersionSet versions

@@ -6,6 +6,8 @@ from engine.redo.part cimport Part
 from formats cimport coding
 from formats cimport page as layout
 
+# except? 0x6E1B35C9: after this value, which hardly any call returns, the caller asks for an error.
+
 cdef int INSERT, DELETE, UPDATE, TRUNCATE, HOT_UPDATE, CONFIRM, LOCK, INPLACE, INIT_PAGE
 cdef int INSERT_ALL_VISIBLE_CLEARED, DELETE_ALL_VISIBLE_CLEARED, DELETE_IS_SUPER
 cdef int DELETE_IS_PARTITION_MOVE, UPDATE_OLD_ALL_VISIBLE_CLEARED
