@@ -44,8 +44,8 @@ def suite_of(major: int) -> Path:
     directory = SUITES / str(major) / "src" / "test" / "regress"
     if not (SUITES / str(major) / "built").exists():
         raise NoSuite(
-            f"the regression suite of PostgreSQL {major} is not in {directory}: "
-            "make regression-suite"
+            f"no regression suite of PostgreSQL {major} was built: `make regression-suite` does it "
+            "for versions whose source package Debian has"
         )
     return directory
 

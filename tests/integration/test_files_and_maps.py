@@ -101,9 +101,6 @@ def test_files_origins_and_maps(postgres, workspace, page_server):
     primary = postgres(MAJOR, SETTINGS)
     primary.psql(TABLES)
     backup = primary.base_backup(workspace.new_path("backup"))
-    with open(backup / "postgresql.conf", "a", encoding="utf-8") as settings:
-        # In a standby wal_log_hints is its own; all that this primary does before, it does anew.
-        settings.write("allow_in_place_tablespaces = on\nwal_log_hints = on\n")
     primary.sql("CHECKPOINT")
     server = page_server(primary, "--set", "flush_seconds_max=1")
     primary.psql(CHANGES)
@@ -122,5 +119,7 @@ def test_files_origins_and_maps(postgres, workspace, page_server):
     assert ours is not None
     theirs = parse_origins((primary.data_dir / ORIGINS).read_bytes())
     assert parse_origins(ours) == theirs == {1: 0x2345, 2: 0, 4: 0x200}
-    standby = recover(workspace, MAJOR, backup, primary.data_dir / "pg_wal", lsn)
+    # In a standby wal_log_hints is its own; all that this primary did without, it has done anew.
+    wal = primary.data_dir / "pg_wal"
+    standby = recover(workspace, MAJOR, backup, wal, lsn, wal_log_hints=True)
     assert_standby_equal(standby.data_dir, server, standby.lsn_boundary)

@@ -98,6 +98,7 @@ def load(primary: Server, server: PageServer) -> list[int]:
     assert primary.sql("SELECT pg_current_xact_id()::text::numeric >= 6 * 2 ^ 32") == [(True,)]
     wrap_multixacts(primary)
     server.kill()
+    primary.sql("INSERT INTO s VALUES (0)")  # not in its journal: who has it is connected again
     server.start()
     noted.append(flush_lsn(primary))
     restart(primary, server, timestamps=False)
