@@ -9,9 +9,17 @@ from engine.redo import dispatch
 from engine.version_set import VersionSet
 from formats import page as layout
 from formats import version
+from tests.fixtures.gist_parts import (
+    FOLLOW_RIGHT,
+    LEAF,
+    PAGE_UPDATE,
+    gist_page,
+    special,
+    update,
+)
 from tests.fixtures.redo_parts import Row, heap_page, row
 
-HEAP, HEAP2, GENERIC = 10, 9, 20
+HEAP, HEAP2, GIST, GENERIC = 10, 9, 14, 20
 LOCK, INIT_INSERT = 0x60, 0x80
 VISIBLE, FREEZE = 0x40, 0x20
 
@@ -145,6 +153,30 @@ def test_an_image_or_initialisation_ends_fuzziness(flags: int) -> None:
 def test_fuzziness_lasts_while_records_are_skipped() -> None:
     page = rebuild((50, image(version.IMAGE_FUZZY, one_row(100))), (60, lock(1)), (70, lock(2)))
     assert (row(page, 1).xmax, layout.lsn(page)) == (0, 100)
+
+
+def test_fuzziness_lasts_over_an_effect() -> None:
+    fuzzy, effect = (
+        image(version.IMAGE_FUZZY, one_row(100)),
+        version.effect(version.VM_CLEAR, [(2000, 3, 0)]),
+    )
+    page = rebuild((50, fuzzy), (60, effect), (70, lock(2)))
+    assert (row(page, 1).xmax, layout.lsn(page)) == (0, 100)
+
+
+def test_a_full_page_is_not_a_new_one() -> None:
+    full = heap_page(*(Row(content=bytes(177)) for _ in range(40)))
+    assert full[14:18] == b"\xc0\0\0\x20"  # pd_upper, pd_special
+    assert layout.lsn(rebuild((60, lock(1)), base=bytes(full))) == 60
+
+
+def test_redo_is_told_the_lsn() -> None:
+    """The page on the left of a GiST split gets it as its NSN."""
+    left = gist_page(flags=LEAF | FOLLOW_RIGHT)
+    main, data = update([], [])
+    payload = record(PAGE_UPDATE, main, data, rmgr=GIST, block_id=1)
+    page = rebuild((60, payload), base=bytes(left))
+    assert special(page)[0] == layout.lsn(page) == 60
 
 
 def test_an_initialisation_starts_from_zeros() -> None:
