@@ -18,7 +18,11 @@ removes their files and keeps its buffers, and a dirty one would come back as a 
 
     python -m tools.standby_oracle [--pg 18] [--seed N] [--lsns 20] [--seconds 30] [--json]
 
-Exit code 1 if anything differs.
+Exit code 1 if anything differs. Against the primary's own files that may be a pd_lsn in which
+PostgreSQL's redo differs from what the primary did, seen with 18.6: a record brings an image of a
+page that it leaves alone (Hash SQUEEZE_PAGE of a bucket that gets no tuples), whose restoring sets
+pd_lsn; or FPI_FOR_HINT, written without page images, set it on the primary alone. Standbys agree
+with us there; pg_waldump says which record it was.
 """
 
 import argparse
