@@ -97,7 +97,9 @@ class Target:
         return 0
 
     def make(self, mutator):
-        raise NotImplementedError
+        """Put the next input into the mutator; each target has its own."""
+        raise TypeError("a target without inputs")
 
     def execute(self, mutator):
-        raise NotImplementedError
+        """Run the mutator's input: the index of the outcome to count; each target has its own."""
+        raise TypeError("a target that runs nothing")
