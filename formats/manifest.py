@@ -11,7 +11,7 @@ what replaying the entries gives.
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import msgpack
 from crc32c import crc32c
@@ -90,10 +90,63 @@ class TimelineSwitch:
     lsn: int
 
 
-Record = Identity | Opened | FileAdded | FileRemoved | Progress | TimelineSwitch
-_RECORDS: dict[str, type[Record]] = {
-    kind.tag: kind for kind in (Identity, Opened, FileAdded, FileRemoved, Progress, TimelineSwitch)
-}
+@dataclass(frozen=True)
+class LayersRemoved:
+    """Layers of a bundle that count no longer, besides those that were removed before.
+
+    Bit i & 7 of byte i >> 3 of `rows`: row i of the bundle's layer directory. Missing bytes: zero.
+    """
+
+    tag: ClassVar[str] = "layers_removed"
+    name: str
+    rows: bytes
+
+
+@dataclass(frozen=True)
+class PointSet:
+    """A named LSN that stays readable until it is dropped."""
+
+    tag: ClassVar[str] = "point_set"
+    name: str
+    lsn: int
+
+
+@dataclass(frozen=True)
+class PointDropped:
+    tag: ClassVar[str] = "point_dropped"
+    name: str
+
+
+@dataclass(frozen=True)
+class LeaseSet:
+    """A named LSN that stays readable until a time; setting it again sets another time."""
+
+    tag: ClassVar[str] = "lease_set"
+    name: str
+    lsn: int
+    until_seconds: int  # since 1970
+
+
+@dataclass(frozen=True)
+class LeaseDropped:
+    tag: ClassVar[str] = "lease_dropped"
+    name: str
+
+
+Record = (
+    Identity
+    | Opened
+    | FileAdded
+    | FileRemoved
+    | LayersRemoved
+    | Progress
+    | TimelineSwitch
+    | PointSet
+    | PointDropped
+    | LeaseSet
+    | LeaseDropped
+)
+_RECORDS: dict[str, type[Record]] = {kind.tag: kind for kind in get_args(Record)}
 
 
 @dataclass
@@ -104,6 +157,9 @@ class Manifest:
     run: int = 0
     identity: Identity | None = None
     files: dict[FileName, FileAdded] = field(default_factory=dict)
+    removed: dict[FileName, bytes] = field(default_factory=dict)  # rows of files, as LayersRemoved
+    points: dict[str, PointSet] = field(default_factory=dict)
+    leases: dict[str, LeaseSet] = field(default_factory=dict)
     durable_lsn: int = 0
     horizon_lsn: int = 0
     backup_start_lsn: int = 0
@@ -122,23 +178,60 @@ class Manifest:
             if record.run <= self.run:
                 raise ValueError(f"run {record.run} after run {self.run}")
             self.run = record.run
-        elif isinstance(record, FileAdded):
-            name = FileName.parse(record.name)
-            if name in self.files:
-                raise ValueError(f"{record.name} added twice")
-            self.files[name] = record
-        elif isinstance(record, FileRemoved):
-            if self.files.pop(FileName.parse(record.name), None) is None:
-                raise ValueError(f"{record.name} removed but never added")
+        elif isinstance(record, FileAdded | FileRemoved | LayersRemoved):
+            self._apply_to_files(record)
         elif isinstance(record, Progress):
             for field_name, lsn in asdict(record).items():
                 if lsn is not None:
                     setattr(self, field_name, lsn)
-        else:
+        elif isinstance(record, TimelineSwitch):
             self.timelines.append(record)
+        else:
+            self._apply_to_retained(record)
+
+    def _apply_to_files(self, record: FileAdded | FileRemoved | LayersRemoved) -> None:
+        name = FileName.parse(record.name)
+        if isinstance(record, FileAdded):
+            if name in self.files:
+                raise ValueError(f"{record.name} added twice")
+            self.files[name] = record
+        elif name not in self.files:
+            raise ValueError(f"{record.name}: {record.tag}, but never added")
+        elif isinstance(record, FileRemoved):
+            del self.files[name]
+            self.removed.pop(name, None)
+        else:
+            self.removed[name] = _either(self.removed.get(name, b""), record.rows)
+
+    def _apply_to_retained(self, record: PointSet | PointDropped | LeaseSet | LeaseDropped) -> None:
+        name = record.name
+        if isinstance(record, PointSet):
+            if name in self.points:
+                raise ValueError(f"point {name} set twice")
+            self.points[name] = record
+        elif isinstance(record, LeaseSet):
+            before = self.leases.get(name, record)
+            if before.lsn != record.lsn:
+                raise ValueError(f"lease {name} of LSN {before.lsn} set to LSN {record.lsn}")
+            self.leases[name] = record
+        else:
+            word, held = (
+                ("point", self.points)
+                if isinstance(record, PointDropped)
+                else ("lease", self.leases)
+            )
+            if held.pop(name, None) is None:
+                raise ValueError(f"{word} {name} dropped but never set")
 
     def copy(self) -> "Manifest":
-        return replace(self, files=dict(self.files), timelines=list(self.timelines))
+        return replace(
+            self,
+            files=dict(self.files),
+            removed=dict(self.removed),
+            points=dict(self.points),
+            leases=dict(self.leases),
+            timelines=list(self.timelines),
+        )
 
     def records(self) -> list[Record]:
         """Records that lead from nothing to this state, for a compact manifest."""
@@ -146,11 +239,20 @@ class Manifest:
         if self.run:
             records.append(Opened(self.run))
         records.extend(self.files[name] for name in sorted(self.files))
+        records.extend(LayersRemoved(n.text, self.removed[n]) for n in sorted(self.removed))
         records.extend(self.timelines)
+        records.extend(self.points[name] for name in sorted(self.points))
+        records.extend(self.leases[name] for name in sorted(self.leases))
         progress = {name.name: getattr(self, name.name) or None for name in fields(Progress)}
         if any(progress.values()):
             records.append(Progress(**progress))
         return records
+
+
+def _either(one: bytes, other: bytes) -> bytes:
+    """The bits that are set in either of two bitmaps."""
+    bits = int.from_bytes(one, "little") | int.from_bytes(other, "little")
+    return bits.to_bytes(max(len(one), len(other)), "little")
 
 
 def pack_header() -> bytes:

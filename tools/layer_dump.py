@@ -128,9 +128,11 @@ def dump_manifest(path: Path) -> list[dict[str, Any]]:
 
 
 def record_fields(record: Record) -> dict[str, Any]:
-    """The fields that say something, LSNs as PostgreSQL writes them."""
-    return {
-        name: show_lsn(value) if name.startswith("lsn") or name.endswith("lsn") else value
-        for name, value in vars(record).items()
-        if value is not None
-    }
+    """The fields that say something, LSNs as PostgreSQL writes them, bytes in hexadecimal."""
+    return {name: _field(name, value) for name, value in vars(record).items() if value is not None}
+
+
+def _field(name: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    return show_lsn(value) if name.startswith("lsn") or name.endswith("lsn") else value

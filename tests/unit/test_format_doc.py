@@ -98,6 +98,16 @@ def test_examples_are_read(tmp_path: Path) -> None:
     index.close()
 
 
+def test_the_example_of_retention_follows_that_of_the_manifest(tmp_path: Path) -> None:
+    texts = {name: (GOLDEN / f"{name}.txt").read_text() for name in ("manifest", "retention")}
+    (tmp_path / "manifest").write_bytes(b"".join(map(golden_format.bytes_of, texts.values())))
+    state = ManifestLog.open(Storage(), tmp_path / "manifest").state
+    assert state.serial == 4
+    assert state.removed == {NAME: b"\1"}
+    assert [(point.name, point.lsn) for point in state.points.values()] == [("release", LSN)]
+    assert state.leases["backup"] == manifest.LeaseSet("backup", LSN + 0x80, 1_800_000_000)
+
+
 @pytest.mark.parametrize("name", LAYOUTS.keys() & STRUCTS.keys())
 def test_layouts_have_no_gaps_and_the_sizes_of_the_code(name: str) -> None:
     pos = 0

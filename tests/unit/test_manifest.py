@@ -8,12 +8,18 @@ from crc32c import crc32c
 
 from formats import manifest
 from formats.errors import CorruptionError
+from formats.file_name import FileName
 from formats.manifest import (
     FileAdded,
     FileRemoved,
     Identity,
+    LayersRemoved,
+    LeaseDropped,
+    LeaseSet,
     Manifest,
     Opened,
+    PointDropped,
+    PointSet,
     Progress,
     Record,
     TimelineSwitch,
@@ -26,6 +32,9 @@ STEPS: list[list[Record]] = [
     [Progress(backup_start_lsn=90, horizon_lsn=95)],
     [ADDED, Progress(durable_lsn=200)],
     [TimelineSwitch(2, 190), Opened(2)],
+    [LayersRemoved(ADDED.name, b"\x81"), PointSet("release", 150), LeaseSet("l", 120, 1_000)],
+    [LayersRemoved(ADDED.name, b"\x02\x40"), LeaseSet("l", 120, 2_000), PointSet("p", 150)],
+    [LeaseSet("m", 120, 1), LeaseDropped("l"), PointDropped("release")],
     [FileRemoved(ADDED.name)],
 ]
 
@@ -55,9 +64,27 @@ def test_replay() -> None:
     state, last = manifest.replay(data, "m")
     assert last.end == len(data)
     assert state == states(STEPS)[-1]
-    assert (state.run, state.serial, state.durable_lsn, state.horizon_lsn) == (2, 5, 200, 95)
-    assert state.files == {}
+    assert (state.run, state.serial, state.durable_lsn, state.horizon_lsn) == (2, 8, 200, 95)
+    assert state.files == state.removed == {}
+    assert state.points == {"p": PointSet("p", 150)}
+    assert state.leases == {"m": LeaseSet("m", 120, 1)}
     assert state.timelines == [TimelineSwitch(2, 190)]
+
+
+def test_removed_rows_add_up() -> None:
+    name = FileName.parse(ADDED.name)
+    assert [state.removed.get(name) for state in states(STEPS)] == [
+        None, None, None, None, b"\x81", b"\x83\x40", b"\x83\x40", None
+    ]  # fmt: skip
+
+
+def test_a_copy_is_its_own() -> None:
+    """An entry whose last record cannot follow changes nothing: it was applied to a copy."""
+    state = states(STEPS)[5]
+    again = state.copy()
+    for record in (LayersRemoved(ADDED.name, b"\xff"), PointDropped("p"), LeaseDropped("l")):
+        again.apply(record)
+    assert state == states(STEPS)[5] != again
 
 
 def test_a_state_is_its_own_records() -> None:
@@ -111,7 +138,7 @@ def test_a_tail_whose_bytes_never_came_is_torn() -> None:
             assert (state, last.end) == (after[-2], ends[-2])
 
 
-@pytest.mark.parametrize("order", [(0, 2, 1, 3, 4), (0, 1, 1, 2, 3), (0, 2, 3, 4)])
+@pytest.mark.parametrize("order", [(0, 2, 1, 3, 4), (0, 1, 1, 2, 3), (0, 2, 3, 4), (0, 1, 2, 4)])
 def test_entries_cannot_be_exchanged_repeated_or_lost(order: tuple[int, ...]) -> None:
     data = build(STEPS)
     ends = [manifest.HEADER_BYTES, *(entry.end for entry in manifest.entries(data, "m"))]
@@ -128,6 +155,13 @@ def test_entries_cannot_be_exchanged_repeated_or_lost(order: tuple[int, ...]) ->
         [[IDENTITY, Opened(2)], [Opened(2)]],
         [[IDENTITY, ADDED], [ADDED]],
         [[IDENTITY], [FileRemoved(ADDED.name)]],
+        [[IDENTITY], [LayersRemoved(ADDED.name, b"\1")]],
+        [[IDENTITY, ADDED], [FileRemoved(ADDED.name)], [LayersRemoved(ADDED.name, b"\1")]],
+        [[IDENTITY], [LayersRemoved("no bundle", b"\1")]],
+        [[IDENTITY, PointSet("a", 5)], [PointSet("a", 5)]],
+        [[IDENTITY, LeaseSet("a", 5, 6)], [PointDropped("a")]],
+        [[IDENTITY, LeaseSet("a", 5, 6)], [LeaseSet("a", 4, 6)]],
+        [[IDENTITY, PointSet("a", 5)], [LeaseDropped("a")]],
         [],
     ],
 )
@@ -172,6 +206,10 @@ def test_an_unknown_format_version_is_refused() -> None:
         [1, {"record": "opened", "run": None}],
         [1, {"record": ["opened"], "run": 1}],
         [1, {"record": "progress", "durable_lsn": 1.5}],
+        [1, {"record": "lease_set", "name": "a", "lsn": 1, "until_seconds": 1.5}],
+        [1, {"record": "lease_set", "name": 7, "lsn": 1, "until_seconds": 1}],
+        [1, {"record": "point_set", "name": "a"}],
+        [1, {"record": "layers_removed", "name": ADDED.name, "rows": "text"}],
         [],
     ],
     ids=str,

@@ -186,10 +186,17 @@ def a_manifest() -> bytes:
         manifest.FileAdded(name, 1000, LSN, LSN + 8, 77),
         manifest.Progress(LSN + 8, LSN, LSN, LSN),
         manifest.TimelineSwitch(2, LSN + 8),
+        manifest.LayersRemoved(name, b"\x05"),
+        manifest.PointSet("point", LSN),
+        manifest.LeaseSet("lease", LSN, 1_800_000_000),
     ]
     data = manifest.pack_header()
     crc = manifest.check_header(data, "")
-    third: list[manifest.Record] = [manifest.FileRemoved(name)]
+    third: list[manifest.Record] = [
+        manifest.PointDropped("point"),
+        manifest.LeaseDropped("lease"),
+        manifest.FileRemoved(name),
+    ]
     for serial, records in enumerate((first, second, third), 1):
         entry, crc = manifest.pack_entry(serial, records, crc)
         data += entry
