@@ -116,6 +116,28 @@ class BundleReader:
             self._table = self._parse(FrameTable, FrameKind.TABLE, data)
         return self._table
 
+    def stored_bytes(self) -> list[int]:
+        """Bytes of each layer in the file, by row of the directory.
+
+        A frame that several layers share counts for each of them in equal parts.
+        """
+        directory, table = self.directory, self.table
+        sharing = [0] * table.count
+        for row in range(directory.count):
+            first, last = directory.frame_start(row), directory.frame_end(row) - 1
+            sharing[first] += 1
+            if last != first:
+                sharing[last] += 1
+        found = []
+        for row in range(directory.count):
+            first, last = directory.frame_start(row), directory.frame_end(row) - 1
+            stored = table.stored_length(first) // sharing[first]
+            if last != first:
+                inner = table.offset(last) - table.offset(first) - table.stored_length(first)
+                stored += inner + table.stored_length(last) // sharing[last]
+            found.append(stored)
+        return found
+
     def _pread(self, offset: int, length: int) -> bytes:
         return self._storage.pread(self._open().file, offset, length)
 
@@ -145,17 +167,10 @@ class BundleReader:
             query.fail_all(error)
             return
         if hits:
-            self._push_hits(query, hits, cache)
+            self.collect_hits(query, hits, cache)
 
-    def collect_layer(
-        self, query: LayerQuery, i: int, layer: int, frame_start: int, frame_end: int,
-        cache: FrameCache,
-    ) -> None:  # fmt: skip
-        """Push what one layer, whose place the index knows, has for request i."""
-        query.set_layer(i, layer, frame_start, frame_end)
-        self._push_hits(query, 1, cache)
-
-    def _push_hits(self, query: LayerQuery, hits: int, cache: FrameCache) -> None:
+    def collect_hits(self, query: LayerQuery, hits: int, cache: FrameCache) -> None:
+        """Push what the layers that a query has just entered, all of this bundle, have for it."""
         try:
             wanted = query.aim(self.table)
         except (CorruptionError, OSError) as error:
@@ -177,17 +192,18 @@ class BundleReader:
             if frames[hit] is not None:
                 continue
             if number not in found:
-                found[number] = self._read_into(number, cache)
+                found[number] = self._read_into(number, cache if query.keeps_frames else None)
             raw = found[number]
             if isinstance(raw, Exception):
                 query.fail_hit(hit, raw)
             else:
                 frames[hit] = raw
 
-    def _read_into(self, number: int, cache: FrameCache) -> bytes | Exception:
+    def _read_into(self, number: int, cache: FrameCache | None) -> bytes | Exception:
         try:
             raw = self.read_frame(number)
         except (CorruptionError, OSError) as error:
             return error
-        cache.put(self._cache_key, number, raw)
+        if cache is not None:
+            cache.put(self._cache_key, number, raw)
         return raw

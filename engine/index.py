@@ -2,7 +2,7 @@
 
     l0         bundle -> its layer directory, as in the file     one entry a flush
     layers     (chunk, stripe) -> its layers, newest first       image and L1 bundles
-    files      bundle -> bytes, LSN range, footer CRC
+    files      bundle -> bytes, and live ones, LSN range, footer CRC
     chunks     chunk -> which stripes have an entry in `layers`
     relations  relation -> state at the durable LSN, cuts
     meta       how far the index is, and per database a count and a sum of CRCs
@@ -43,6 +43,7 @@ from formats.index_value import (
 
 MAP_BYTES = 1 << 40
 CHECK_SECONDS_MAX = 600
+OTHER_VERSION = 3  # exit status of engine/index_check.py
 REINDEX_HINT = "run `layertool reindex` on the data directory"
 
 
@@ -66,6 +67,16 @@ class NewBundle(NamedTuple):
     changes: list[RelationChange]
 
 
+class Removal(NamedTuple):
+    """Layers of a bundle that nothing needs any more."""
+
+    name: FileName
+    layers: list[tuple[bytes, LayerEntry]]  # (chunk key, layer); of an L0 bundle none
+    layers_removed: int  # of all of the bundle's, these and those before
+    bytes_live: int  # what is left of the bundle
+    is_whole: bool  # the bundle itself goes
+
+
 @contextmanager
 def lmdb_errors(path: Path) -> Iterator[None]:
     """LMDB's words for damage become the error that says what to do."""
@@ -76,8 +87,11 @@ def lmdb_errors(path: Path) -> Iterator[None]:
         raise CorruptionError("index", f"{path}; {REINDEX_HINT}", "a whole LMDB", error) from error
 
 
-def check_in_child(path: Path) -> None:
-    """Let another process read all of the index first: damaged LMDB pages may kill the reader."""
+def check_in_child(path: Path) -> bool:
+    """Let another process read all of the index first: damaged LMDB pages may kill the reader.
+
+    False if it is sound as far as one can see, but of another format version.
+    """
     root = Path(__file__).resolve().parent.parent
     command = [sys.executable, "-m", "engine.index_check", str(path.resolve())]
     try:
@@ -88,8 +102,8 @@ def check_in_child(path: Path) -> None:
     except subprocess.TimeoutExpired:
         found = f"none after {CHECK_SECONDS_MAX} s"
     else:
-        if child.returncode == 0:
-            return
+        if child.returncode in (0, OTHER_VERSION):
+            return child.returncode == 0
         found = child.stdout.strip() or f"status {child.returncode}: {child.stderr.strip()[-500:]}"
     raise CorruptionError("index", f"{path}; {REINDEX_HINT}", "a check without findings", found)
 
@@ -202,7 +216,7 @@ class Index:
         serial: int,
         durable_lsn: int,
         added: Iterable[NewBundle] = (),
-        removed: Iterable[FileName] = (),
+        removed: Iterable[Removal] = (),
     ) -> None:
         """Bring the index to the manifest's entry `serial`, in one transaction.
 
@@ -211,8 +225,8 @@ class Index:
         stripes, relation_keys = dict(self._stripes), set(self._relation_keys)
         with lmdb_errors(self.path), self._environment.begin(write=True) as transaction:
             batch = _Batch(transaction, self._databases)
-            for name in removed:
-                batch.remove_bundle(name, stripes)
+            for removal in removed:
+                batch.remove(removal, stripes)
             for bundle in added:
                 batch.add_bundle(bundle, stripes)
                 batch.change_relations(bundle.changes)
@@ -270,41 +284,51 @@ class _Batch:
         if bundle.name.kind == FileKind.L0:
             frame = bundle.directory_frame
             self.put(L0, key, values.seal(L0, key, bundle.entry.layers, frame))
-        for chunk_key, layer in bundle.layers:
-            stripe = layer.block_start >> 14
-            key = values.stripe_key(chunk_key, stripe)
-            old = self.get(LAYERS, key)
-            layers = [] if old is None else list(values.unpack_layers(key, old))
-            merged = values.sort_newest_first({*layers, layer})
-            self.put(LAYERS, key, values.pack_layers(key, merged))
-            bits = stripes.get(chunk_key, 0) | 1 << stripe
-            if bits != stripes.get(chunk_key):
-                stripes[chunk_key] = bits
-                self.put(CHUNKS, chunk_key, values.pack_stripes(chunk_key, bits))
+        for (chunk_key, stripe), layers in _by_stripe(bundle.layers):
+            self._put_stripe(chunk_key, stripe, {*self._stripe(chunk_key, stripe), *layers},
+                             stripes)  # fmt: skip
 
-    def remove_bundle(self, name: FileName, stripes: dict[bytes, int]) -> None:
-        self.delete(FILES, name.pack())
-        if name.kind == FileKind.L0:
-            self.delete(L0, name.pack())
-            return
-        cursor = self._transaction.cursor(db=self._databases[LAYERS])
-        for key, value in [(bytes(key), bytes(value)) for key, value in cursor]:
-            layers = values.unpack_layers(key, value)
-            left = [layer for layer in layers if layer.file != name]
-            if len(left) == len(layers):
-                continue
-            if left:
-                self.put(LAYERS, key, values.pack_layers(key, left))
-                continue
+    def remove(self, removal: Removal, stripes: dict[bytes, int]) -> None:
+        key = removal.name.pack()
+        if removal.is_whole:
+            self.delete(FILES, key)
+            if removal.name.kind == FileKind.L0:
+                self.delete(L0, key)
+        else:
+            old = self.get(FILES, key)
+            entry = values.unpack_file(key, old if old is not None else b"")
+            entry = entry._replace(
+                bytes_live=removal.bytes_live, layers_removed=removal.layers_removed
+            )
+            self.put(FILES, key, values.pack_file(key, entry))
+        for (chunk_key, stripe), layers in _by_stripe(removal.layers):
+            self._put_stripe(chunk_key, stripe, self._stripe(chunk_key, stripe) - layers, stripes)
+
+    def _stripe(self, chunk_key: bytes, stripe: int) -> set[LayerEntry]:
+        key = values.stripe_key(chunk_key, stripe)
+        old = self.get(LAYERS, key)
+        return set() if old is None else set(values.unpack_layers(key, old))
+
+    def _put_stripe(
+        self, chunk_key: bytes, stripe: int, layers: set[LayerEntry], stripes: dict[bytes, int]
+    ) -> None:
+        """All layers of a stripe, and in `chunks` whether it has any."""
+        key = values.stripe_key(chunk_key, stripe)
+        before = stripes.get(chunk_key, 0)
+        if layers:
+            self.put(LAYERS, key, values.pack_layers(key, values.sort_newest_first(layers)))
+            bits = before | 1 << stripe
+        else:
             self.delete(LAYERS, key)
-            chunk_key = key[:-4]
-            bits = stripes[chunk_key] & ~(1 << int.from_bytes(key[-4:], "big"))
-            if bits:
-                stripes[chunk_key] = bits
-                self.put(CHUNKS, chunk_key, values.pack_stripes(chunk_key, bits))
-            else:
-                del stripes[chunk_key]
-                self.delete(CHUNKS, chunk_key)
+            bits = before & ~(1 << stripe)
+        if bits == before:
+            return
+        if bits:
+            stripes[chunk_key] = bits
+            self.put(CHUNKS, chunk_key, values.pack_stripes(chunk_key, bits))
+        else:
+            del stripes[chunk_key]
+            self.delete(CHUNKS, chunk_key)
 
     def change_relations(self, changes: Iterable[RelationChange]) -> None:
         """Merge history into the relations' states; the order of bundles makes no difference."""
@@ -322,6 +346,16 @@ class _Batch:
                     state = RelationState(change.lsn, change.n_blocks, change.exists)
             state = state._replace(cuts=tuple(cuts[lsn] for lsn in sorted(cuts)))
             self.put(RELATIONS, key, values.pack_relation(key, state))
+
+
+def _by_stripe(
+    layers: Iterable[tuple[bytes, LayerEntry]],
+) -> Iterable[tuple[tuple[bytes, int], set[LayerEntry]]]:
+    """Layers by (chunk key, stripe)."""
+    found: dict[tuple[bytes, int], set[LayerEntry]] = {}
+    for chunk_key, layer in layers:
+        found.setdefault((chunk_key, layer.block_start >> 14), set()).add(layer)
+    return found.items()
 
 
 def subject_of(history_key: bytes) -> bytes:

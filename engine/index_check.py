@@ -1,6 +1,7 @@
 """Reads a whole LMDB index and says what is wrong: run by a child process, which may die of it.
 
-    python -m engine.index_check DIRECTORY        exit status 0 sound, 1 findings on stdout
+    python -m engine.index_check DIRECTORY        exit status 0 sound, 1 findings on stdout,
+                                                  3 an index of another format version
 
 Run before a directory is opened, and by `layertool verify`.
 """
@@ -11,14 +12,14 @@ from pathlib import Path
 
 import lmdb
 
-from engine.index import MAP_BYTES, lmdb_errors
+from engine.index import MAP_BYTES, OTHER_VERSION, lmdb_errors
 from formats import index_value as values
 from formats.errors import CorruptionError
 from formats.index_value import CHUNKS, DATABASES, FILES, L0, LAYERS, META, RELATIONS, STATE_KEY
 
 
-def problems(path: Path) -> Iterator[CorruptionError]:
-    """Every value against its seal, every database against its count and sum, and each other."""
+def read(path: Path) -> dict[bytes, dict[bytes, bytes]]:
+    """Everything, by database."""
     with lmdb_errors(path):
         environment = lmdb.open(str(path), map_size=MAP_BYTES, max_dbs=len(DATABASES),
                                 readonly=True, lock=False)  # fmt: skip
@@ -33,6 +34,22 @@ def problems(path: Path) -> Iterator[CorruptionError]:
                     found[name] = dict(transaction.cursor(db=database))
         finally:
             environment.close()
+    return found
+
+
+def is_of_other_version(found: dict[bytes, dict[bytes, bytes]]) -> bool:
+    """Whether a state that checks names another format version."""
+    value = found.get(META, {}).get(STATE_KEY)
+    if value is None:
+        return False
+    try:
+        return values.version_of(value) != values.FORMAT_VERSION
+    except CorruptionError:
+        return False
+
+
+def problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError]:
+    """Every value against its seal, every database against its count and sum, and each other."""
     if not any(found.values()):
         return
     yield from _value_problems(found)
@@ -112,7 +129,10 @@ def _reference_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[Corr
 def main(path: str) -> int:
     status = 0
     try:
-        for problem in problems(Path(path)):
+        found = read(Path(path))
+        if is_of_other_version(found):
+            return OTHER_VERSION
+        for problem in problems(found):
             print(problem)
             status = 1
     except CorruptionError as error:

@@ -14,16 +14,17 @@ from engine.index import (
     Index,
     NewBundle,
     RelationChange,
+    Removal,
     check_in_child,
     subject_of,
 )
 from engine.storage import Storage
 from formats import frame as frames
+from formats import layer_bits, version
 from formats import manifest as layout
-from formats import version
 from formats.chunk import HISTORY
 from formats.errors import CorruptionError
-from formats.file_name import FileKind
+from formats.file_name import FileKind, FileName
 from formats.index_value import FileEntry, LayerEntry
 from formats.manifest import FileAdded, Manifest
 
@@ -36,8 +37,9 @@ def open_index(storage: Storage, path: Path, manifest: Manifest, layers: Path) -
     Without an index directory, or with an empty one, it is built anew.
     """
     storage.make_directory(path)
-    if storage.list(path):
-        check_in_child(path)
+    if storage.list(path) and not check_in_child(path):
+        _remove_directory(storage, path)  # of another version: it is made anew
+        storage.make_directory(path)
     index = Index(path)
     try:
         catch_up(index, storage, manifest, layers)
@@ -53,24 +55,59 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         where = f"{layers.parent}; the manifest has lost entries that the index knows"
         raise CorruptionError("manifest serial", where, index.state.serial, manifest.serial)
     have = index.files()
-    removed = [name for name in have if name not in manifest.files]
     missing = [record for name, record in manifest.files.items() if name not in have]
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
     state = index.state
+    removed = list(_removals(storage, layers, manifest, have))
     if removed:
         index.commit(state.serial, state.durable_lsn, removed=removed)
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
         part = missing[start : start + CATCH_UP_BUNDLES]
-        bundles = [_read_bundle(storage, layers, record) for record in part]
+        bundles = [_read_bundle(storage, layers, record, manifest) for record in part]
         index.commit(state.serial, state.durable_lsn, added=bundles)
     if (index.state.serial, index.state.durable_lsn) != (manifest.serial, manifest.durable_lsn):
         index.commit(manifest.serial, manifest.durable_lsn)
 
 
-def _read_bundle(storage: Storage, layers: Path, record: FileAdded) -> NewBundle:
+def _removals(
+    storage: Storage, layers: Path, manifest: Manifest, have: dict[FileName, FileEntry]
+) -> Iterator[Removal]:
+    """What the manifest removed after the index's last commit; the files are still there."""
+    for name, entry in have.items():
+        rows = manifest.removed.get(name, b"")
+        if name not in manifest.files:
+            yield removal_of(BundleReader(storage, layers / name.text), None)
+        elif layer_bits.count(rows) != entry.layers_removed:
+            yield removal_of(BundleReader(storage, layers / name.text), rows)
+
+
+def removal_of(reader: BundleReader, rows: bytes | None, before: bytes = b"") -> Removal:
+    """How the index is told that layers are gone: the bitmap `rows` of a bundle's directory, of
+    which those in `before` were gone already; None: the bundle and all it has."""
+    count = reader.directory.count
+    gone = layer_bits.everything(count) if rows is None else rows
+    layers: list[tuple[bytes, LayerEntry]] = []
+    if reader.name.kind != FileKind.L0:
+        layers = list(layer_entries(reader, layer_bits.without(gone, before)))
+    return Removal(
+        reader.name, layers, layer_bits.count(gone), bytes_live(reader, gone), rows is None
+    )
+
+
+def bytes_live(reader: BundleReader, removed: bytes) -> int:
+    """Bytes of a bundle but those of its removed layers; an L0 bundle is not taken apart."""
+    if reader.name.kind == FileKind.L0 or not any(removed):
+        return reader.bytes_total
+    stored = reader.stored_bytes()
+    return reader.bytes_total - sum(stored[row] for row in layer_bits.rows(removed))
+
+
+def _read_bundle(
+    storage: Storage, layers: Path, record: FileAdded, manifest: Manifest
+) -> NewBundle:
     reader = BundleReader(storage, layers / record.name)
     check_against_manifest(reader, record)
-    return bundle_for_index(reader, info_of(reader))
+    return bundle_for_index(reader, info_of(reader), manifest.removed.get(reader.name, b""))
 
 
 def check_against_manifest(reader: BundleReader, record: FileAdded) -> None:
@@ -91,36 +128,48 @@ def info_of(reader: BundleReader) -> BundleInfo:
     )  # fmt: skip
 
 
-def bundle_for_index(reader: BundleReader, info: BundleInfo) -> NewBundle:
-    """A bundle as the index takes it; relation history is read back from its frames."""
+def bundle_for_index(reader: BundleReader, info: BundleInfo, removed: bytes = b"") -> NewBundle:
+    """A bundle as the index takes it, but for layers whose bit in `removed` is set.
+
+    Relation history is read back from its frames.
+    """
     footer = info.footer
+    layers: list[tuple[bytes, LayerEntry]] = []
+    if info.name.kind != FileKind.L0:
+        live = layer_bits.without(layer_bits.everything(footer.layers), removed)
+        layers = list(layer_entries(reader, live))
     entry = FileEntry(
-        info.bytes_total, info.bytes_total, footer.lsn_start, footer.lsn_end, info.footer_crc,
-        footer.layers,
+        info.bytes_total, bytes_live(reader, removed), footer.lsn_start, footer.lsn_end,
+        info.footer_crc, footer.layers, layer_bits.count(removed),
     )  # fmt: skip
-    layers = [] if info.name.kind == FileKind.L0 else list(layer_entries(reader))
-    return NewBundle(info.name, entry, info.directory_frame, layers, history_changes(reader))
+    changes = history_changes(reader, removed)
+    return NewBundle(info.name, entry, info.directory_frame, layers, changes)
 
 
-def layer_entries(reader: BundleReader) -> Iterator[tuple[bytes, LayerEntry]]:
-    """(chunk key, layer) of every layer of a bundle."""
+def layer_entries(reader: BundleReader, rows: bytes) -> Iterator[tuple[bytes, LayerEntry]]:
+    """(chunk key, layer) of the layers of a bundle whose bit in `rows` is set."""
     directory = reader.directory
-    for row in range(directory.count):
+    if not any(rows):
+        return
+    stored = reader.stored_bytes()
+    for row in layer_bits.rows(rows):
         yield directory.key(row), LayerEntry(
             directory.lsn_start(row), directory.lsn_end(row), reader.name, directory.kind(row),
             directory.block_start(row), directory.block_end(row), directory.number(row),
-            directory.frame_start(row), directory.frame_end(row),
+            directory.frame_start(row), directory.frame_end(row), stored[row],
+            directory.versions(row),
         )  # fmt: skip
 
 
-def history_changes(reader: BundleReader) -> list[RelationChange]:
-    """What a bundle's HISTORY versions say, in order of (key, block, LSN)."""
+def history_changes(reader: BundleReader, removed: bytes = b"") -> list[RelationChange]:
+    """What a bundle's HISTORY versions say, in order of (key, block, LSN); but
+    of layers that are in the bitmap `removed`."""
     directory = reader.directory
     changes: list[RelationChange] = []
     raw, at = b"", -1
     for row in range(directory.count):
         key = directory.key(row)
-        if not key[0] & HISTORY:
+        if not key[0] & HISTORY or layer_bits.has(removed, row):
             continue
         layer, subject = directory.number(row), subject_of(key)
         for number in range(directory.frame_start(row), directory.frame_end(row)):
@@ -142,13 +191,6 @@ def _changes_of_layer(
         yield RelationChange(
             subject, frames.version_lsn(raw, slot), bool(payload[1]), n_blocks, is_cut
         )
-
-
-def commit_flush(
-    index: Index, reader: BundleReader, info: BundleInfo, durable_lsn: int, serial: int
-) -> None:
-    """One transaction for a new bundle, after its file and the manifest's entry `serial`."""
-    index.commit(serial, durable_lsn, added=[bundle_for_index(reader, info)])
 
 
 def reindex(storage: Storage, root: Path) -> int:

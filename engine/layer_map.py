@@ -6,11 +6,16 @@
 Readers hold no lock while they read: the tuple of L0 bundles is replaced, never changed, and a
 bundle's file stays open as long as anyone reads it. Whoever reads must have asked the memtables
 first: a flush adds its bundle here before it drops the memtable, so a version is seen once or
-twice, and twice does no harm (engine/layer_query.py).
+twice, and twice does no harm (engine/layer_query.py). The same goes for a merge of L0 bundles,
+which drops no version: a reader may see it done in part.
+
+What *drops* versions must wait until nobody reads who may have seen what was there before:
+`advance` ends an epoch, and `is_quiet` says when the readers that began in it have left.
 """
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,9 +29,11 @@ from engine.version_set import VersionSet
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.index_value import LayerEntry
+from formats.layer_file import LayerKind
 
 STRIPES_MAX = 65536  # whose layers are remembered
 TABLE_BYTES_MAX = 64 << 20  # of frame tables of open bundles below L0
+VISITS_MAX = 255  # layers a request visited, counted apart; more count as so many
 
 
 class ResidentBundle(NamedTuple):
@@ -59,6 +66,9 @@ class LayerMap:
         self._generation = 0
         self._readers: OrderedDict[FileName, BundleReader] = OrderedDict()
         self._table_bytes = 0
+        self._epoch = 0
+        self._readers_in: Counter[int] = Counter()  # by the epoch in which they began
+        self.visits = memoryview(bytearray(8 * (VISITS_MAX + 1))).cast("Q")
         bundles = []
         for name, frame in index.l0():
             entry = index.file(name)
@@ -70,18 +80,59 @@ class LayerMap:
     def l0_count(self) -> int:
         return len(self._l0)
 
-    def add_bundle(self, info: BundleInfo) -> None:
-        """Let readers see a bundle that the index has taken."""
-        if info.name.kind == FileKind.L0:
-            path = self._directory / info.name.text
-            reader = BundleReader(self._storage, path, info.directory_frame)
-            bundle = ResidentBundle(info.footer.lsn_start, info.footer.lsn_end, reader)
-            newest_first = sorted((bundle, *self._l0), key=lambda b: b[:2][::-1], reverse=True)
-            self._l0 = tuple(newest_first)
-            return
+    @property
+    def l0(self) -> tuple[ResidentBundle, ...]:
+        """Newest first."""
+        return self._l0
+
+    def change(
+        self,
+        added: Iterable[BundleInfo],
+        removed: Collection[FileName],
+        stripes: Iterable[tuple[bytes, int]],
+    ) -> None:
+        """Let readers see what the index has taken: bundles, and `stripes` whose layers changed."""
         with self._lock:
-            self._stripes.clear()
+            for place in stripes:
+                self._stripes.pop(place, None)
             self._generation += 1
+        bundles = [bundle for bundle in self._l0 if bundle.reader.name not in removed]
+        for info in added:
+            if info.name.kind == FileKind.L0:
+                path = self._directory / info.name.text
+                reader = BundleReader(self._storage, path, info.directory_frame)
+                bundles.append(ResidentBundle(info.footer.lsn_start, info.footer.lsn_end, reader))
+        self._l0 = tuple(sorted(bundles, key=lambda b: b[:2][::-1], reverse=True))
+
+    def forget(self, name: FileName) -> None:
+        """A bundle's file goes; nobody reads it any more."""
+        with self._lock:
+            reader = self._readers.pop(name, None)
+            if reader is not None:
+                self._table_bytes -= len(reader.table.raw)
+
+    def advance(self) -> int:
+        """End the epoch; who begins to read from now on sees what was changed before."""
+        with self._lock:
+            ended = self._epoch
+            self._epoch += 1
+        return ended
+
+    def is_quiet(self, epoch: int) -> bool:
+        """Whether all have left who began to read in `epoch` or before."""
+        with self._lock:
+            return all(began > epoch for began in self._readers_in)
+
+    def _enter(self) -> int:
+        with self._lock:
+            self._readers_in[self._epoch] += 1
+            return self._epoch
+
+    def _leave(self, epoch: int) -> None:
+        with self._lock:
+            self._readers_in[epoch] -= 1
+            if not self._readers_in[epoch]:
+                del self._readers_in[epoch]
 
     def collect(
         self, key: bytes, block: int, lsn_max: int, lsn_floor: int, into: VersionSet
@@ -105,27 +156,45 @@ class LayerMap:
         Afterwards `query.oldest` has each request's chain, and `query.errors` those that need a
         damaged file or frame, with the reason.
         """
-        for bundle in self._l0:
-            if not query.open:
-                return
-            if query.wants(bundle.lsn_start, bundle.lsn_end):
-                bundle.reader.collect(query, self.cache)
-        for i in range(query.count):
-            if not query.is_complete(i):
-                self._collect_stripe(query, i)
-
-    def _collect_stripe(self, query: LayerQuery, i: int) -> None:
-        block = query.block_of(i)
+        epoch = self._enter()
         try:
-            for layer in self._layers(query.key(i), block >> 14):
-                if query.wants_of(i, layer.lsn_start, layer.lsn_end) and (
-                    layer.block_start <= block < layer.block_end
-                ):
-                    self._reader(layer.file).collect_layer(
-                        query, i, layer.number, layer.frame_start, layer.frame_end, self.cache
-                    )
+            for bundle in self._l0:
+                if not query.open:
+                    break
+                if query.wants(bundle.lsn_start, bundle.lsn_end):
+                    bundle.reader.collect(query, self.cache)
+            while query.open and (first := query.next_group()) >= 0:
+                self._collect_stripe(query, first)
+            query.count_visits(self.visits)
+        finally:
+            self._leave(epoch)
+
+    def _collect_stripe(self, query: LayerQuery, first: int) -> None:
+        """What a stripe's layers have for the query's group, of which request `first` is one."""
+        try:
+            layers = self._layers(query.key(first), query.block_of(first) >> 14)
+            for layer in layers:
+                if layer.kind != LayerKind.DELTA:
+                    query.start_at(layer.lsn_start, layer.kind == LayerKind.FUZZY_IMAGE)
+            for layer in layers:
+                hits = query.enter(
+                    layer.kind != LayerKind.DELTA, layer.lsn_start, layer.lsn_end,
+                    layer.block_start, layer.block_end, layer.number, layer.frame_start,
+                    layer.frame_end,
+                )  # fmt: skip
+                if hits:
+                    self._collect_layer(query, hits, layer.file)
+        except CorruptionError as error:
+            query.fail_group(error)
+
+    def _collect_layer(self, query: LayerQuery, hits: int, name: FileName) -> None:
+        try:
+            reader = self.reader(name)
         except (CorruptionError, OSError) as error:
-            query.fail(i, error)
+            for hit in range(hits):
+                query.fail_hit(hit, error)
+        else:
+            reader.collect_hits(query, hits, self.cache)
 
     def _layers(self, key: bytes, stripe: int) -> tuple[LayerEntry, ...]:
         """A stripe's layers: remembered, or from the index."""
@@ -142,7 +211,7 @@ class LayerMap:
                     self._stripes.popitem(last=False)
         return layers
 
-    def _reader(self, name: FileName) -> BundleReader:
+    def reader(self, name: FileName) -> BundleReader:
         """An open bundle; of those not used for long, the frame tables are let go."""
         with self._lock:
             reader = self._readers.get(name)

@@ -2,7 +2,9 @@
 """A batch of requests on its way through the layers.
 
     add      one request: chunk key, block, the LSNs it wants, what memtables already gave
-    locate   which layer of a bundle each open request must see (no GIL): the hits
+    locate   which layer of an L0 bundle each open request must see (no GIL): the hits
+    group    the open requests of one stripe, whose layers below L0 come from the index:
+             start_at each image, then enter each layer: the hits
     aim      which frame of its layer each hit must see first
     push     versions of decompressed frames into the batch's VersionSet, newest first
     fail     a frame or file that one request needs is damaged: the others go on
@@ -12,6 +14,10 @@ CREATE DATABASE makes image layers that are newer than what an older life of the
 L0. Layers are visited newest first, and what a request has seen is never taken twice: `lsn_max`
 goes down with each version, so two sources that hold the same version, as a memtable and the
 bundle just made of it, do no harm.
+
+The newest image layer at or below a request's LSN has all that the stripe's deltas at or below its
+LSN say: a request starts at it, and takes from deltas only what is above. A *fuzzy* image is not
+that new: what deltas have at exactly its LSN, a mark that the page is torn, counts instead of it.
 """
 
 import cython
@@ -39,6 +45,14 @@ class LayerQuery:
         self.end = _column(capacity, 4, "I")
         self.frame = _column(capacity, 4, "I")
         self.hits = _column(capacity, 4, "I")
+        self.group = _column(capacity, 4, "I")
+        self.group_done = _column(capacity, 1, "B")
+        self.is_based = _column(capacity, 1, "B")
+        self.delta_floor = _column(capacity, 8, "Q")
+        self.floor = _column(capacity, 8, "Q")  # of the layer at hand
+        self.visited = _column(capacity, 4, "I")  # layers
+        self.keeps_frames = True
+        self.group_count = 0
         self.count = 0
         self.open = 0
         self.hit_count = 0
@@ -65,6 +79,8 @@ class LayerQuery:
         self.lsn_max[i] = lsn_max
         self.oldest[i] = oldest
         self.complete[i] = lsn_max <= lsn_floor
+        self.group_done[i] = 0
+        self.visited[i] = 0
         self.open += not self.complete[i]
         self.count = i + 1
         return i
@@ -85,6 +101,14 @@ class LayerQuery:
             i += 1
         return 0
 
+    def fail_group(self, error):
+        """No request of the group can be answered."""
+        place = 0
+        while place < self.group_count:
+            self.fail(self.group[place], error)
+            place += 1
+        return 0
+
     def wants(self, lsn_start, lsn_end):
         """Whether any open request can want versions of an LSN range, half-open."""
         i = 0
@@ -101,6 +125,89 @@ class LayerQuery:
             and lsn_start <= self.lsn_max[i]
             and lsn_end > self.lsn_floor[i] + 1
         )
+
+    def next_group(self):
+        """Take the open requests of another stripe as the group; returns the first, -1 if none."""
+        first = 0
+        while first < self.count and (self.complete[first] or self.group_done[first]):
+            first += 1
+        if first == self.count:
+            return -1
+        self.group_count = 0
+        i = first
+        while i < self.count:
+            if (
+                not self.complete[i]
+                and self.block[i] >> 14 == self.block[first] >> 14
+                and self._has_key_of(i, first)
+            ):
+                self.group[self.group_count] = i
+                self.group_count += 1
+                self.group_done[i] = 1
+                self.is_based[i] = 0
+                self.delta_floor[i] = self.lsn_floor[i]
+            i += 1
+        return first
+
+    def _has_key_of(self, i, j):
+        at = 18 * i
+        other = 18 * j
+        return (
+            coding.u64(self.keys, at) == coding.u64(self.keys, other)
+            and coding.u64(self.keys, at + 8) == coding.u64(self.keys, other + 8)
+            and coding.u16(self.keys, at + 16) == coding.u16(self.keys, other + 16)
+        )
+
+    def start_at(self, lsn, is_fuzzy):
+        """An image layer of the group's stripe; of several the newest comes first."""
+        place = 0
+        while place < self.group_count:
+            i = self.group[place]
+            if not self.is_based[i] and lsn <= self.lsn_max[i]:
+                self.is_based[i] = 1
+                self.delta_floor[i] = max(self.lsn_floor[i], lsn - is_fuzzy)
+            place += 1
+        return 0
+
+    def enter(
+        self, is_image, lsn_start, lsn_end, block_start, block_end, layer, frame_start, frame_end
+    ):
+        """A layer of the group's stripe, the newest first; returns how many hits there are."""
+        hits = 0
+        place = 0
+        while place < self.group_count:
+            i = self.group[place]
+            floor = self.lsn_floor[i] if is_image else self.delta_floor[i]
+            if (
+                not self.complete[i]
+                and lsn_start <= self.lsn_max[i]
+                and lsn_end > floor + 1
+                and block_start <= self.block[i]
+                and block_end > self.block[i]
+            ):
+                self._hit(hits, i, floor, layer, frame_start, frame_end)
+                hits += 1
+            place += 1
+        self.hit_count = hits
+        return hits
+
+    def _hit(self, hit, i, floor, layer, frame_start, frame_end):
+        self.floor[i] = floor
+        self.layer[i] = layer
+        self.first[i] = frame_start
+        self.end[i] = frame_end
+        self.visited[i] += 1
+        self.hits[hit] = i
+        return 0
+
+    def count_visits(self, histogram):
+        """Add to histogram[n] how many requests visited n layers; its last place is for more."""
+        most = len(histogram) - 1
+        i = 0
+        while i < self.count:
+            histogram[min(self.visited[i], most)] += 1
+            i += 1
+        return 0
 
     def block_of(self, i):
         return self.block[i]
@@ -130,23 +237,18 @@ class LayerQuery:
                     and directory.block_start(row) <= self.block[i]
                     and directory.block_end(row) > self.block[i]
                 ):
-                    self.layer[i] = directory.number(row)
-                    self.first[i] = directory.frame_start(row)
-                    self.end[i] = directory.frame_end(row)
-                    self.hits[hits] = i
+                    self._hit(
+                        hits,
+                        i,
+                        self.lsn_floor[i],
+                        directory.number(row),
+                        directory.frame_start(row),
+                        directory.frame_end(row),
+                    )
                     hits += 1
             i += 1
         self.hit_count = hits
         return hits
-
-    def set_layer(self, i, layer, frame_start, frame_end):
-        """The one hit is request i, in a layer whose place the index and not a directory has."""
-        self.layer[i] = layer
-        self.first[i] = frame_start
-        self.end[i] = frame_end
-        self.hits[0] = i
-        self.hit_count = 1
-        return 0
 
     def aim(self, table):
         """The numbers of the frames that the hits must see first; hits without one are dropped."""
@@ -200,7 +302,7 @@ class LayerQuery:
         while slot >= 0 and frame.is_of_block(raw, slot, layer, block):
             lsn = frame.version_lsn(raw, slot)
             start = frame.version_start(raw, slot)
-            if lsn <= self.lsn_floor[i]:
+            if lsn <= self.floor[i]:
                 break
             if self.versions.push(raw, start, frame.version_end(raw, slot) - start, lsn):
                 return self._finish(i)

@@ -18,19 +18,17 @@ from pathlib import Path
 from engine import recovery, store_status
 from engine.backup_identity import BackupIdentity
 from engine.base_images import BaseImages
-from engine.bundle_reader import BundleReader
-from engine.bundle_writer import BundleInfo, BundleWriter
+from engine.bundle_factory import BundleFactory
+from engine.bundle_writer import BundleInfo
 from engine.chunk_table import ChunkTable
 from engine.cluster_identity import Ids, Wanted, derive_ids
 from engine.cluster_records import ClusterRecords
 from engine.database_copy import DatabaseCopy
 from engine.flush import Flusher, file_added, wait_until_flushed
 from engine.frame_cache import FrameCache
-from engine.index import Index
-from engine.index_rebuild import commit_flush
 from engine.ingest import Ingest
 from engine.journal import Journal, JournalRewoundError
-from engine.layer_map import LayerMap
+from engine.layer_store import LayerStore
 from engine.manifest_log import ManifestLog
 from engine.recovery import Paths
 from engine.storage import Bytes, File, Storage
@@ -42,7 +40,6 @@ from formats import chunk_filter
 from formats.chunk import ChunkKey, SmallFile
 from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
-from formats.file_name import FileKind, FileName
 from formats.lsn import show as show_lsn
 from formats.manifest import Identity, Opened, Progress, Record
 
@@ -74,21 +71,19 @@ class PageStore:
         self.wal_arrived = threading.Event()
         self._ids: Ids | None = None
         self._manifest: ManifestLog | None = None
-        self._index: Index | None = None
-        self._layers: LayerMap | None = None
+        self._layers: LayerStore | None = None
         self._journal: Journal | None = None
         self._wal: WalIngest | None = None
         self._cluster: ClusterRecords | None = None
         self._base: BaseImages | None = None
         self._backup: BackupIdentity | None = None
-        self._sequence = 0
-        self._flusher = Flusher(self.versions, self._create_bundle, self._commit)
-        self._committing = threading.Lock()  # flushes and database copies
+        self._bundles = BundleFactory(self.storage, self.paths.layers)
+        self._flusher = Flusher(self.versions, self._bundles.create, self._commit)
         self._bind_reads()
         try:
             self._open()
         except BaseException:
-            self._let_go(self._index, self._manifest).close()
+            self._let_go().close()
             raise
 
     def _open(self) -> None:
@@ -156,6 +151,12 @@ class PageStore:
         return self._manifest
 
     @property
+    def layers(self) -> LayerStore:
+        if self._layers is None:
+            raise LookupError("the base backup is not complete: there are no layers yet")
+        return self._layers
+
+    @property
     def ready_lsn(self) -> int:
         return self.versions.ready_lsn
 
@@ -174,11 +175,11 @@ class PageStore:
             for name in self.storage.list(self.paths.layers):
                 self.storage.remove(self.paths.layers / name)
         self._backup = identity
-        self._ids = self._wanted.ids(derive_ids(identity))
+        self._ids = self._bundles.ids = self._wanted.ids(derive_ids(identity))
         self.versions.major = identity.pg_version_num // 10000
         if self._journal is None:
             self._journal = Journal(self.storage, self.paths.journal, identity.wal_segment_size)
-        self._base = BaseImages(self._create_bundle, identity.start_lsn, self._holds)
+        self._base = BaseImages(self._bundles.create, identity.start_lsn, self._holds)
 
     def add_pages(self, key: ChunkKey, first_block: int, data: Bytes) -> None:
         self._taking().add_pages(key, first_block, data)
@@ -226,17 +227,6 @@ class PageStore:
             number = self.table.intern(*key)  # first: it may replace the columns
             return bool(self.table.held[number])
 
-    def _create_bundle(self, kind: FileKind) -> BundleWriter:
-        with self._committing:
-            self._sequence += 1
-            sequence = self._sequence
-        run = self._manifest.state.run if self._manifest is not None else 1
-        name = FileName(kind, 0, run, sequence)
-        ids = self.known_ids
-        return BundleWriter(
-            self.storage, self.paths.layers, name, ids.tenant, ids.timeline, ids.pg_version
-        )
-
     @property
     def _identity(self) -> Identity:
         identity = self.manifest.state.identity
@@ -244,16 +234,13 @@ class PageStore:
         return identity
 
     def _open_layers(self) -> None:
-        """The index, checked and caught up with the manifest, and the layer map."""
-        self._index, self._layers = recovery.open_layers(
-            self.storage, self.paths, self.manifest, self.frames
-        )
+        """The layers, their index checked and caught up with the manifest."""
+        self._layers = recovery.open_layers(self.storage, self.paths, self.manifest, self.frames)
 
     def _start(self) -> None:
-        state, identity = self.manifest.state, self._identity
-        assert self._index is not None
-        assert self._layers is not None
-        self._ids = Ids(
+        state, identity, layers = self.manifest.state, self._identity, self.layers
+        self._bundles.run = state.run
+        self._ids = self._bundles.ids = Ids(
             identity.tenant,
             identity.timeline,
             identity.system_identifier,
@@ -264,8 +251,8 @@ class PageStore:
         versions = self.versions
         versions.major = identity.postgres_version // 10000
         with versions.lock:
-            recovery.load_relations(self._index, self.table, self.ingest)
-            versions.layers = self._layers
+            recovery.load_relations(layers.index, self.table, self.ingest)
+            versions.layers = layers.map
             newest = max((file.lsn_end for file in state.files.values()), default=0)
             versions.layers_lsn = max(newest, state.durable_lsn)
             versions.durable_lsn = versions.ready_lsn = state.durable_lsn
@@ -318,7 +305,7 @@ class PageStore:
         """CREATE DATABASE by file copy, by the ingest thread and without the lock."""
         wait_until_flushed(self.journal, lsn)
         copy = DatabaseCopy(self.versions, lsn)
-        for info in copy.write(source, target, self._create_bundle):
+        for info in copy.write(source, target, self._bundles.create):
             self._commit(info)
         files = copy.files(source)
         versions = self.versions
@@ -345,8 +332,7 @@ class PageStore:
         if not self._flusher.step(self._is_on_disk):
             return False
         self.journal.trim(self.durable_lsn)
-        with self._committing:
-            self.manifest.compact_if_worthwhile()
+        self.layers.compact_manifest_if_worthwhile()
         return True
 
     def _is_on_disk(self, lsn: int) -> bool:
@@ -359,30 +345,21 @@ class PageStore:
 
     def _commit(self, info: BundleInfo | None, *more: Record) -> None:
         """Manifest, then index, then layer map: from here on a bundle counts."""
-        assert self._index is not None
-        assert self._layers is not None
-        with self._committing:
-            if info is None:
-                self.manifest.append(*more)
-                return
-            path = self.paths.layers / info.name.text
-            reader = BundleReader(self.storage, path, info.directory_frame)
-            self.manifest.append(file_added(info), *more)
-            state = self.manifest.state
-            commit_flush(self._index, reader, info, state.durable_lsn, state.serial)
-            self._layers.add_bundle(info)
+        self.layers.commit([] if info is None else [info], records=more)
 
     def close(self) -> None:
         """Flush everything and, even if that fails, close all; the threads must have stopped."""
-        with self._let_go(self._index, self._journal, self._manifest):
+        with self._let_go():
             if self.is_complete:
                 self._flush_all()
 
-    def _let_go(self, *parts: Index | Journal | ManifestLog | None) -> ExitStack:
+    def _let_go(self) -> ExitStack:
         """Closes what there is, backwards and the lock last, when it is left."""
         closing = ExitStack()
         closing.callback(self.storage.close, self._lock)
-        for part in parts:
+        if self._layers is not None:
+            closing.callback(self._layers.index.close)
+        for part in (self._journal, self._manifest):
             if part is not None:
                 closing.callback(part.close)
         return closing

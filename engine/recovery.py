@@ -18,6 +18,7 @@ from engine.index import Index
 from engine.index_rebuild import open_index
 from engine.ingest import Ingest
 from engine.layer_map import LayerMap
+from engine.layer_store import LayerStore
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from engine.version_store import VersionStore
@@ -89,10 +90,15 @@ def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list
 
 def open_layers(
     storage: Storage, paths: Paths, manifest: ManifestLog, frames: FrameCache
-) -> tuple[Index, LayerMap]:
-    """The index and the layer map; CorruptionError says what is damaged and what to do."""
+) -> LayerStore:
+    """The layers; CorruptionError says what is damaged and what to do."""
     index = open_index(storage, paths.index, manifest.state, paths.layers)
-    return index, LayerMap(storage, paths.layers, index, frames)
+    try:
+        layers = LayerMap(storage, paths.layers, index, frames)
+    except BaseException:
+        index.close()
+        raise
+    return LayerStore(storage, paths.layers, manifest, index, layers)
 
 
 def cluster_files(versions: VersionStore, lsn: int) -> dict[int, bytes]:

@@ -16,7 +16,7 @@ from crc32c import crc32c
 from formats.errors import CorruptionError
 from formats.file_name import FileName
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 L0 = b"l0"
 LAYERS = b"layers"
 FILES = b"files"
@@ -27,8 +27,8 @@ DATABASES = (L0, LAYERS, FILES, CHUNKS, RELATIONS, META)
 STATE_KEY = b"state"
 
 _SEAL = struct.Struct("<II")
-_ENTRY = struct.Struct("<QQ13sBHHIII")
-_FILE = struct.Struct("<QQQQIIB")
+_ENTRY = struct.Struct("<QQ13sBHHIIIQI")
+_FILE = struct.Struct("<QQQQIIIB")
 _RELATION = struct.Struct("<QIB")
 _CUT = struct.Struct("<QIB")
 _STRIPES = struct.Struct("<I")
@@ -49,6 +49,8 @@ class LayerEntry(NamedTuple):
     number: int
     frame_start: int
     frame_end: int
+    bytes_stored: int  # in the file; of a frame with several layers, an equal share
+    versions: int
 
 
 class FileEntry(NamedTuple):
@@ -58,6 +60,7 @@ class FileEntry(NamedTuple):
     lsn_end: int
     footer_crc: int
     layers: int
+    layers_removed: int = 0  # of those
     state: int = 1  # in use
 
 
@@ -112,7 +115,10 @@ def stripe_key(chunk_key: bytes, stripe: int) -> bytes:
 
 
 def sort_newest_first(entries: Iterable[LayerEntry]) -> list[LayerEntry]:
-    return sorted(entries, key=lambda e: (e.lsn_end, e.lsn_start, e.file, e.number), reverse=True)
+    """Of equal ranges a delta comes before an image: a fuzzy image must not hide its torn marks."""
+    return sorted(
+        entries, key=lambda e: (e.lsn_end, e.lsn_start, -e.kind, e.file, e.number), reverse=True
+    )
 
 
 def pack_layers(key: bytes, entries: list[LayerEntry]) -> bytes:
@@ -121,7 +127,8 @@ def pack_layers(key: bytes, entries: list[LayerEntry]) -> bytes:
     payload = b"".join(
         _ENTRY.pack(
             e.lsn_start, e.lsn_end, e.file.pack(), e.kind, e.block_start - base,
-            e.block_end - 1 - base, e.number, e.frame_start, e.frame_end,
+            e.block_end - 1 - base, e.number, e.frame_start, e.frame_end, e.bytes_stored,
+            e.versions,
         )
         for e in entries
     )  # fmt: skip
@@ -182,6 +189,14 @@ def unpack_relation(key: bytes, value: bytes) -> RelationState:
 
 def pack_state(state: IndexState) -> bytes:
     return seal(META, STATE_KEY, 1, _STATE.pack(*state))
+
+
+def version_of(value: bytes) -> int:
+    """The format version of the index whose state this is, a known one or not."""
+    _, payload = unseal(META, STATE_KEY, value)
+    if len(payload) < 4:
+        _check_length(META, STATE_KEY, payload, _STATE.size)
+    return int.from_bytes(payload[:4], "little")
 
 
 def unpack_state(value: bytes) -> IndexState:

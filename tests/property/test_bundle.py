@@ -105,11 +105,11 @@ def test_many_bundles(
         for serial, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False), 1):
             part = [version for version in written if low < version[2] <= high]
             is_base = has_base and serial == 1
-            file = bundles.image_bundle(serial) if is_base else bundles.l0(serial)
+            file = bundles.l1(serial) if is_base else bundles.l0(serial)
             info = bundles.write(root / "layers", file, part, frame_bytes)
             reader = BundleReader(Storage(), root / "layers" / file.text)
             index.commit(serial, high, added=[bundle_for_index(reader, info)])
-            layers.add_bundle(info)
+            layers.change([info], (), {(key, block >> 14) for key, block, _, _ in part})
         model = Model(written)
         everything = [(key, block, LSN_MAX, 0) for key, block in model.blocks]
         check_reads(layers, model, requests + everything)

@@ -8,7 +8,7 @@ from engine import directory_check, index_rebuild
 from engine.bundle_reader import BundleReader
 from engine.directory_check import check_directory
 from engine.frame_cache import FrameCache
-from engine.index_rebuild import commit_flush, open_index
+from engine.index_rebuild import bundle_for_index, open_index
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
@@ -35,7 +35,8 @@ def flush(storage: Storage, root: Path, number: int) -> int:
         )
         state = log.state
         reader = BundleReader(storage, root / "layers" / name.text)
-        commit_flush(index, reader, info, state.durable_lsn, state.serial)
+        added = [bundle_for_index(reader, info)]
+        index.commit(state.serial, state.durable_lsn, added=added)
         if number == 2:
             log.compact()
         return lsn

@@ -125,7 +125,7 @@ def test_an_index_that_cannot_commit(tmp_path, monkeypatch, again):
     """The manifest has the bundle by then; a start catches the index up."""
     small, lsns = fill(tmp_path, Storage())
     with monkeypatch.context() as patch:
-        patch.setattr(small.store._index, "commit", lambda *a, **k: 1 / 0)
+        patch.setattr(small.store.layers.index, "commit", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             small.flush()
     assert small.store.durable_lsn == lsns[0]

@@ -12,7 +12,7 @@ import msgpack
 import pytest
 
 from engine.frame_cache import FrameCache
-from engine.index_check import problems
+from engine.index_check import problems, read
 from engine.index_rebuild import open_index
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
@@ -41,8 +41,8 @@ STRUCTS = {
     "manifest entry": "<III",
     "journal sum": "<III",
     "index value": "<II",
-    "layer entry": "<QQ13sBHHIII",
-    "file entry": "<QQQQIIB",
+    "layer entry": "<QQ13sBHHIIIQI",
+    "file entry": "<QQQQIIIB",
     "relation state": "<QIB",
     "cut": "<QIB",
     "index state": "<IQQ",
@@ -150,23 +150,24 @@ def test_fields_are_where_the_document_says() -> None:
     assert (frame["kind"], frame["codec"], frame["number"]) == (FrameKind.TABLE, Codec.ZSTD, 9)
     assert (frame["raw length"], frame["stored length"]) == (5000, len(stored))
     bundle = NAME.pack()
-    entry = index_value.LayerEntry(11, 12, NAME, 3, 16384 + 5, 16384 + 7, 14, 15, 16)
+    entry = index_value.LayerEntry(11, 12, NAME, 3, 16384 + 5, 16384 + 7, 14, 15, 16, 17, 18)
     sealed = index_value.pack_layers(index_value.stripe_key(REL.pack(), 1), [entry])
     assert fields_of("index value", sealed)["count"] == 1
     assert fields_of("layer entry", sealed[8:]) == {
         "lsn_start": 11, "lsn_end": 12, "bundle": int.from_bytes(bundle, "little"), "kind": 3,
         "first block": 5, "last block": 6, "number": 14, "frame_start": 15, "frame_end": 16,
+        "bytes_stored": 17, "versions": 18,
     }  # fmt: skip
-    file = index_value.FileEntry(1, 2, 3, 4, 5, 6, 7)
+    file = index_value.FileEntry(1, 2, 3, 4, 5, 6, 7, 8)
     found = fields_of("file entry", index_value.pack_file(bundle, file)[8:])
-    assert list(found.values()) == [1, 2, 3, 4, 5, 6, 7]
+    assert list(found.values()) == [1, 2, 3, 4, 5, 6, 7, 8]
     assert list(found) == list(file._fields)
     cut = index_value.Cut(21, 22, True)
     relation = index_value.pack_relation(b"", RelationState(31, 32, False, (cut,)))[8:]
     assert list(fields_of("relation state", relation).values()) == [31, 32, 0]
     assert list(fields_of("cut", relation[13:]).values()) == [21, 22, 1]
-    state = index_value.pack_state(index_value.IndexState(1, 41, 42))[8:]
-    assert list(fields_of("index state", state).values()) == [1, 41, 42]
+    state = index_value.pack_state(index_value.IndexState(2, 41, 42))[8:]
+    assert list(fields_of("index state", state).values()) == [2, 41, 42]
 
 
 def test_columns() -> None:
@@ -246,4 +247,4 @@ def test_a_directory_of_version_1_is_read(tmp_path: Path) -> None:
         layers.collect(key, block, state.durable_lsn, 0, into)
         assert bundles.pushed(into) == model.read(key, block, state.durable_lsn, 0)[0]
     index.close()
-    assert list(problems(tmp_path / "index")) == []
+    assert list(problems(read(tmp_path / "index"))) == []

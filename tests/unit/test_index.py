@@ -8,15 +8,15 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from engine.bundle_reader import BundleReader
 from engine.index import Index, check_in_child
-from engine.index_check import problems
-from engine.index_rebuild import catch_up
+from engine.index_check import problems, read
+from engine.index_rebuild import catch_up, removal_of
 from engine.manifest_log import ManifestLog
 from formats import chunk, index_value
 from formats.chunk import ChunkKey
 from formats.errors import CorruptionError
 from formats.index_value import Cut, RelationState
-from formats.manifest import FileRemoved
 from tests.fixtures import bundles
 from tests.fixtures.stopped_directory import (
     GONE,
@@ -78,8 +78,7 @@ def test_a_rebuilt_index_equals_the_lost_one(directory: StoppedDirectory, seed: 
         directory.flush(name, versions)
         written.append(name)
     for name in rng.sample(written, 3):
-        directory.manifest.append(FileRemoved(name.text))
-        directory.index.commit(directory.manifest.state.serial, 140, removed=[name])
+        directory.remove(name)
     catch_up(directory.index, directory.storage, directory.manifest.state, directory.layers)
     lost = directory.index.dump()
     rebuilt = directory.open_index("rebuilt").dump()
@@ -87,7 +86,7 @@ def test_a_rebuilt_index_equals_the_lost_one(directory: StoppedDirectory, seed: 
     for found in (lost, rebuilt):
         del found["meta"][index_value.sum_key(index_value.RELATIONS)]
     assert rebuilt == lost
-    assert list(problems(directory.root / "rebuilt")) == []
+    assert list(problems(read(directory.root / "rebuilt"))) == []
 
 
 def test_a_rebuilt_index_equals_the_lost_one_with_relations(directory: StoppedDirectory) -> None:
@@ -160,9 +159,9 @@ def test_a_changed_value_is_noticed_at_open(
     directory: StoppedDirectory, database: str, change: str
 ) -> None:
     path = values_of(directory)
-    assert list(problems(path)) == []
+    assert list(problems(read(path))) == []
     change_value(path, database, change)
-    assert list(problems(path)) != []
+    assert list(problems(read(path))) != []
     with pytest.raises(CorruptionError, match="layertool reindex"):
         directory.open_index("index")
 
@@ -237,5 +236,6 @@ def test_nothing_half_done_by_a_commit_that_fails(directory: StoppedDirectory) -
 
 
 def _broken(directory: StoppedDirectory):  # type: ignore[no-untyped-def]
-    yield bundles.image_bundle(1)
+    name = bundles.image_bundle(1)
+    yield removal_of(BundleReader(directory.storage, directory.layers / name.text), None)
     raise ValueError("a name that is not in the manifest")

@@ -35,9 +35,13 @@ def layers(directory: StoppedDirectory) -> LayerMap:
 @pytest.fixture
 def flush(directory: StoppedDirectory, layers: LayerMap) -> Flush:
     def flush(name: FileName, versions: list[Version]) -> None:
-        layers.add_bundle(directory.flush(name, versions))
+        layers.change([directory.flush(name, versions)], (), places(versions))
 
     return flush
+
+
+def places(versions: list[Version]) -> set[tuple[bytes, int]]:
+    return {(key, block >> 14) for key, block, _, _ in versions}
 
 
 def open_layers(directory: StoppedDirectory) -> LayerMap:

@@ -33,6 +33,7 @@ cdef class LayerTarget(Target):
     @cython.locals(layer=uint32_t, block=uint32_t, lsn=uint64_t, found=Py_ssize_t)
     cdef int _search(self, const uint8_t[::1] raw, Py_ssize_t slot, uint32_t beside,
                      uint32_t before) except -1 nogil
+    cdef int _enter(self, uint32_t layer, uint32_t frame_start, uint32_t frame_end) except -1
     cdef int _collect(self, const uint8_t[::1] raw, uint32_t layer, uint32_t block,
                       uint64_t lsn) except -1 with gil
     @cython.locals(directory=LayerDirectory, table=FrameTable, row=Py_ssize_t, last=Py_ssize_t)

@@ -29,6 +29,7 @@ OUTCOMES = {
 DIRECTORY_ROW_BYTES = 63
 TABLE_ROW_BYTES = 32
 LSN_MAX = (1 << 64) - 1
+BLOCK_MAX = (1 << 32) - 1
 
 
 class LayerTarget(Target):
@@ -142,9 +143,15 @@ class LayerTarget(Target):
         self.versions.reset()
         self.query.begin(self.versions)
         self.query.add(memoryview(bytes(18)), block, 0, lsn or 1, 0)
-        self.query.set_layer(0, layer, 0, 1)
+        self._enter(layer, 0, 1)
         self.query.frame[0] = 0
         self.query.push([raw])
+        return 0
+
+    def _enter(self, layer, frame_start, frame_end):
+        """As engine/layer_map.py leads a query to a layer below L0."""
+        if self.query.next_group() >= 0:
+            self.query.enter(0, 0, LSN_MAX, 0, BLOCK_MAX, layer, frame_start, frame_end)
         return 0
 
     def _rows(self, m, kind, start):
@@ -163,7 +170,7 @@ class LayerTarget(Target):
         row %= max(1, table.count)
         last = m.below(50)
         self.query.add(memoryview(bytes(18)), table.block(row), 0, LSN_MAX, 0)
-        self.query.set_layer(0, table.layer(row), m.below(row + 1), last)
+        self._enter(table.layer(row), m.below(row + 1), last)
         table.offset(row)
         table.stored_length(row)
         table.raw_length(row)

@@ -207,7 +207,7 @@ def index_values() -> dict[str, bytes]:
     """A value of each database, behind its kind and its key."""
     name = FileName(FileKind.L0, 0, 1, 1)
     key = index_value.stripe_key(chunk.relation(1663, 5, 16384, 0).pack(), 0)
-    entry = index_value.LayerEntry(LSN, LSN + 8, name, 1, 0, 7, 1, 0, 3)
+    entry = index_value.LayerEntry(LSN, LSN + 8, name, 1, 0, 7, 1, 0, 3, 4096, 20)
     cuts = (index_value.Cut(LSN, 0, True),)
     values = {
         "layers": index_value.pack_layers(key, [entry, entry]),

@@ -1,0 +1,122 @@
+"""The set of layers that count, and the one way in which it changes.
+
+    bundle written and fsynced -> manifest entry -> index -> layer map -> what went is unlinked
+
+Flush, base copies, compaction and garbage collection all commit here, one after the other, each
+commit all or nothing. A bundle whose last layer goes is removed with it; its file is unlinked when
+no reader can still want it. What a crash leaves of that, the next start removes.
+"""
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from engine.bundle_reader import BundleReader
+from engine.bundle_writer import BundleInfo
+from engine.flush import file_added
+from engine.index import Index, Removal
+from engine.index_rebuild import bundle_for_index, removal_of
+from engine.layer_map import LayerMap
+from engine.manifest_log import ManifestLog
+from engine.storage import Storage
+from formats import layer_bits
+from formats.file_name import FileName
+from formats.manifest import FileRemoved, LayersRemoved, Record
+
+Rows = Mapping[FileName, bytes]  # a bitmap of rows of each bundle's layer directory
+
+
+class LayerStore:
+    """Any thread may commit."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        directory: Path,
+        manifest: ManifestLog,
+        index: Index,
+        layers: LayerMap,
+    ) -> None:
+        """`directory` is where the bundles lie."""
+        self.manifest = manifest
+        self.index = index
+        self.map = layers
+        self.bytes_written = 0  # of bundles that were committed since the start
+        self._storage = storage
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._doomed: list[tuple[int, FileName]] = []  # (epoch that must be quiet, bundle)
+
+    def live_rows(self, reader: BundleReader) -> bytes:
+        """The rows of a bundle's layer directory that count."""
+        everything = layer_bits.everything(reader.directory.count)
+        return layer_bits.without(everything, self.manifest.state.removed.get(reader.name, b""))
+
+    def commit(
+        self,
+        added: Sequence[BundleInfo] = (),
+        removed: Rows | None = None,
+        records: Sequence[Record] = (),
+    ) -> None:
+        """From here on the bundles `added` count, the layers `removed` do not, and `records` are
+        true. Versions that only `removed` has must be of no use to any reader (LayerMap.advance).
+        """
+        with self._lock:
+            before = self.manifest.state.removed
+            removals = [
+                self._removal(name, rows, before.get(name, b""))
+                for name, rows in (removed or {}).items()
+                if any(rows)
+            ]
+            self.manifest.append(
+                *(file_added(info) for info in added),
+                *(_record_of(removal, removed or {}) for removal in removals),
+                *records,
+            )
+            if added or removals:
+                self._change_index(added, removals)
+
+    def _removal(self, name: FileName, rows: bytes, before: bytes) -> Removal:
+        reader = self.map.reader(name)
+        gone = layer_bits.union(rows, before)
+        is_whole = layer_bits.count(gone) == reader.directory.count
+        return removal_of(reader, None if is_whole else gone, before)
+
+    def _change_index(self, added: Sequence[BundleInfo], removals: Sequence[Removal]) -> None:
+        readers = [
+            BundleReader(self._storage, self._directory / info.name.text, info.directory_frame)
+            for info in added
+        ]
+        bundles = [
+            bundle_for_index(reader, info) for reader, info in zip(readers, added, strict=True)
+        ]
+        state = self.manifest.state
+        self.index.commit(state.serial, state.durable_lsn, bundles, removals)
+        changed = [layer for bundle in bundles for layer in bundle.layers]
+        changed += [layer for removal in removals for layer in removal.layers]
+        whole = {removal.name for removal in removals if removal.is_whole}
+        self.map.change(added, whole, ((key, layer.block_start >> 14) for key, layer in changed))
+        self.bytes_written += sum(info.bytes_total for info in added)
+        if whole:
+            epoch = self.map.advance()
+            self._doomed += [(epoch, name) for name in sorted(whole)]
+
+    def unlink_step(self) -> bool:
+        """Remove one file that went, if there is one that nobody reads any more."""
+        with self._lock:
+            if not self._doomed or not self.map.is_quiet(self._doomed[0][0]):
+                return False
+            _, name = self._doomed.pop(0)
+        self.map.forget(name)
+        self._storage.remove(self._directory / name.text)
+        return True
+
+    def compact_manifest_if_worthwhile(self) -> None:
+        with self._lock:
+            self.manifest.compact_if_worthwhile()
+
+
+def _record_of(removal: Removal, removed: Rows) -> Record:
+    if removal.is_whole:
+        return FileRemoved(removal.name.text)
+    return LayersRemoved(removal.name.text, removed[removal.name])
