@@ -1,0 +1,115 @@
+"""Which layers, relations and cuts nobody needs any more: sets of LSNs only, no files.
+
+Reads come at the *retained* LSNs (points, leases) and at any LSN from the horizon on. Each starts
+from a *base*, the newest image layer of the stripe at or below it, and takes what delta layers
+have above that:
+
+    LSN   ──────────┬───────────────┬────────────────┬──────────────>
+    image           X1              X2               X3
+    deltas     [aaaaa)[bbbbb)[ccccccc)[dddddd)[eeeeeeeeeee)[ffff...
+    asked                     r          H, and all above it
+    needed          X1, b, c            X2, d, e, f and X3
+
+A cut that took all of the stripe's blocks away (a truncation, a drop) ends a read as an image does,
+and there is nothing under it to keep.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from formats.index_value import Cut
+
+
+class Needed(NamedTuple):
+    """Of each layer, in the order in which they were given, whether it must stay."""
+
+    images: list[bool]
+    deltas: list[bool]
+
+
+def needed(
+    images: Sequence[tuple[int, bool]],
+    deltas: Sequence[tuple[int, int]],
+    retained: Sequence[int],
+    horizon: int,
+    cuts: Sequence[int] = (),
+) -> Needed:
+    """Which layers of one stripe a read at a retained LSN or from the horizon on may visit.
+
+    `images`: (LSN, whether it is fuzzy); over a fuzzy one, deltas at exactly its LSN count.
+    `deltas`: (lsn_start, lsn_end), half-open. `cuts`: LSNs at which no block of the stripe was
+    left. Image layers above the horizon always stay. Nothing needs to be sorted.
+    """
+    lows: dict[int, int] = {}  # base -> the lowest LSN of a version that counts above it
+    for lsn, is_fuzzy in images:
+        lows[lsn] = min(lows.get(lsn, lsn + 1), lsn if is_fuzzy else lsn + 1)
+    lows.update((lsn, lsn + 1) for lsn in cuts)
+    asked = _asked(retained, horizon)
+    bases = _at_or_below(sorted(lows), asked)
+    low_of = [0 if base is None else lows[base] for base in bases]
+    kept = {*bases}.difference(cuts)
+    last = len(asked) - 1
+    # The lowest LSN asked for at or above a layer's start has the lowest base: the others need of
+    # the layer no more than it does. The horizon stands for everything above it as well.
+    return Needed(
+        [lsn > horizon or lsn in kept for lsn, _ in images],
+        [end > low_of[min(bisect_left(asked, start), last)] for start, end in deltas],
+    )
+
+
+def is_forgotten(
+    cuts: Sequence[Cut], lsn_first: int, retained: Sequence[int], horizon: int
+) -> bool:
+    """Whether a relation, SLRU segment or file exists at no LSN that can be asked for.
+
+    All its layers and all its history may go then, for without any it does not exist either.
+    `cuts`: oldest first; `lsn_first`: the lowest LSN in its history, before which it did not exist.
+    """
+    if not cuts:
+        return False
+    for lsn in _asked(retained, horizon):
+        at = bisect_right(cuts, lsn, key=_lsn) - 1
+        if cuts[at].exists if at >= 0 else lsn >= lsn_first:
+            return False
+    return cuts[-1].lsn <= horizon
+
+
+def needed_cuts(cuts: Sequence[Cut], retained: Sequence[int], horizon: int) -> tuple[Cut, ...]:
+    """The cuts, oldest first, without those that no read can tell from a later one.
+
+    Such a one has a later cut, at or below the horizon, that left no more blocks than it did, and
+    no LSN is retained from the one to the other.
+    """
+    asked = _asked(retained, horizon)
+    kept: list[Cut] = []
+    later: list[Cut] = []  # of those seen, the ones that no earlier one with fewer blocks hides
+    for cut in reversed(cuts):
+        while later and later[-1].n_blocks > cut.n_blocks:
+            later.pop()
+        at = bisect_left(asked, cut.lsn)
+        if not later or at == len(asked) or asked[at] < later[-1].lsn:
+            kept.append(cut)
+        later.append(cut)
+    return tuple(reversed(kept))
+
+
+def needed_versions(lsns: Sequence[int], retained: Sequence[int], horizon: int) -> list[bool]:
+    """Which versions of one block must stay where each is self-contained; `lsns` rise."""
+    kept = {*_at_or_below(lsns, _asked(retained, horizon))}
+    return [lsn > horizon or lsn in kept for lsn in lsns]
+
+
+def _asked(retained: Sequence[int], horizon: int) -> list[int]:
+    """The retained LSNs below the horizon, rising, and it; the last stands for all above it."""
+    return sorted({lsn for lsn in retained if lsn < horizon} | {horizon})
+
+
+def _at_or_below(rising: Sequence[int], asked: Sequence[int]) -> list[int | None]:
+    """Of each LSN asked for, the highest of some LSNs that is no higher, if there is one."""
+    places = (bisect_right(rising, lsn) for lsn in asked)
+    return [rising[place - 1] if place else None for place in places]
+
+
+def _lsn(cut: Cut) -> int:
+    return cut.lsn
