@@ -151,12 +151,20 @@ class BundleReader:
 
     def read_frame(self, number: int) -> bytes:
         """A frame from the file, checked and decompressed."""
+        return self.unseal_frame(number, self.read_stored(number, number + 1))
+
+    def read_stored(self, first: int, end: int) -> bytes:
+        """Frames first..end as they lie in the file, one behind the other; nothing is checked."""
         table = self.table
-        offset = table.offset(number)
-        data = self._pread(offset, table.stored_length(number))
-        where = f"{self.path} offset {offset}"
+        offset = table.offset(first)
+        last = end - 1
+        return self._pread(offset, table.offset(last) + table.stored_length(last) - offset)
+
+    def unseal_frame(self, number: int, stored: bytes | memoryview) -> bytes:
+        """Check and decompress a frame that was read."""
+        where = f"{self.path} offset {self.table.offset(number)}"
         return layer_file.unseal(
-            data, FrameKind.VERSIONS, number, self.identity, _decompressor(), where
+            stored, FrameKind.VERSIONS, number, self.identity, _decompressor(), where
         )
 
     def collect(self, query: LayerQuery, cache: FrameCache) -> None:

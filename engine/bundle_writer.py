@@ -125,7 +125,9 @@ class BundleWriter:
         self._encoder = FrameEncoder(frame_bytes, BATCH_BYTES)
         self._codec = layer_file.compressor(name.kind)
         self._identity = layer_file.identity_of(name)
-        self._keys: list[bytes] = []
+        self._chunk_numbers: dict[bytes, int] = {}
+        self._run_keys: Sequence[bytes] | None = None
+        self._run_numbers = array("I")
         self._frames = 0
         self._table = {column: array(code) for column, code in _TABLE_CODES}
         self._file = storage.create(directory / name.text)
@@ -134,29 +136,42 @@ class BundleWriter:
         self._offset = layer_file.HEADER_BYTES
 
     def add_run(self, run: Run) -> None:
-        """All versions of a run; each (chunk, block, LSN) once, the last in order wins."""
+        """All versions of a run; each (chunk, block, LSN) once, the last in order wins.
+
+        A run may go on with the stripe with which the one before it, or add_pages, ended. Many runs
+        that share one list of keys, which must not change, cost what one does.
+        """
         encoder = self._encoder
-        encoder.load(run, len(self._keys))
-        self._keys.extend(run.keys)
+        if run.keys is not self._run_keys:
+            self._run_numbers = array("I", map(self._chunk_number, run.keys))
+            self._run_keys = run.keys
+        encoder.load(run, self._run_numbers)
         while encoder.encode_run(self._frames):
             self._append_frames()
 
     def add_pages(self, key: bytes, first_block: int, lsn: int, kind: int, data: Bytes) -> None:
         """Whole pages of one chunk, in order, as image versions of `kind` at one LSN.
 
-        A chunk's stripe comes in calls that follow each other.
+        A chunk's stripe comes in calls that follow each other, of this and of add_run.
         """
         if len(data) % BLOCK_BYTES:
             raise ValueError(f"pages of {len(data)} bytes: not a multiple of {BLOCK_BYTES}")
-        if not self._keys or self._keys[-1] != key:
-            self._keys.append(key)
-        encoder, chunk = self._encoder, len(self._keys) - 1
+        encoder, chunk = self._encoder, self._chunk_number(key)
         done = 0
         while BLOCK_BYTES * done < len(data):
             done += encoder.encode_pages(
                 self._frames, chunk, first_block + done, lsn, kind, data, BLOCK_BYTES * done
             )
             self._append_frames()
+
+    def _chunk_number(self, key: bytes) -> int:
+        """Chunks are numbered in order of their first mention."""
+        return self._chunk_numbers.setdefault(key, len(self._chunk_numbers))
+
+    @property
+    def bytes_stored(self) -> int:
+        """The file's bytes so far, those included that wait to be written."""
+        return self._offset
 
     def _append_frames(self) -> None:
         """What the encoder has just made."""
@@ -232,7 +247,8 @@ class BundleWriter:
 
     def _layer_directory(self) -> bytes:
         """The layer directory, raw, its rows sorted by (chunk key, stripe)."""
-        keys = [self._keys[chunk] for chunk in self._layer_column("chunk")]
+        mentioned = list(self._chunk_numbers)
+        keys = [mentioned[chunk] for chunk in self._layer_column("chunk")]
         places = list(zip(keys, self._layer_column("stripe"), strict=True))
         count = len(places)
         order = sorted(range(count), key=places.__getitem__)

@@ -14,17 +14,17 @@ transaction lasts one lookup; no buffer outlives its transaction.
 
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
 import lmdb
 
+from engine.index_batch import IndexBatch, NewBundle, RelationChange, Removal
 from formats import index_value as values
 from formats.chunk import HISTORY, ChunkKey
 from formats.errors import CorruptionError
-from formats.file_name import FileKind, FileName
+from formats.file_name import FileName
 from formats.index_value import (
     CHUNKS,
     DATABASES,
@@ -34,7 +34,6 @@ from formats.index_value import (
     META,
     RELATIONS,
     STATE_KEY,
-    Cut,
     FileEntry,
     IndexState,
     LayerEntry,
@@ -45,36 +44,6 @@ MAP_BYTES = 1 << 40
 CHECK_SECONDS_MAX = 600
 OTHER_VERSION = 3  # exit status of engine/index_check.py
 REINDEX_HINT = "run `layertool reindex` on the data directory"
-
-
-class RelationChange(NamedTuple):
-    """What one HISTORY version says: from `lsn` on the relation exists or not, with n blocks."""
-
-    key: bytes  # packed, of the relation, SLRU segment or file itself
-    lsn: int
-    exists: bool
-    n_blocks: int
-    is_cut: bool
-
-
-class NewBundle(NamedTuple):
-    """What the index is told of a bundle."""
-
-    name: FileName
-    entry: FileEntry
-    directory_frame: bytes
-    layers: list[tuple[bytes, LayerEntry]]  # (chunk key, layer); of an L0 bundle none
-    changes: list[RelationChange]
-
-
-class Removal(NamedTuple):
-    """Layers of a bundle that nothing needs any more."""
-
-    name: FileName
-    layers: list[tuple[bytes, LayerEntry]]  # (chunk key, layer); of an L0 bundle none
-    layers_removed: int  # of all of the bundle's, these and those before
-    bytes_live: int  # what is left of the bundle
-    is_whole: bool  # the bundle itself goes
 
 
 @contextmanager
@@ -159,6 +128,25 @@ class Index:
             raise self._absent(LAYERS, key)
         return values.unpack_layers(key, value)
 
+    def stripes_after(
+        self, place: tuple[bytes, int] | None, count: int
+    ) -> list[tuple[tuple[bytes, int], tuple[LayerEntry, ...]]]:
+        """The next `count` stripes with layers below L0, behind `place` in order of (key, stripe);
+        None: from the first on."""
+        found: list[tuple[tuple[bytes, int], tuple[LayerEntry, ...]]] = []
+        with lmdb_errors(self.path), self._environment.begin() as transaction:
+            cursor = transaction.cursor(db=self._databases[LAYERS])
+            start = b"" if place is None else values.stripe_key(*place)
+            is_there = cursor.set_range(start)
+            if is_there and cursor.key() == start:
+                is_there = cursor.next()
+            while is_there and len(found) < count:
+                key, value = bytes(cursor.key()), bytes(cursor.value())
+                stripe = int.from_bytes(key[-4:], "big")
+                found.append(((key[:-4], stripe), values.unpack_layers(key, value)))
+                is_there = cursor.next()
+        return found
+
     def file(self, name: FileName) -> FileEntry:
         key = name.pack()
         value = self._get(FILES, key)
@@ -217,145 +205,36 @@ class Index:
         durable_lsn: int,
         added: Iterable[NewBundle] = (),
         removed: Iterable[Removal] = (),
+        histories: Mapping[bytes, Sequence[RelationChange]] | None = None,
     ) -> None:
         """Bring the index to the manifest's entry `serial`, in one transaction.
 
-        The caller has the bundles and that entry on disk already.
+        The caller has the bundles and that entry on disk already. `histories`: all that the layers
+        still say of relations whose histories lost versions.
         """
         stripes, relation_keys = dict(self._stripes), set(self._relation_keys)
         with lmdb_errors(self.path), self._environment.begin(write=True) as transaction:
-            batch = _Batch(transaction, self._databases)
+            batch = IndexBatch(transaction, self._databases)
             for removal in removed:
                 batch.remove(removal, stripes)
             for bundle in added:
                 batch.add_bundle(bundle, stripes)
                 batch.change_relations(bundle.changes)
                 relation_keys.update(change.key for change in bundle.changes)
+            for key, changes in (histories or {}).items():
+                batch.replace_relation(key, changes)
+                (relation_keys.add if changes else relation_keys.discard)(key)
             state = IndexState(values.FORMAT_VERSION, serial, durable_lsn)
             batch.finish(state)
         self._stripes, self._relation_keys, self.state = stripes, relation_keys, state
 
-
-class _Batch:
-    """One write transaction; keeps the count and sum of each database that it changes."""
-
-    def __init__(
-        self, transaction: lmdb.Transaction, databases: dict[bytes, "lmdb._Database"]
-    ) -> None:
-        self._transaction = transaction
-        self._databases = databases
-        self._sums: dict[bytes, tuple[int, int]] = {}
-
-    def get(self, database: bytes, key: bytes) -> bytes | None:
-        value = self._transaction.get(key, db=self._databases[database])
-        return None if value is None else bytes(value)
-
-    def put(self, database: bytes, key: bytes, value: bytes) -> None:
-        self._count(database, self.get(database, key), value)
-        self._transaction.put(key, value, db=self._databases[database])
-
-    def delete(self, database: bytes, key: bytes) -> None:
-        self._count(database, self.get(database, key), None)
-        self._transaction.delete(key, db=self._databases[database])
-
-    def _count(self, database: bytes, old: bytes | None, new: bytes | None) -> None:
-        if database not in self._sums:
-            value = self.get(META, values.sum_key(database))
-            self._sums[database] = (0, 0) if value is None else values.unpack_sum(database, value)
-        count, crc_sum = self._sums[database]
-        for value, sign in ((old, -1), (new, 1)):
-            if value is not None:
-                count += sign
-                crc_sum += sign * values.seal_crc(value)
-        self._sums[database] = (count, crc_sum % (1 << 64))
-
-    def finish(self, state: IndexState) -> None:
-        meta = self._databases[META]
-        for database in DATABASES[:-1]:
-            count, crc_sum = self._sums.get(database, (0, 0))
-            key = values.sum_key(database)
-            if database in self._sums or self.get(META, key) is None:
-                self._transaction.put(key, values.pack_sum(database, count, crc_sum), db=meta)
-        self._transaction.put(STATE_KEY, values.pack_state(state), db=meta)
-
-    def add_bundle(self, bundle: NewBundle, stripes: dict[bytes, int]) -> None:
-        key = bundle.name.pack()
-        self.put(FILES, key, values.pack_file(key, bundle.entry))
-        if bundle.name.kind == FileKind.L0:
-            frame = bundle.directory_frame
-            self.put(L0, key, values.seal(L0, key, bundle.entry.layers, frame))
-        for (chunk_key, stripe), layers in _by_stripe(bundle.layers):
-            self._put_stripe(chunk_key, stripe, {*self._stripe(chunk_key, stripe), *layers},
-                             stripes)  # fmt: skip
-
-    def remove(self, removal: Removal, stripes: dict[bytes, int]) -> None:
-        key = removal.name.pack()
-        if removal.is_whole:
-            self.delete(FILES, key)
-            if removal.name.kind == FileKind.L0:
-                self.delete(L0, key)
-        else:
-            old = self.get(FILES, key)
-            entry = values.unpack_file(key, old if old is not None else b"")
-            entry = entry._replace(
-                bytes_live=removal.bytes_live, layers_removed=removal.layers_removed
-            )
-            self.put(FILES, key, values.pack_file(key, entry))
-        for (chunk_key, stripe), layers in _by_stripe(removal.layers):
-            self._put_stripe(chunk_key, stripe, self._stripe(chunk_key, stripe) - layers, stripes)
-
-    def _stripe(self, chunk_key: bytes, stripe: int) -> set[LayerEntry]:
-        key = values.stripe_key(chunk_key, stripe)
-        old = self.get(LAYERS, key)
-        return set() if old is None else set(values.unpack_layers(key, old))
-
-    def _put_stripe(
-        self, chunk_key: bytes, stripe: int, layers: set[LayerEntry], stripes: dict[bytes, int]
-    ) -> None:
-        """All layers of a stripe, and in `chunks` whether it has any."""
-        key = values.stripe_key(chunk_key, stripe)
-        before = stripes.get(chunk_key, 0)
-        if layers:
-            self.put(LAYERS, key, values.pack_layers(key, values.sort_newest_first(layers)))
-            bits = before | 1 << stripe
-        else:
-            self.delete(LAYERS, key)
-            bits = before & ~(1 << stripe)
-        if bits == before:
-            return
-        if bits:
-            stripes[chunk_key] = bits
-            self.put(CHUNKS, chunk_key, values.pack_stripes(chunk_key, bits))
-        else:
-            del stripes[chunk_key]
-            self.delete(CHUNKS, chunk_key)
-
-    def change_relations(self, changes: Iterable[RelationChange]) -> None:
-        """Merge history into the relations' states; the order of bundles makes no difference."""
-        changed: dict[bytes, list[RelationChange]] = {}
-        for change in changes:
-            changed.setdefault(change.key, []).append(change)
-        for key, of_key in changed.items():
-            old = self.get(RELATIONS, key)
-            state = RelationState(0, 0, False) if old is None else values.unpack_relation(key, old)
-            cuts = {cut.lsn: cut for cut in state.cuts}
-            for change in of_key:
-                if change.is_cut:
-                    cuts[change.lsn] = Cut(change.lsn, change.n_blocks, change.exists)
-                elif change.lsn >= state.lsn:
-                    state = RelationState(change.lsn, change.n_blocks, change.exists)
-            state = state._replace(cuts=tuple(cuts[lsn] for lsn in sorted(cuts)))
-            self.put(RELATIONS, key, values.pack_relation(key, state))
-
-
-def _by_stripe(
-    layers: Iterable[tuple[bytes, LayerEntry]],
-) -> Iterable[tuple[tuple[bytes, int], set[LayerEntry]]]:
-    """Layers by (chunk key, stripe)."""
-    found: dict[tuple[bytes, int], set[LayerEntry]] = {}
-    for chunk_key, layer in layers:
-        found.setdefault((chunk_key, layer.block_start >> 14), set()).add(layer)
-    return found.items()
+    def clear(self) -> None:
+        """Forget everything."""
+        with lmdb_errors(self.path), self._environment.begin(write=True) as transaction:
+            for database in self._databases.values():
+                transaction.drop(database, delete=False)
+        self._stripes, self._relation_keys = {}, set()
+        self.state = IndexState(values.FORMAT_VERSION, 0, 0)
 
 
 def subject_of(history_key: bytes) -> bytes:

@@ -5,19 +5,13 @@ in a rebuild, so the two give the same bytes. `catch_up` closes the gap that a c
 manifest's fsync and the index's commit leaves; a rebuild is catching up from nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo
-from engine.index import (
-    Index,
-    NewBundle,
-    RelationChange,
-    Removal,
-    check_in_child,
-    subject_of,
-)
+from engine.index import Index, check_in_child, subject_of
+from engine.index_batch import NewBundle, RelationChange, Removal
 from engine.storage import Storage
 from formats import frame as frames
 from formats import layer_bits, version
@@ -55,10 +49,14 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         where = f"{layers.parent}; the manifest has lost entries that the index knows"
         raise CorruptionError("manifest serial", where, index.state.serial, manifest.serial)
     have = index.files()
+    removed = list(_removals(storage, layers, manifest, have))
+    if any(key[0] & HISTORY for removal in removed for key, _ in removal.layers):
+        # What histories lost shows in all that is left of them: as if the index were lost.
+        have, removed = {}, []
+        index.clear()
     missing = [record for name, record in manifest.files.items() if name not in have]
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
     state = index.state
-    removed = list(_removals(storage, layers, manifest, have))
     if removed:
         index.commit(state.serial, state.durable_lsn, removed=removed)
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
@@ -128,10 +126,12 @@ def info_of(reader: BundleReader) -> BundleInfo:
     )  # fmt: skip
 
 
-def bundle_for_index(reader: BundleReader, info: BundleInfo, removed: bytes = b"") -> NewBundle:
+def bundle_for_index(
+    reader: BundleReader, info: BundleInfo, removed: bytes = b"", *, is_merged: bool = False
+) -> NewBundle:
     """A bundle as the index takes it, but for layers whose bit in `removed` is set.
 
-    Relation history is read back from its frames.
+    Relation history is read back from its frames; `is_merged`: the index knows all of it already.
     """
     footer = info.footer
     layers: list[tuple[bytes, LayerEntry]] = []
@@ -142,7 +142,7 @@ def bundle_for_index(reader: BundleReader, info: BundleInfo, removed: bytes = b"
         info.bytes_total, bytes_live(reader, removed), footer.lsn_start, footer.lsn_end,
         info.footer_crc, footer.layers, layer_bits.count(removed),
     )  # fmt: skip
-    changes = history_changes(reader, removed)
+    changes = [] if is_merged else history_changes(reader, removed)
     return NewBundle(info.name, entry, info.directory_frame, layers, changes)
 
 
@@ -162,15 +162,21 @@ def layer_entries(reader: BundleReader, rows: bytes) -> Iterator[tuple[bytes, La
 
 
 def history_changes(reader: BundleReader, removed: bytes = b"") -> list[RelationChange]:
-    """What a bundle's HISTORY versions say, in order of (key, block, LSN); but
-    of layers that are in the bitmap `removed`."""
+    """What a bundle's HISTORY versions say, in order of (key, block, LSN), but for those of layers
+    whose bit in `removed` is set."""
+    keys = ((row, reader.directory.key(row)) for row in range(reader.directory.count))
+    return changes_of_rows(
+        reader, (r for r, key in keys if key[0] & HISTORY and not layer_bits.has(removed, r))
+    )
+
+
+def changes_of_rows(reader: BundleReader, rows: Iterable[int]) -> list[RelationChange]:
+    """The same for single rows of the directory, each of a history."""
     directory = reader.directory
     changes: list[RelationChange] = []
     raw, at = b"", -1
-    for row in range(directory.count):
+    for row in rows:
         key = directory.key(row)
-        if not key[0] & HISTORY or layer_bits.has(removed, row):
-            continue
         layer, subject = directory.number(row), subject_of(key)
         for number in range(directory.frame_start(row), directory.frame_end(row)):
             if number != at:

@@ -8,14 +8,15 @@ no reader can still want it. What a crash leaves of that, the next start removes
 """
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo
 from engine.flush import file_added
-from engine.index import Index, Removal
-from engine.index_rebuild import bundle_for_index, removal_of
+from engine.index import Index, subject_of
+from engine.index_batch import RelationChange, Removal
+from engine.index_rebuild import bundle_for_index, changes_of_rows, removal_of
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
@@ -57,9 +58,14 @@ class LayerStore:
         added: Sequence[BundleInfo] = (),
         removed: Rows | None = None,
         records: Sequence[Record] = (),
+        *,
+        is_merged: bool = False,
+        pruned: Collection[bytes] = (),
     ) -> None:
         """From here on the bundles `added` count, the layers `removed` do not, and `records` are
         true. Versions that only `removed` has must be of no use to any reader (LayerMap.advance).
+
+        `is_merged`: what is added was there before. `pruned`: history chunks that lost versions.
         """
         with self._lock:
             before = self.manifest.state.removed
@@ -74,7 +80,7 @@ class LayerStore:
                 *records,
             )
             if added or removals:
-                self._change_index(added, removals)
+                self._change_index(added, removals, is_merged, pruned)
 
     def _removal(self, name: FileName, rows: bytes, before: bytes) -> Removal:
         reader = self.map.reader(name)
@@ -82,16 +88,25 @@ class LayerStore:
         is_whole = layer_bits.count(gone) == reader.directory.count
         return removal_of(reader, None if is_whole else gone, before)
 
-    def _change_index(self, added: Sequence[BundleInfo], removals: Sequence[Removal]) -> None:
+    def _change_index(
+        self,
+        added: Sequence[BundleInfo],
+        removals: Sequence[Removal],
+        is_merged: bool,
+        pruned: Collection[bytes],
+    ) -> None:
         readers = [
             BundleReader(self._storage, self._directory / info.name.text, info.directory_frame)
             for info in added
         ]
         bundles = [
-            bundle_for_index(reader, info) for reader, info in zip(readers, added, strict=True)
+            bundle_for_index(reader, info, is_merged=is_merged)
+            for reader, info in zip(readers, added, strict=True)
         ]
         state = self.manifest.state
-        self.index.commit(state.serial, state.durable_lsn, bundles, removals)
+        gone = {(removal.name, layer.number) for removal in removals for _, layer in removal.layers}
+        histories = {subject_of(key): self._history(key, readers, gone) for key in pruned}
+        self.index.commit(state.serial, state.durable_lsn, bundles, removals, histories)
         changed = [layer for bundle in bundles for layer in bundle.layers]
         changed += [layer for removal in removals for layer in removal.layers]
         whole = {removal.name for removal in removals if removal.is_whole}
@@ -100,6 +115,24 @@ class LayerStore:
         if whole:
             epoch = self.map.advance()
             self._doomed += [(epoch, name) for name in sorted(whole)]
+
+    def _history(
+        self, key: bytes, added: Sequence[BundleReader], gone: Collection[tuple[FileName, int]]
+    ) -> list[RelationChange]:
+        """All that the layers say of a history chunk: L0 bundles, those below that stay, and
+        those that are added."""
+        readers = [bundle.reader for bundle in self.map.l0]
+        readers += [
+            self.map.reader(layer.file)
+            for layer in self.index.stripe(key, 0)
+            if (layer.file, layer.number) not in gone
+        ]
+        changes, removed = [], self.manifest.state.removed
+        for reader in (*readers, *added):
+            row = reader.directory.find(key, 0, 0)
+            if row >= 0 and not layer_bits.has(removed.get(reader.name, b""), row):
+                changes += changes_of_rows(reader, [row])
+        return changes
 
     def unlink_step(self) -> bool:
         """Remove one file that went, if there is one that nobody reads any more."""

@@ -1,13 +1,34 @@
 """Why a page could not be made of its versions, in words."""
 
 from engine.page_reader import PageReader
-from formats import rmgr
+from formats import rmgr, version
 from formats.lsn import show as show_lsn
 from formats.version import TORN
 
 
+class UnreadablePage(str):
+    """Nothing is damaged: there is no redo for a record, or the base backup's page was torn.
+
+    An image of the page says the same, by the version `payload`.
+    """
+
+    payload: bytes
+
+
 def problem_of(reader: PageReader, major: int) -> str:
     """Of the last page that `reader` tried; `major` is PostgreSQL's version."""
+    text = _describe(reader, major)
+    rebuilt = reader.reconstruct
+    if rebuilt.unreadable_rmgr < 0:
+        return text
+    problem = UnreadablePage(text)
+    problem.payload = bytes(
+        [version.UNREADABLE, rebuilt.unreadable_rmgr, rebuilt.unreadable_info, 0]
+    )
+    return problem
+
+
+def _describe(reader: PageReader, major: int) -> str:
     rebuilt = reader.reconstruct
     if rebuilt.unreadable_rmgr < 0:
         return f"its versions do not fit together: {reader.problem}"

@@ -23,6 +23,8 @@ from engine.bundle_writer import BundleInfo
 from engine.chunk_table import ChunkTable
 from engine.cluster_identity import Ids, Wanted, derive_ids
 from engine.cluster_records import ClusterRecords
+from engine.compaction_policy import Policy
+from engine.compactor import Compactor
 from engine.database_copy import DatabaseCopy
 from engine.flush import Flusher, file_added, wait_until_flushed
 from engine.frame_cache import FrameCache
@@ -74,6 +76,7 @@ class PageStore:
         self._layers: LayerStore | None = None
         self._journal: Journal | None = None
         self._wal: WalIngest | None = None
+        self.compactor: Compactor | None = None
         self._cluster: ClusterRecords | None = None
         self._base: BaseImages | None = None
         self._backup: BackupIdentity | None = None
@@ -263,6 +266,7 @@ class PageStore:
         self._cluster = ClusterRecords(self.table, self.ingest, versions.major, files)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), self._copy)
         self._wal.images_from_lsn = state.backup_end_lsn
+        self.compactor = Compactor(layers, versions, self._bundles.create, lambda: (), Policy())
 
     def _reader(self) -> WalReader:
         return WalReader(
@@ -334,6 +338,10 @@ class PageStore:
         self.journal.trim(self.durable_lsn)
         self.layers.compact_manifest_if_worthwhile()
         return True
+
+    def compact_step(self) -> bool:
+        """Merge, materialise or collect a piece; False if there is nothing to do now."""
+        return self.compactor is not None and self.compactor.step()
 
     def _is_on_disk(self, lsn: int) -> bool:
         """Whether the journal's records up to `lsn` are.

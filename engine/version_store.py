@@ -172,6 +172,12 @@ class VersionStore(StoreState):
             self._readers.query = LayerQuery(READER_CAPACITY)
         return reader
 
+    def read_once(self) -> None:
+        """What the calling thread reads from layers, from now on, it reads once: frames that it
+        needs do not push out those that others need again."""
+        self.page_reader()
+        self._readers.query.keeps_frames = False
+
     def _finish(self, reader: PageReader, count: int, out: memoryview) -> dict[int, str]:
         """Collect the rest from the layers and rebuild the pages; returns what went wrong where."""
         failures: dict[int, str] = {}

@@ -10,11 +10,11 @@ cdef class FrameEncoder:
     cdef public uint8_t[::1] out
     cdef public LayerColumns layers
     cdef public const uint32_t[::1] chunk, block, offset, payload_length, order
+    cdef public const uint32_t[::1] chunk_numbers
     cdef public const uint64_t[::1] lsn
     cdef public const uint8_t[::1] data
     cdef public Py_ssize_t frame_bytes, batch_bytes, frames, start, length, count, position
     cdef public uint64_t versions
-    cdef public uint32_t chunk_base
     cdef public uint64_t[::1] places, first_lsn
     cdef public uint32_t[::1] first_layer, first_block
 

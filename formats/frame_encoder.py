@@ -40,8 +40,8 @@ class FrameEncoder:
         self.count = 0
         self.position = 0
 
-    def load(self, run, chunk_base):
-        """Take a run; the number of its chunk c is chunk_base + c in `layers`."""
+    def load(self, run, chunk_numbers):
+        """Take a run; the number of its chunk c is chunk_numbers[c] (u32) in `layers`."""
         self.chunk = run.chunk
         self.block = run.block
         self.lsn = run.lsn
@@ -49,7 +49,7 @@ class FrameEncoder:
         self.payload_length = run.length
         self.order = run.order
         self.data = run.data
-        self.chunk_base = chunk_base
+        self.chunk_numbers = chunk_numbers
         self.position = 0
         return 0
 
@@ -112,7 +112,7 @@ class FrameEncoder:
                 used += length
                 self._put(
                     slot,
-                    self.chunk_base + self.chunk[version],
+                    self.chunk_numbers[self.chunk[version]],
                     self.block[version],
                     self.lsn[version],
                     used,

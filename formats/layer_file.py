@@ -151,7 +151,7 @@ def _seal(
 
 
 def unseal(
-    data: bytes, kind: FrameKind, number: int, identity: int, codec: Any, where: str
+    data: bytes | memoryview, kind: FrameKind, number: int, identity: int, codec: Any, where: str
 ) -> bytes:
     """The raw bytes of a whole frame, header included in `data`; `codec` is a ZstdDecompressor."""
     if len(data) < FRAME_HEADER_BYTES:

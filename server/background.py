@@ -76,7 +76,8 @@ class Background:
         self.second_flush = Worker(
             "second-flush", store.flush_step, self._wait_for_frozen, store.end_flush
         )
-        self.workers = (self.ingest, self.flush, self.second_flush)
+        self.compaction = Worker("compaction", store.compact_step, self._wait_for_layers)
+        self.workers = (self.ingest, self.flush, self.second_flush, self.compaction)
 
     def start(self) -> None:
         for worker in self.workers:
@@ -98,6 +99,9 @@ class Background:
     def _wait_for_frozen(self) -> None:
         self._store.memtable_frozen.wait(IDLE_SECONDS)
         self._store.memtable_frozen.clear()
+
+    def _wait_for_layers(self) -> None:
+        time.sleep(IDLE_SECONDS)
 
     def _flush_step(self) -> bool:
         now = time.monotonic()

@@ -2,8 +2,9 @@
 
 Relations are created, extended, truncated, dropped and created again; pages are images, are
 initialised, get tuples; memtables are frozen when they are full or at any time, flushed at once or
-later; the process dies and comes back. Hot pages get images after four records, so that those are
-in play as well. Reads of any LSN come at any time, so that the page cache has something to spoil.
+later; layers are merged, get images, and go when no LSN that can be asked for needs them; the
+process dies and comes back. Hot pages get images after four records, so that those are in play as
+well. Reads of any LSN come at any time, so that the page cache has something to spoil.
 """
 
 import copy
@@ -14,7 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import index_rebuild, version_store
+from engine.compaction_policy import Policy
 from formats import page as pages
+from formats.manifest import Progress
 from tests.fixtures.small_store import SmallStore, create, drop, image, insert, mark_of, truncate
 from tests.fixtures.wal_builder import Record
 
@@ -23,6 +26,7 @@ BLOCKS = [0, 1, 2, 16383, 16384, 131071, 131072, 131075]
 SIZES = [0, 1, 2, 3, 16384, 131072, 131073]
 XIDS = [3, 700, 32767, 32768, 32768 * 32, 32768 * 32 + 1]
 TUPLES_MAX = 12  # a page has room for them
+STEPS_MAX = 500  # of compaction, until there must be nothing to do
 
 
 @dataclass
@@ -141,6 +145,28 @@ def status_of(small: SmallStore, xid: int, lsn: int) -> int:
     return data[byte] >> rest % 4 * 2 & 3 if byte < len(data) else 0
 
 
+POLICY = Policy(
+    l0_bundles_merged_min=2,
+    layers_max=2,
+    debt_per_image_byte=0.2,
+    debt_bytes_min=1,
+    debt_versions_per_block=4,
+    image_bytes_per_block=1,
+    own_file_bytes_min=200,
+)
+"""What the server's does after gigabytes happens here after some records."""
+
+
+def advance_horizon(small: SmallStore, model: Model, choice: int) -> None:
+    """As retention does: on disk first, then reads below it are refused, then layers may go."""
+    store = small.store
+    known = [lsn for lsn in model.past if store.horizon_lsn <= lsn <= store.durable_lsn]
+    if known:
+        lsn = known[choice % len(known)]
+        store.layers.commit(records=[Progress(horizon_lsn=lsn)])
+        store.versions.horizon_lsn = lsn
+
+
 def flush(small: SmallStore) -> None:
     while small.store.flush_step():
         pass
@@ -149,6 +175,7 @@ def flush(small: SmallStore) -> None:
 def begin(small: SmallStore) -> None:
     """A full memtable does not wait for a flush thread: there is none."""
     versions = small.store.versions
+    small.store.compactor.policy = POLICY
     replace = versions.replace_memtable
 
     def flush_and_replace() -> None:
@@ -165,11 +192,14 @@ RECORDS = st.tuples(
     st.sampled_from(SIZES),
     st.integers(1, 1 << 32),
 )
-DEEDS = st.sampled_from(["ingest", "freeze", "flush", "reopen", "read"])
+DEEDS = st.sampled_from(["ingest", "freeze", "flush", "flush", "reopen", "read"])
+CHOICES = st.tuples(
+    st.sampled_from(["read", "compact", "horizon", "age", "age", "age"]), st.integers(0, 1000)
+)
 STEPS = st.lists(
-    st.one_of(RECORDS, RECORDS, RECORDS, DEEDS, st.tuples(st.just("read"), st.integers(0, 1000))),
+    st.one_of(RECORDS, RECORDS, RECORDS, DEEDS, CHOICES),
     min_size=5,
-    max_size=60,
+    max_size=80,
 )
 
 
@@ -177,7 +207,7 @@ STEPS = st.lists(
 @given(steps=STEPS, memory=st.sampled_from([1 << 20, 8 << 20]))
 def test_every_page_at_every_lsn(tmp_path_factory, steps, memory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(index_rebuild, "check_in_child", lambda path: None)
+        patch.setattr(index_rebuild, "check_in_child", lambda path: True)
         patch.setattr(version_store, "HOT_RECORDS", 4)
         small = SmallStore(tmp_path_factory.mktemp("store"), memory_bytes=memory)
         try:
@@ -204,18 +234,42 @@ def run(small: SmallStore, steps: list) -> None:
         elif step == "read":
             check(small, model, newest(small, model))
         elif step[0] == "read":
-            known = [lsn for lsn in model.past if lsn <= small.store.ready_lsn]
+            known = readable(small, model)
             check(small, model, known[step[1] % len(known)])
+        elif step[0] == "compact":
+            compact(small, step[1] % 8)
+        elif step[0] == "age":
+            small.ingest()
+            small.flush()
+            compact(small, STEPS_MAX)
+            advance_horizon(small, model, step[1])
+        elif step[0] == "horizon":
+            advance_horizon(small, model, step[1])
         else:
             apply(small, model, step)
     small.ingest()
-    for lsn in model.past:
+    for lsn in readable(small, model):
         check(small, model, lsn)
     small.flush()
-    small.reopen()
-    for lsn in reversed(model.past):
+    compact(small, STEPS_MAX)
+    for lsn in readable(small, model):
         check(small, model, lsn)
+    small.reopen()
+    for lsn in reversed(readable(small, model)):
+        check(small, model, lsn)
+
+
+def compact(small: SmallStore, steps: int) -> None:
+    for _ in range(steps):
+        if not small.store.compact_step():
+            return
+    assert steps < STEPS_MAX, "compaction comes to no end"
+
+
+def readable(small: SmallStore, model: Model) -> list[int]:
+    store = small.store
+    return [lsn for lsn in model.past if store.horizon_lsn <= lsn <= store.ready_lsn]
 
 
 def newest(small: SmallStore, model: Model) -> int:
-    return max(lsn for lsn in model.past if lsn <= small.store.ready_lsn)
+    return max(readable(small, model))

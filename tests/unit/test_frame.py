@@ -1,6 +1,7 @@
 """The frame kernel: what it writes byte by byte, what it finds, what it refuses."""
 
 import struct
+from array import array
 
 import pytest
 
@@ -23,9 +24,13 @@ def made(encoder):
     ]
 
 
+def load(encoder, run):
+    encoder.load(run, memoryview(array("I", range(len(run.keys)))))
+
+
 def encode(versions, frame_bytes=1 << 16, batch_bytes=0):
     encoder = FrameEncoder(frame_bytes, batch_bytes)
-    encoder.load(run_of(versions), 0)
+    load(encoder, run_of(versions))
     frames = []
     while encoder.encode_run(len(frames)):
         frames += made(encoder)
@@ -91,7 +96,7 @@ def test_a_run_out_of_order_is_refused():
     order = bytes(run.order)
     backwards = run._replace(order=memoryview(order[4:] + order[:4]).cast("I"))
     encoder = FrameEncoder(1000)
-    encoder.load(backwards, 0)
+    load(encoder, backwards)
     with pytest.raises(ValueError, match="not in order"):
         encoder.encode_run(0)
 
@@ -99,7 +104,7 @@ def test_a_run_out_of_order_is_refused():
 def test_offsets_outside_of_the_data_are_refused():
     run = run_of([(A, 1, 100, b"abc")])._replace(data=b"ab")
     encoder = FrameEncoder(1000)
-    encoder.load(run, 0)
+    load(encoder, run)
     with pytest.raises(IndexError):
         encoder.encode_run(0)
 
@@ -197,7 +202,7 @@ def test_frames_are_the_same_however_many_a_call(batch_bytes):
 def test_where_each_frame_of_a_call_begins():
     versions = [(A, block, 100 + block, bytes(80)) for block in range(10)]
     encoder = FrameEncoder(200, 1 << 16)
-    encoder.load(run_of([*versions, (B, 7, 50, bytes(300))]), 0)
+    load(encoder, run_of([*versions, (B, 7, 50, bytes(300))]))
     assert encoder.encode_run(0) == 6
     assert list(encoder.first_layer[:6]) == [0, 0, 0, 0, 0, 1]
     assert list(encoder.first_block[:6]) == [0, 2, 4, 6, 8, 7]

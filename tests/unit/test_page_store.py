@@ -36,7 +36,7 @@ OTHER = (1663, 5, 16385)
 
 @pytest.fixture(autouse=True)
 def settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: None)
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
     monkeypatch.setattr(version_store, "HOT_RECORDS", 6)
 
 

@@ -1,0 +1,219 @@
+"""Compaction and garbage collection: what is to be done next, one bounded step at a time.
+
+    L0 bundles ──merge──> L1 bundles ──images──> image layers ──survey──> what nobody needs goes
+
+L0 first: reads look into every L0 bundle, and ingest waits when there are too many. A job is a
+generator that yields whether it did anything; between its steps, and before every other job, an
+L0 merge may come first. docs/compaction.md has the policy and why it is so.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+from engine.bundle_merge import merge_bundles
+from engine.bundle_writer import BundleWriter
+from engine.compaction_policy import Policy
+from engine.l0_merge import L0Merge
+from engine.layer_store import LayerStore
+from engine.merge_plan import MergeInput
+from engine.stripe_image import StripeImages
+from engine.stripe_layers import Stripe, newest_generation, unneeded
+from engine.version_store import VersionStore
+from formats import layer_bits
+from formats.chunk import ChunkKey
+from formats.errors import CorruptionError
+from formats.file_name import FileKind, FileName
+from formats.index_value import LayerEntry
+
+IMAGE_BYTES_MAX = 128 << 20  # of pages in one image bundle, before the next stripe gets another
+SURVEY_STRIPES = 256  # a step
+_log = logging.getLogger("pageserver.compactor")
+
+Job = Iterator[bool]
+
+
+class Compactor:
+    """One of a store; one thread calls `step`."""
+
+    def __init__(
+        self,
+        layers: LayerStore,
+        versions: VersionStore,
+        create_bundle: Callable[[FileKind], BundleWriter],
+        retained: Callable[[], Sequence[int]],
+        policy: Policy,
+    ) -> None:
+        """`retained`: the LSNs below the horizon that must stay readable, rising."""
+        self.policy = policy
+        self.damaged: dict[Stripe, str] = {}  # stripes that get no image, and why
+        self.error = ""  # why L0 bundles are not merged any more
+        self._layers = layers
+        self._versions = versions
+        self._create_bundle = create_bundle
+        self._retained = retained
+        self._images = StripeImages(versions)
+        self._wanting: set[Stripe] = set()  # an image
+        self._shrunk: set[FileName] = set()  # files that lost layers
+        self._job: Job | None = None
+        self._l0_job: Job | None = None
+        self._surveyed: tuple[int, tuple[int, ...]] | None = None  # horizon, retained LSNs
+
+    def step(self) -> bool:
+        """Do a bounded piece of work; False if there is none now."""
+        self._versions.read_once()
+        if self._layers.unlink_step():
+            return True
+        self._l0_job = self._l0_job or self._begin_l0_merge()
+        if self._l0_job is not None:
+            self._l0_job, did = self._advance(self._l0_job)
+            return did
+        self._job = self._job or self._choose()
+        if self._job is None:
+            return False
+        self._job, did = self._advance(self._job)
+        return did
+
+    def _advance(self, job: Job) -> tuple[Job | None, bool]:
+        """The job, None if it has ended, and whether it did anything."""
+        did = next(job, None)
+        return (job, did) if did is not None else (None, True)
+
+    def _choose(self) -> Job | None:
+        if self._wanting:
+            return self._make_images()
+        if self._shrunk:
+            return self._rewrite_files()
+        asked = self._versions.horizon_lsn, tuple(self._retained())
+        if asked != self._surveyed:
+            self._surveyed = asked
+            return self._survey(*asked)
+        return None
+
+    # L0 bundles
+
+    def _begin_l0_merge(self) -> Job | None:
+        if self.error:
+            return None
+        files = self._layers.manifest.state.files
+        sizes = [files[bundle.reader.name].bytes_total for bundle in self._layers.map.l0]
+        count = self.policy.l0_to_merge(sizes[::-1])
+        return self._merge_l0(count) if count else None
+
+    def _merge_l0(self, count: int) -> Job:
+        merge = L0Merge(self._layers, self.policy, count)
+        try:
+            for shrunk in merge.run(self._create_bundle, self._images.of_hot_versions):
+                self._shrunk.update(shrunk)
+                yield True
+        except CorruptionError as error:
+            self.error = str(error)
+            _log.error("L0 bundles are not merged any more: %s", error)  # noqa: TRY400
+            return
+        for stripe in merge.stripes:
+            self._judge(stripe, self._layers.index.stripe(*stripe))
+
+    # images
+
+    def _judge(self, stripe: Stripe, layers: Sequence[LayerEntry]) -> None:
+        """Whether a stripe shall have an image."""
+        newest = newest_generation(layers)
+        if (
+            not newest.deltas
+            or newest.lsn_newest < self._versions.backup_end_lsn
+            or stripe in self.damaged
+        ):
+            return
+        n_blocks = self._images.blocks(stripe, newest.lsn_newest)
+        image_bytes = 0 if newest.image is None else newest.image.bytes_stored
+        if n_blocks and self.policy.needs_image(
+            newest.bytes_stored, newest.versions, image_bytes, n_blocks
+        ):
+            self._wanting.add(stripe)
+
+    def _make_images(self) -> Job:
+        """Image layers of the stripes that want one, in the order of their keys."""
+        while self._wanting:
+            writer = self._create_bundle(FileKind.IMAGE)
+            try:
+                done, added = self._add_images(writer)
+                if added:
+                    self._layers.commit([writer.finish()], is_merged=True)
+                else:
+                    writer.abort()
+                self._wanting -= done
+            except CorruptionError:
+                writer.abort()  # what is there of a damaged stripe cannot be taken out again
+            except BaseException:
+                writer.abort()
+                raise
+            yield True
+
+    def _add_images(self, writer: BundleWriter) -> tuple[set[Stripe], int]:
+        """Fill a bundle; returns the stripes that are done with, and the bytes of their pages."""
+        done, added = set(), 0
+        for stripe in sorted(self._wanting):
+            if added >= IMAGE_BYTES_MAX:
+                break
+            added += self._add_image(writer, stripe)
+            done.add(stripe)
+        return done, added
+
+    def _add_image(self, writer: BundleWriter, stripe: Stripe) -> int:
+        """Returns the bytes of pages that were added; CorruptionError if one is damaged, and the
+        stripe gets no image."""
+        lsn = newest_generation(self._layers.index.stripe(*stripe)).lsn_newest
+        n_blocks = self._images.blocks(stripe, lsn)
+        try:
+            self._images.write(writer, stripe, lsn, n_blocks)
+        except CorruptionError as error:
+            self.damaged[stripe] = str(error)
+            self._wanting.discard(stripe)
+            _log.error("no image of stripe %d of %s: %s",  # noqa: TRY400
+                       stripe[1], ChunkKey.unpack(stripe[0]), error)  # fmt: skip
+            raise
+        return n_blocks << 13
+
+    # garbage
+
+    def _survey(self, horizon: int, retained: Sequence[int]) -> Job:
+        """Look at all stripes below L0: which layers nobody needs, who wants an image."""
+        place: Stripe | None = None
+        while stripes := self._layers.index.stripes_after(place, SURVEY_STRIPES):
+            gone: dict[FileName, list[int]] = {}
+            for place, layers in stripes:
+                self._judge(place, layers)
+                cuts = self._images.cuts(place)
+                for layer in unneeded(layers, retained, horizon, cuts):
+                    row = self._layers.map.reader(layer.file).directory.find(place[0], 0, place[1])
+                    gone.setdefault(layer.file, []).append(row)
+            if gone:
+                yield from self._until_quiet()
+                self._layers.commit(
+                    removed={name: layer_bits.of_rows(rows) for name, rows in gone.items()}
+                )
+                self._shrunk.update(gone)
+            yield True
+
+    def _until_quiet(self) -> Job:
+        """Until nobody reads who may have seen what was there before the last commits."""
+        epoch = self._layers.map.advance()
+        while not self._layers.map.is_quiet(epoch):
+            yield False
+
+    def _rewrite_files(self) -> Job:
+        """Copy what is live in files that are mostly dead, so that they can go."""
+        while self._shrunk:
+            name = self._shrunk.pop()
+            if name.kind == FileKind.L0 or name not in self._layers.manifest.state.files:
+                continue
+            file = self._layers.index.file(name)
+            if self.policy.is_worth_rewriting(file.bytes_live, file.bytes_total):
+                yield from self._rewrite(name)
+
+    def _rewrite(self, name: FileName) -> Job:
+        reader = self._layers.map.reader(name)
+        source = MergeInput(reader, list(layer_bits.rows(self._layers.live_rows(reader))))
+        for output in merge_bundles([source], lambda: self._create_bundle(name.kind)):
+            assert output.info is not None, "nothing is pruned"
+            self._layers.commit([output.info], {name: output.rows[0]}, is_merged=True)
+            yield True

@@ -1,0 +1,61 @@
+"""A stripe's layers below L0 as compaction sees them: the newest image, and the debt above it."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from engine import garbage
+from formats.index_value import LayerEntry
+from formats.layer_file import LayerKind
+
+Stripe = tuple[bytes, int]  # packed chunk key, stripe
+
+
+class Generation(NamedTuple):
+    """What came since the newest image layer, if there is one."""
+
+    image: LayerEntry | None
+    deltas: tuple[LayerEntry, ...]  # newest first
+
+    @property
+    def bytes_stored(self) -> int:
+        return sum(layer.bytes_stored for layer in self.deltas)
+
+    @property
+    def versions(self) -> int:
+        return sum(layer.versions for layer in self.deltas)
+
+    @property
+    def lsn_newest(self) -> int:
+        """The highest LSN of a version in the deltas; there must be one."""
+        return max(layer.lsn_end for layer in self.deltas) - 1
+
+
+def newest_generation(layers: Sequence[LayerEntry]) -> Generation:
+    """`layers`: newest first. A delta layer that begins below the image does not count: it has
+    versions of before, so it is never merged with newer ones."""
+    image = next((layer for layer in layers if layer.kind != LayerKind.DELTA), None)
+    floor = -1 if image is None else first_lsn_above(image)
+    deltas = (layer for layer in layers if layer.kind == LayerKind.DELTA)
+    return Generation(image, tuple(layer for layer in deltas if layer.lsn_start >= floor))
+
+
+def first_lsn_above(image: LayerEntry) -> int:
+    """The lowest LSN at which a delta's version counts over an image layer."""
+    return image.lsn_start + (image.kind == LayerKind.IMAGE)
+
+
+def unneeded(
+    layers: Sequence[LayerEntry], retained: Sequence[int], horizon: int, cuts: Sequence[int]
+) -> list[LayerEntry]:
+    """The layers of a stripe that no read needs; engine/garbage.py says what the others are."""
+    images = [layer for layer in layers if layer.kind != LayerKind.DELTA]
+    deltas = [layer for layer in layers if layer.kind == LayerKind.DELTA]
+    kept = garbage.needed(
+        [(layer.lsn_start, layer.kind == LayerKind.FUZZY_IMAGE) for layer in images],
+        [(layer.lsn_start, layer.lsn_end) for layer in deltas],
+        retained,
+        horizon,
+        cuts,
+    )
+    needs = zip(images + deltas, kept.images + kept.deltas, strict=True)
+    return [layer for layer, is_needed in needs if not is_needed]
