@@ -8,19 +8,20 @@ L0 merge may come first. docs/compaction.md has the policy and why it is so.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from engine.bundle_merge import merge_bundles
+from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
 from engine.l0_merge import L0Merge
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
+from engine.pruning import is_history_of_nothing, is_worth_pruning, prune
 from engine.stripe_image import StripeImages
 from engine.stripe_layers import Stripe, newest_generation, unneeded
 from engine.version_store import VersionStore
 from formats import layer_bits
-from formats.chunk import ChunkKey
+from formats.chunk import HISTORY, ChunkKey
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.index_value import LayerEntry
@@ -161,7 +162,10 @@ class Compactor:
     def _add_image(self, writer: BundleWriter, stripe: Stripe) -> int:
         """Returns the bytes of pages that were added; CorruptionError if one is damaged, and the
         stripe gets no image."""
-        lsn = newest_generation(self._layers.index.stripe(*stripe)).lsn_newest
+        newest = newest_generation(self._layers.index.stripe(*stripe))
+        if not newest.deltas:
+            return 0  # they went in the meantime, with the relation
+        lsn = newest.lsn_newest
         n_blocks = self._images.blocks(stripe, lsn)
         try:
             self._images.write(writer, stripe, lsn, n_blocks)
@@ -179,20 +183,43 @@ class Compactor:
         """Look at all stripes below L0: which layers nobody needs, who wants an image."""
         place: Stripe | None = None
         while stripes := self._layers.index.stripes_after(place, SURVEY_STRIPES):
-            gone: dict[FileName, list[int]] = {}
-            for place, layers in stripes:
-                self._judge(place, layers)
-                cuts = self._images.cuts(place)
-                for layer in unneeded(layers, retained, horizon, cuts):
-                    row = self._layers.map.reader(layer.file).directory.find(place[0], 0, place[1])
-                    gone.setdefault(layer.file, []).append(row)
-            if gone:
-                yield from self._until_quiet()
-                self._layers.commit(
-                    removed={name: layer_bits.of_rows(rows) for name, rows in gone.items()}
-                )
-                self._shrunk.update(gone)
+            place = stripes[-1][0]
+            gone: dict[Stripe, Sequence[LayerEntry]] = {}
+            pruned = []
+            for stripe, layers in stripes:
+                if is_history_of_nothing(self._layers, stripe, layers, retained, horizon):
+                    gone[stripe] = layers
+                else:
+                    cuts = self._images.cuts(stripe)
+                    gone[stripe] = unneeded(layers, retained, horizon, cuts)
+                if gone[stripe]:
+                    continue
+                self._judge(stripe, layers)
+                if is_worth_pruning(self.policy, stripe, layers, retained, horizon):
+                    pruned.append((stripe, layers))
+            yield from self._remove(gone)
+            what_stays = Retained(retained, horizon)
+            for shrunk in prune(self._layers, pruned, what_stays, self._create_l1):
+                self._shrunk.update(shrunk)
+                yield True
             yield True
+
+    def _remove(self, gone: Mapping[Stripe, Sequence[LayerEntry]]) -> Job:
+        """Layers that nobody needs, when nobody reads who may have."""
+        rows: dict[FileName, list[int]] = {}
+        for stripe, layers in gone.items():
+            for layer in layers:
+                row = self._layers.map.reader(layer.file).directory.find(stripe[0], 0, stripe[1])
+                rows.setdefault(layer.file, []).append(row)
+        if rows:
+            yield from self._until_quiet()
+            removed = {name: layer_bits.of_rows(numbers) for name, numbers in rows.items()}
+            histories = {key for (key, _), layers in gone.items() if layers and key[0] & HISTORY}
+            self._layers.commit(removed=removed, pruned=histories)
+            self._shrunk.update(removed)
+
+    def _create_l1(self) -> BundleWriter:
+        return self._create_bundle(FileKind.L1)
 
     def _until_quiet(self) -> Job:
         """Until nobody reads who may have seen what was there before the last commits."""

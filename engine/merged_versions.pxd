@@ -36,6 +36,7 @@ cdef class MergedVersions:
     cdef int _accept(self, Py_ssize_t end) except -1 nogil
     cdef int _count_in_chain(self, Py_ssize_t i) except -1 nogil
     cdef bint _is_self_contained(self, Py_ssize_t i) except -1 nogil
+    cdef bint _is_cut(self, Py_ssize_t i) except -1 nogil
     cpdef int replace(self, Py_ssize_t i, const uint8_t[::1] payload) except -1
     cpdef int clear(self) except -1
 

@@ -12,7 +12,9 @@ block's versions from the newest self-contained one at or below r, s(r), up to r
 horizon stays. So version v stays if the first retained LSN at or above it, its *keeper*, comes
 before the next self-contained version: then s(keeper) <= v <= keeper. All pending versions have
 one keeper.
-Where a block has no self-contained version at or below r, all that it has up to r stays.
+Where a block has no self-contained version at or below r, all that it has up to r stays. The cuts
+of a relation's history are self-contained, but which of them counts depends on the block that is
+read: they stay.
 
 **Hot chains.** No reader may have to apply thousands of records. A version that makes `hot_records`
 of them, or `hot_bytes`, without a self-contained one among them, is *hot*; `replace` puts an image
@@ -128,7 +130,7 @@ class MergedVersions:
             return 0
         self.is_open = 0
         i = self.count - 1
-        if len(self.retained) == 0:
+        if len(self.retained) == 0 or self._is_cut(i):
             return self._accept(self.count)
         if self.accepted < i:
             if self.lsn[i] > self.keeper:
@@ -192,6 +194,10 @@ class MergedVersions:
         self.chain_records = 0
         self.chain_bytes = 0
         return 0
+
+    def _is_cut(self, i):
+        """Whether it is a HISTORY version in the block of cuts."""
+        return self.block[i] == 1 and coding.u8(self.data, self.offset[i]) == 64
 
     def _is_self_contained(self, i):
         return _needs_none_older(coding.u8(self.data, self.offset[i]))

@@ -44,9 +44,9 @@ class StripeImages:
         return max(0, min(blocks - stripe[1] * STRIPE_BLOCKS, STRIPE_BLOCKS)) if exists else 0
 
     def cuts(self, stripe: Stripe) -> list[int]:
-        """LSNs at which no block of a stripe was left."""
+        """LSNs at which no block of a stripe was left; a history has no such."""
         key = ChunkKey.unpack(stripe[0])
-        if key.kind not in WITH_IMAGES:
+        if key.is_history:
             return []
         first = stripe[1] * STRIPE_BLOCKS
         if key.kind == ChunkKind.REL:

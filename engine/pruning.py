@@ -1,0 +1,102 @@
+"""Versions that nobody can ask for any more, in chunks that have no images.
+
+Relation histories, small files and commit times are chains of versions each of which is whole: of
+those at or below the horizon one a block is enough, and one for each retained LSN. Layers of such
+a stripe are written anew without the others where that pays; and nothing is left of the history of
+a relation that exists at no LSN that can be asked for.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from engine.bundle_merge import Retained, merge_bundles
+from engine.bundle_writer import BundleWriter
+from engine.compaction_policy import Policy
+from engine.garbage import is_forgotten
+from engine.index import subject_of
+from engine.layer_store import LayerStore
+from engine.merge_plan import MergeInput
+from engine.stripe_image import WITH_IMAGES
+from engine.stripe_layers import Stripe
+from formats import layer_bits
+from formats.chunk import HISTORY
+from formats.file_name import FileName
+from formats.index_value import LayerEntry
+
+
+def is_worth_pruning(
+    policy: Policy,
+    stripe: Stripe,
+    layers: Sequence[LayerEntry],
+    retained: Sequence[int],
+    horizon: int,
+) -> bool:
+    """Whether at least half of a stripe's bytes would go; never, where there are images.
+
+    Only what lies below the horizon as a whole counts: the layer that pruning makes does not,
+    until the horizon has passed it.
+    """
+    below = [layer for layer in layers if layer.lsn_end <= horizon]
+    if stripe[0][0] in WITH_IMAGES or not below:
+        return False
+    versions = sum(layer.versions for layer in below)
+    blocks = max(layer.block_end for layer in below) - min(layer.block_start for layer in below)
+    dead = versions - blocks * (1 + len(retained))
+    size = sum(layer.bytes_stored for layer in below)
+    total = sum(layer.bytes_stored for layer in layers)
+    return dead > 0 and policy.is_worth_pruning(size * dead // versions, total)
+
+
+def is_history_of_nothing(
+    store: LayerStore, stripe: Stripe, layers: Sequence[LayerEntry], retained: Sequence[int],
+    horizon: int,
+) -> bool:  # fmt: skip
+    """Whether this is the history of what exists at no LSN that can be asked for, all of it."""
+    key = stripe[0]
+    if not key[0] & HISTORY or any(
+        bundle.reader.directory.find(key, 0, 0) >= 0 for bundle in store.map.l0
+    ):
+        return False
+    state = store.index.relation(subject_of(key))
+    if state is None or state.exists:
+        return False
+    first = min(layer.lsn_start for layer in layers)
+    return is_forgotten(state.cuts, first, retained, horizon)
+
+
+def prune(
+    store: LayerStore,
+    stripes: Iterable[tuple[Stripe, Sequence[LayerEntry]]],
+    retained: Retained,
+    create_bundle: Callable[[], BundleWriter],
+) -> Iterator[set[FileName]]:
+    """Write stripes anew; yields, whenever an output counts, the bundles that lost layers."""
+    rows: dict[FileName, set[int]] = {}
+    for stripe, layers in stripes:
+        for layer in layers:
+            row = store.map.reader(layer.file).directory.find(stripe[0], 0, stripe[1])
+            rows.setdefault(layer.file, set()).add(row)
+    inputs = [
+        MergeInput(store.map.reader(name), sorted(rows[name]))
+        for name in sorted(rows, key=lambda name: name[1:], reverse=True)
+    ]
+    for output in merge_bundles(inputs, create_bundle, retained=retained):
+        removed = {
+            source.reader.name: done
+            for source, done in zip(inputs, output.rows, strict=True)
+            if any(done)
+        }
+        store.commit(
+            [] if output.info is None else [output.info], removed, is_merged=True,
+            pruned=_histories(inputs, output.rows),
+        )  # fmt: skip
+        yield set(removed)
+
+
+def _histories(inputs: Sequence[MergeInput], rows: Sequence[bytes]) -> set[bytes]:
+    """The history chunks among rows of inputs."""
+    keys = (
+        source.reader.directory.key(row)
+        for source, bitmap in zip(inputs, rows, strict=True)
+        for row in layer_bits.rows(bitmap)
+    )
+    return {key for key in keys if key[0] & HISTORY}
