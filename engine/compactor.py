@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
+from engine.errors import RequestError
 from engine.l0_merge import L0Merge
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
 from engine.pruning import is_history_of_nothing, is_worth_pruning, prune
 from engine.stripe_image import StripeImages
-from engine.stripe_layers import Stripe, newest_generation, unneeded
+from engine.stripe_layers import Generation, Stripe, newest_generation, unneeded
 from engine.version_store import VersionStore
 from formats import layer_bits
 from formats.chunk import HISTORY, ChunkKey
@@ -41,10 +42,10 @@ class Compactor:
         layers: LayerStore,
         versions: VersionStore,
         create_bundle: Callable[[FileKind], BundleWriter],
-        retained: Callable[[], Sequence[int]],
+        retained: Callable[[], tuple[Sequence[int], int]],
         policy: Policy,
     ) -> None:
-        """`retained`: the LSNs below the horizon that must stay readable, rising."""
+        """`retained`: LSNs below the horizon that must stay readable, rising, and the horizon."""
         self.policy = policy
         self.damaged: dict[Stripe, str] = {}  # stripes that get no image, and why
         self.error = ""  # why L0 bundles are not merged any more
@@ -84,7 +85,8 @@ class Compactor:
             return self._make_images()
         if self._shrunk:
             return self._rewrite_files()
-        asked = self._versions.horizon_lsn, tuple(self._retained())
+        lsns, horizon = self._retained()
+        asked = horizon, tuple(lsns)
         if asked != self._surveyed:
             self._surveyed = asked
             return self._survey(*asked)
@@ -124,12 +126,23 @@ class Compactor:
             or stripe in self.damaged
         ):
             return
-        n_blocks = self._images.blocks(stripe, newest.lsn_newest)
+        n_blocks = self._blocks(stripe, self._image_lsn(newest))
         image_bytes = 0 if newest.image is None else newest.image.bytes_stored
         if n_blocks and self.policy.needs_image(
             newest.bytes_stored, newest.versions, image_bytes, n_blocks
         ):
             self._wanting.add(stripe)
+
+    def _image_lsn(self, newest: Generation) -> int:
+        """From where on an image says the same as the deltas; below the horizon nobody reads."""
+        return max(newest.lsn_newest, self._versions.horizon_lsn)
+
+    def _blocks(self, stripe: Stripe, lsn: int) -> int:
+        """How many blocks an image has; 0: there shall be none."""
+        try:
+            return self._images.blocks(stripe, lsn)
+        except RequestError:
+            return 0  # the horizon has passed `lsn` just now: the next survey judges anew
 
     def _make_images(self) -> Job:
         """Image layers of the stripes that want one, in the order of their keys."""
@@ -165,8 +178,8 @@ class Compactor:
         newest = newest_generation(self._layers.index.stripe(*stripe))
         if not newest.deltas:
             return 0  # they went in the meantime, with the relation
-        lsn = newest.lsn_newest
-        n_blocks = self._images.blocks(stripe, lsn)
+        lsn = self._image_lsn(newest)
+        n_blocks = self._blocks(stripe, lsn)
         try:
             self._images.write(writer, stripe, lsn, n_blocks)
         except CorruptionError as error:

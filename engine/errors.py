@@ -1,5 +1,7 @@
 """Errors that are answers: to one request, or to the wish to open a directory."""
 
+from formats.lsn import show as show_lsn
+
 
 class RequestError(Exception):
     """Unknown relation, LSN below the horizon, block past the end, foreign chunk, unreadable page.
@@ -14,3 +16,11 @@ class DirectoryRefusedError(Exception):
 
 class IngestStopped(Exception):
     """What ingest waits for does not come; nothing is wrong with the WAL."""
+
+
+def below_horizon(lsn: int, horizon_lsn: int) -> str:
+    """Why nothing is read, or kept, at an LSN."""
+    return (
+        f"{show_lsn(lsn)} is below the horizon {show_lsn(horizon_lsn)}, the oldest LSN that can be "
+        "read, the exact LSNs of points and leases apart"
+    )

@@ -37,15 +37,16 @@ class LayerStore:
         manifest: ManifestLog,
         index: Index,
         layers: LayerMap,
+        committing: threading.Lock,
     ) -> None:
-        """`directory` is where the bundles lie."""
+        """`directory` is where the bundles lie; `committing` is held while the manifest grows."""
         self.manifest = manifest
         self.index = index
         self.map = layers
         self.bytes_written = 0  # of bundles that were committed since the start
         self._storage = storage
         self._directory = directory
-        self._lock = threading.Lock()
+        self._lock = committing
         self._doomed: list[tuple[int, FileName]] = []  # (epoch that must be quiet, bundle)
 
     def live_rows(self, reader: BundleReader) -> bytes:

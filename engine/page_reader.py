@@ -34,6 +34,7 @@ PAST_END = 4
 FOREIGN = 5
 REFUSED = 6
 RECALLED = 7
+EXPIRED = 8
 
 
 def _column(count, size, code):

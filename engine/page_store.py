@@ -33,6 +33,7 @@ from engine.journal import Journal, JournalRewoundError
 from engine.layer_store import LayerStore
 from engine.manifest_log import ManifestLog
 from engine.recovery import Paths
+from engine.retention import Retention
 from engine.storage import Bytes, File, Storage
 from engine.version_store import VersionStore
 from engine.waiting_readers import WaitingReaders
@@ -65,7 +66,7 @@ class PageStore:
         self._lock: File = self.storage.lock(self.paths.lock)
         self._wanted = wanted or Wanted()
         self._chunks = chunk_filter.parse(self._wanted.chunks or "all")
-        self.table = ChunkTable(self._is_held)
+        self.table = ChunkTable(lambda *key: self._chunks.matches(*key))
         self.ingest = Ingest(self.table, decompress_image)
         self.frames = FrameCache(memory_bytes_max // FRAME_CACHE_SHARE)
         self.versions = VersionStore(self.table, self.ingest, memory_bytes_max)
@@ -82,6 +83,8 @@ class PageStore:
         self._backup: BackupIdentity | None = None
         self._bundles = BundleFactory(self.storage, self.paths.layers)
         self._flusher = Flusher(self.versions, self._bundles.create, self._commit)
+        self._committing = threading.Lock()  # whatever makes the manifest grow
+        self.retention = Retention(self.versions, self._committing, lambda: self.manifest)
         self._bind_reads()
         try:
             self._open()
@@ -104,9 +107,6 @@ class PageStore:
         else:
             recovery.remove_unfinished(self.storage, self.paths)
 
-    def _is_held(self, *key: int) -> bool:
-        return self._chunks.matches(*key)
-
     def _bind_reads(self) -> None:
         """Reading is the version store's."""
         versions, readers = self.versions, WaitingReaders(self.versions)
@@ -114,6 +114,7 @@ class PageStore:
         self.wait_for_reader = readers.wait_for_reader
         self.get_pages = versions.get_pages
         self.page_reader = versions.page_reader
+        self.is_retained = versions.is_retained
         self.exists = versions.exists
         self.nblocks = versions.nblocks
         self.db_size = versions.db_size
@@ -238,17 +239,15 @@ class PageStore:
 
     def _open_layers(self) -> None:
         """The layers, their index checked and caught up with the manifest."""
-        self._layers = recovery.open_layers(self.storage, self.paths, self.manifest, self.frames)
+        self._layers = recovery.open_layers(
+            self.storage, self.paths, self.manifest, self.frames, self._committing
+        )
 
     def _start(self) -> None:
         state, identity, layers = self.manifest.state, self._identity, self.layers
         self._bundles.run = state.run
-        self._ids = self._bundles.ids = Ids(
-            identity.tenant,
-            identity.timeline,
-            identity.system_identifier,
-            identity.postgres_version,
-        )
+        self._ids = self._bundles.ids = Ids(identity.tenant, identity.timeline,
+                        identity.system_identifier, identity.postgres_version)  # fmt: skip
         if self._journal is None:
             self._journal = Journal(self.storage, self.paths.journal, identity.wal_segment_bytes)
         versions = self.versions
@@ -259,14 +258,16 @@ class PageStore:
             newest = max((file.lsn_end for file in state.files.values()), default=0)
             versions.layers_lsn = max(newest, state.durable_lsn)
             versions.durable_lsn = versions.ready_lsn = state.durable_lsn
-            versions.horizon_lsn = state.horizon_lsn
+            self.retention.publish()
             versions.backup_end_lsn = state.backup_end_lsn
         files = recovery.cluster_files(self.versions, state.durable_lsn)
         versions.checksums = parse_control_file(files[SmallFile.PG_CONTROL]).checksums
         self._cluster = ClusterRecords(self.table, self.ingest, versions.major, files)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), self._copy)
         self._wal.images_from_lsn = state.backup_end_lsn
-        self.compactor = Compactor(layers, versions, self._bundles.create, lambda: (), Policy())
+        self.compactor = Compactor(
+            layers, versions, self._bundles.create, self.retention.retained, Policy()
+        )
 
     def _reader(self) -> WalReader:
         return WalReader(
@@ -382,4 +383,5 @@ class PageStore:
 
     def status(self) -> Mapping[str, object]:
         """The engine's part of `pageserver status`; LSNs as text, None where there is none."""
-        return store_status.describe(self._ids, self._manifest, self._journal, self.versions)
+        described = store_status.describe(self._ids, self._manifest, self._journal, self.versions)
+        return described | self.retention.status()

@@ -8,6 +8,7 @@ A directory without a manifest has nothing worth keeping: its base backup was ne
 """
 
 import contextlib
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,16 +90,23 @@ def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list
 
 
 def open_layers(
-    storage: Storage, paths: Paths, manifest: ManifestLog, frames: FrameCache
+    storage: Storage,
+    paths: Paths,
+    manifest: ManifestLog,
+    frames: FrameCache,
+    committing: threading.Lock,
 ) -> LayerStore:
-    """The layers; CorruptionError says what is damaged and what to do."""
+    """The layers, whose commits hold `committing`.
+
+    CorruptionError says what is damaged and what to do.
+    """
     index = open_index(storage, paths.index, manifest.state, paths.layers)
     try:
         layers = LayerMap(storage, paths.layers, index, frames)
     except BaseException:
         index.close()
         raise
-    return LayerStore(storage, paths.layers, manifest, index, layers)
+    return LayerStore(storage, paths.layers, manifest, index, layers, committing)
 
 
 def cluster_files(versions: VersionStore, lsn: int) -> dict[int, bytes]:

@@ -1,5 +1,5 @@
 cimport cython
-from libc.stdint cimport uint64_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from engine.chunk_table cimport ChunkTable
 from engine.ingest cimport Ingest
@@ -17,3 +17,11 @@ cdef class StoreState:
     cdef public int major
     cdef public uint64_t ready_lsn, layers_lsn, horizon_lsn, backup_end_lsn, pages_read
     cdef public bint checksums
+    cdef public const uint64_t[::1] retained
+
+    cdef bint retains(self, uint64_t lsn) except -1 nogil
+    @cython.locals(low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t)
+    cdef bint _find(self, const uint64_t[::1] rising, uint64_t lsn) except -1 nogil
+    @cython.locals(i=Py_ssize_t, refused=Py_ssize_t)
+    cpdef Py_ssize_t expire(self, const uint64_t[::1] lsns, const uint8_t[::1] status,
+                            uint8_t[::1] states, int expired, Py_ssize_t count) except -1

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from engine.chunk_table import ChunkTable
-from engine.errors import IngestStopped, RequestError
+from engine.errors import IngestStopped, RequestError, below_horizon
 from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
 from engine.layer_source import LayerSource, NoLayers
@@ -24,6 +24,7 @@ from engine.page_problem import problem_of
 from engine.page_reader import (
     ASK_HISTORY,
     COMPLETE,
+    EXPIRED,
     FOREIGN,
     NO_RELATION,
     OPEN,
@@ -64,7 +65,7 @@ class VersionStore(StoreState):
         self.durable_lsn = 0
         self.is_abandoned = False
         self.no_flush = False
-        self.history = RelationHistory(table, ingest.target.cuts, self._collect, self.lock)
+        self.history = RelationHistory(table, ingest.target.cuts, self._collect_history, self.lock)
         self._keys: dict[int, bytes] = {}
         self._readers = threading.local()
         self._layer_reads = 0
@@ -73,11 +74,7 @@ class VersionStore(StoreState):
 
     @property
     def counters(self) -> dict[str, int]:
-        return {
-            "pages": self.pages_read,
-            "layer_reads": self._layer_reads,
-            "failed": self._failed,
-        }
+        return {"pages": self.pages_read, "layer_reads": self._layer_reads, "failed": self._failed}
 
     def enter(self) -> None:
         self.lock.acquire()
@@ -160,6 +157,7 @@ class VersionStore(StoreState):
                     self._locate_in_history(reader, batch, i)
             reader.resume(count, out)
         failures = self._finish(reader, count, out)
+        reader.refused += self.expire(reader.lsn, batch.status, reader.state, EXPIRED, count)
         reader.remember(count, out)
         if reader.refused or failures:
             self._report(reader, batch, count, failures)
@@ -198,12 +196,8 @@ class VersionStore(StoreState):
         query: LayerQuery = self._readers.query
         query.begin(reader.versions)
         # Each look at a kernel's column makes a memoryview: once a batch, not once a page.
-        states, oldests, lsns, collected = (
-            reader.state,
-            reader.oldest,
-            reader.lsn,
-            reader.versions.lsn,
-        )
+        states, oldests = reader.state, reader.oldest
+        lsns, collected = reader.lsn, reader.versions.lsn
         chunks, blocks, floors = reader.chunk, reader.block, reader.floor
         asked = [i for i in range(count) if states[i] == OPEN]
         for i in asked:
@@ -256,6 +250,18 @@ class VersionStore(StoreState):
             lsn_max = versions.lsn[versions.oldest] - 1
         self.layers.collect(self.key(chunk), block, lsn_max, lsn_floor, versions)
 
+    def _collect_history(
+        self, chunk: int, block: int, lsn_floor: int, lsn_max: int, versions: VersionSet
+    ) -> None:
+        """As `_collect`, for a read at `lsn_max`."""
+        self._collect(chunk, block, lsn_floor, lsn_max, versions)
+        self._check_expired(lsn_max)
+
+    def _check_expired(self, lsn: int) -> None:
+        """Afterwards, that the horizon did not pass what was read: see StoreState.expire."""
+        if lsn < self.horizon_lsn and not self.is_retained(lsn):
+            raise RequestError(below_horizon(lsn, self.horizon_lsn))
+
     def _report(
         self, reader: PageReader, batch: PageBatch, count: int, failures: dict[int, str]
     ) -> None:
@@ -274,6 +280,8 @@ class VersionStore(StoreState):
         lsn, block = batch.lsn[i], batch.block[i]
         fork = Fork(batch.fork[i]).name.lower()
         name = f"block {block} of the {fork} fork of relation {'/'.join(map(str, relation[:3]))}"
+        if state == EXPIRED:
+            return f"{name}: {below_horizon(lsn, self.horizon_lsn)}"
         if failure is not None:
             return f"{name} at {show_lsn(lsn)}: {failure}"
         if state == NO_RELATION:
@@ -362,7 +370,9 @@ class VersionStore(StoreState):
         if not self.table.held[root]:
             raise RequestError(f"SLRU {kind} segment {segment:04X} is not held here (see --chunks)")
         floors = [self.history.floor(root, block, lsn) for block in range(blocks)]
-        return self._read_run(root, 0, floors, lsn)
+        content = self._read_run(root, 0, floors, lsn)
+        self._check_expired(lsn)
+        return content
 
     def files(self, lsn: int) -> Sequence[str]:
         """Names of the small files that exist at `lsn`."""
@@ -385,6 +395,6 @@ class VersionStore(StoreState):
         content = b""
         for block in range(blocks):
             versions = VersionSet(2 * PAGE_BYTES, 8)
-            self._collect(root, block, 0, lsn, versions)
+            self._collect_history(root, block, 0, lsn, versions)
             content += versions.payload(1)[8:]
         return content

@@ -28,9 +28,9 @@ cdef class PageBatch:
                    uint32_t block, uint64_t lsn) except -1
     @cython.locals(i=int, count=int, request=uint64_t, since=uint64_t, refusal=int)
     cpdef int resolve(self, uint64_t ready_lsn, uint64_t reached_lsn,
-                      uint64_t horizon_lsn) except -1 nogil
+                      uint64_t horizon_lsn, uint64_t retained_lsn) except -1 nogil
     cdef int _refusal(self, Py_ssize_t i, uint64_t request, uint64_t since, uint64_t reached_lsn,
-                      uint64_t horizon_lsn) except -1 nogil
+                      uint64_t horizon_lsn, uint64_t retained_lsn) except -1 nogil
     cpdef int refuse(self, int refusal) except -1 nogil
     @cython.locals(requests="const uint8_t[::1]", replies=uint8_t[::1], pos=Py_ssize_t,
                    out=Py_ssize_t, i=int)

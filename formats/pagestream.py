@@ -192,21 +192,22 @@ class PageBatch:
         self.errors.clear()
         return 0
 
-    def resolve(self, ready_lsn: int, reached_lsn: int, horizon_lsn: int) -> int:
+    def resolve(self, ready_lsn: int, reached_lsn: int, horizon_lsn: int, retained_lsn: int) -> int:
         """The two-LSN rule: give each request the LSN at which it is answered.
 
         `ready_lsn` is what was ready when the requests came, `reached_lsn` what is ready now, after
-        waiting; the same if nothing waited. The batch is cut before the first request that must
-        wait or is refused; a refused one is alone in its batch, with the reason in `refusal`, and
-        the engine does not see it. Returns `count`; 0: the first must wait until its
-        not_modified_since is ready.
+        waiting; the same if nothing waited. `retained_lsn` is one below the horizon that can be
+        read all the same, or 0: who reads there mostly asks for one such LSN. The batch is cut
+        before the first request that must wait or is refused; a refused one is alone in its batch,
+        with the reason in `refusal`, and the engine does not see it. Returns `count`; 0: the first
+        must wait until its not_modified_since is ready.
         """
         count = self.count
         i = 0
         while i < count:
             request = self.request_lsn[i]
             since = self.not_modified_since[i]
-            refusal = self._refusal(i, request, since, reached_lsn, horizon_lsn)
+            refusal = self._refusal(i, request, since, reached_lsn, horizon_lsn, retained_lsn)
             if refusal != 0 and i == 0:
                 return self.refuse(refusal)
             if refusal != 0 or since > reached_lsn:
@@ -223,14 +224,22 @@ class PageBatch:
             self.count = i
         return i
 
-    def _refusal(self, i: int, request: int, since: int, reached_lsn: int, horizon_lsn: int) -> int:
+    def _refusal(
+        self,
+        i: int,
+        request: int,
+        since: int,
+        reached_lsn: int,
+        horizon_lsn: int,
+        retained_lsn: int,
+    ) -> int:
         if reached_lsn < horizon_lsn:
             return 1
         if request == 0:
             return 2
         if request < since:
             return 3
-        if request < horizon_lsn:
+        if request < horizon_lsn and request != retained_lsn:
             return 4
         if self.tag != 3 and self.fork[i] > 3:
             return 5

@@ -1,4 +1,5 @@
-"""The threads that keep the store going: ingest follows the journal, flush follows ingest.
+"""The threads that keep the store going: ingest follows the journal, flush follows ingest, and
+retention lets leases end and the horizon advance.
 
 Each does one step after the other and sleeps when there is nothing to do. An error that a step
 raises stops that thread and is kept for `status`: what was read before stays readable, and the
@@ -12,8 +13,10 @@ from collections.abc import Callable
 
 from engine.errors import IngestStopped
 from engine.page_store import PageStore
+from engine.retention import Bounds
 
 IDLE_SECONDS = 0.05
+RETENTION_SECONDS = 1.0  # from one look at leases and the horizon to the next
 _log = logging.getLogger("pageserver.background")
 
 
@@ -63,11 +66,13 @@ class Worker:
 
 
 class Background:
-    """Ingest and flush of one store."""
+    """Ingest, flush and retention of one store."""
 
-    def __init__(self, store: PageStore, flush_seconds_max: float) -> None:
+    def __init__(self, store: PageStore, flush_seconds_max: float, retention: Bounds) -> None:
         """A version waits for its flush no longer than about `flush_seconds_max`."""
         self._store = store
+        self._retention_bounds = retention
+        self._stopping = threading.Event()
         self._flush_seconds_max = flush_seconds_max
         self._flushed_at = time.monotonic()
         self.ingest = Worker("ingest", store.ingest_step, self._wait_for_wal)
@@ -77,7 +82,10 @@ class Background:
             "second-flush", store.flush_step, self._wait_for_frozen, store.end_flush
         )
         self.compaction = Worker("compaction", store.compact_step, self._wait_for_layers)
-        self.workers = (self.ingest, self.flush, self.second_flush, self.compaction)
+        self.retention = Worker("retention", self._retention_step, self._wait_for_retention)
+        self.workers = (
+            self.ingest, self.flush, self.second_flush, self.compaction, self.retention,
+        )  # fmt: skip
 
     def start(self) -> None:
         for worker in self.workers:
@@ -87,6 +95,7 @@ class Background:
         """What is in memory and not flushed by now is ingested again after the next start."""
         for worker in self.workers:
             worker.begin_stop()
+        self._stopping.set()
         self._store.end_flush()
         self._store.notify_wal()
         for worker in self.workers:
@@ -103,9 +112,22 @@ class Background:
     def _wait_for_layers(self) -> None:
         time.sleep(IDLE_SECONDS)
 
+    def _wait_for_retention(self) -> None:
+        self._stopping.wait(RETENTION_SECONDS)
+
+    def _retention_step(self) -> bool:
+        store = self._store
+        bounds = self._retention_bounds
+        store.retention.step(time.time(), bounds, _no_lsn_known, store.durable_lsn)
+        return False  # at its pace, however much there was to do
+
     def _flush_step(self) -> bool:
         now = time.monotonic()
         if now - self._flushed_at >= self._flush_seconds_max:
             self._flushed_at = now
             self._store.freeze()
         return self._store.flush_step()
+
+
+def _no_lsn_known(time: int) -> None:
+    """No commit's time is kept: nothing is known to be older than anything."""

@@ -1,15 +1,12 @@
-"""The command `pageserver`: serve, detach, status, page.
+"""The command `pageserver`: serve, detach, status, page; lease and point by retention_cli.py.
 
 Thin: options to values, errors to exit statuses. What `serve` does is in server/serve.py, which is
 imported only then, so that asking a server takes no longer than it must.
 """
 
-import contextlib
-import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,28 +15,32 @@ from rich.table import Table
 from formats import chunk_filter
 from formats import lsn as lsn_text
 from formats.chunk import FORK_NAMES
-from server import config, page_description
-from server.client import STATUS_KEYS, ConnectError, PageClient, PageServerError
+from server import config, page_description, retention_cli
+from server.client import STATUS_KEYS, PageClient
+from server.command_line import (
+    DEFAULT_ADDRESS,
+    EXIT_STATUS,
+    Connect,
+    fail,
+    print_json,
+    server_errors,
+    usage_errors,
+)
 from server.config import Settings
 from server.exit_code import ExitCode
 
-DEFAULT_ADDRESS = "127.0.0.1:64000"
 _FORKS = {name: int(fork) for fork, name in FORK_NAMES.items()}
-_EXIT_STATUS = (
-    "Exit status: 0 all is well; 1 something is wrong, for example a page that cannot be read; "
-    "2 wrong usage; 3 no connection to the server or the source; 4 the data directory is in use "
-    "or refused."
-)
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog=_EXIT_STATUS,
+    epilog=EXIT_STATUS,
     help="A page server for PostgreSQL: every version of every page, at any LSN.",
 )
+app.add_typer(retention_cli.lease, name="lease")
+app.add_typer(retention_cli.point, name="point")
 
 DataDir = Annotated[
     Path | None,
@@ -61,9 +62,6 @@ SlotName = Annotated[
         metavar="NAME",
         help="The replication slot; pageserver_ and eight digits of its own unless given.",
     ),
-]
-Connect = Annotated[
-    str, typer.Option("--connect", metavar="HOST:PORT", help="The page server to ask.")
 ]
 BaseSource = Annotated[
     str | None,
@@ -104,7 +102,7 @@ Assignments = Annotated[
 ShowSettings = Annotated[bool, typer.Option("--show-settings", help="List all settings and end.")]
 
 
-@app.command(epilog=_EXIT_STATUS, short_help="Take WAL in, hand out pages.")
+@app.command(epilog=EXIT_STATUS, short_help="Take WAL in, hand out pages.")
 def serve(
     data_dir: DataDir = None,
     wal_source: WalSources = None,
@@ -129,7 +127,7 @@ def serve(
     SIGTERM makes it flush and end; a second one ends it at once. Killed in any other way, it loses
     nothing that it had reported to the source as flushed.
     """
-    with _usage_errors():
+    with usage_errors():
         settings = config.load(data_dir, assignments or [])
         if show_settings:
             _show_settings(settings)
@@ -138,7 +136,7 @@ def serve(
             raise ValueError("--data-dir is missing")
     from server.serve import ServeOptions, run
 
-    with _usage_errors():
+    with usage_errors():
         if chunks is not None:
             chunk_filter.parse(chunks)
         options = ServeOptions(
@@ -154,14 +152,14 @@ def serve(
     raise typer.Exit(run(options, settings))
 
 
-@app.command(epilog=_EXIT_STATUS, short_help="Drop the replication slot at the source.")
+@app.command(epilog=EXIT_STATUS, short_help="Drop the replication slot at the source.")
 def detach(data_dir: DataDir = None, wal_source: WalSources = None, slot: SlotName = None) -> None:
     """Drop the replication slot, so that the source no longer keeps WAL for this server.
 
     For good: a server that is started again from this directory finds a gap in the WAL as soon as
     the source has removed what it lacks. The server must not be running.
     """
-    with _usage_errors():
+    with usage_errors():
         if data_dir is None or not wal_source:
             raise ValueError("--data-dir and --wal-source are needed")
     from server.serve import detach as drop
@@ -169,7 +167,7 @@ def detach(data_dir: DataDir = None, wal_source: WalSources = None, slot: SlotNa
     raise typer.Exit(drop(data_dir, wal_source, slot))
 
 
-@app.command(epilog=_EXIT_STATUS, short_help="Show where a page server is.")
+@app.command(epilog=EXIT_STATUS, short_help="Show where a page server is.")
 def status(
     connect: Connect = DEFAULT_ADDRESS,
     as_json: Annotated[
@@ -184,14 +182,21 @@ def status(
     ready_lsn      the newest LSN that can be read
     durable_lsn    end of the WAL whose page versions are in layer files
     remote_lsn     what object storage alone restores to
-    horizon_lsn    the oldest LSN that can be read
+    horizon_lsn    the oldest LSN that can be read, those of points and leases apart
     lag_bytes      how far ready_lsn is behind the source
     debt_bytes     records that no page image has absorbed yet
+
+    \b
+    horizon_held_by   what keeps the horizon from advancing: retention_seconds,
+                      retention_wal_bytes, compaction
+    retained_lsn      the oldest LSN below it that a point or a lease keeps
+    point_count       points, see pageserver point list
+    lease_count       leases, see pageserver lease list
     """
-    with _server_errors(), PageClient(connect) as client:
+    with server_errors(), PageClient(connect) as client:
         values = client.status()
     if as_json:
-        print(json.dumps({key: values.get(key) for key in STATUS_KEYS}, indent=2))
+        print_json({key: values.get(key) for key in STATUS_KEYS})
         return
     counters = values.pop("counters")
     rows = list(values.items())
@@ -203,7 +208,7 @@ def status(
     Console().print(table)
 
 
-@app.command(epilog=_EXIT_STATUS, short_help="Fetch one page as of an LSN.")
+@app.command(epilog=EXIT_STATUS, short_help="Fetch one page as of an LSN.")
 def page(
     relation: Annotated[
         str,
@@ -225,12 +230,12 @@ def page(
     Where the numbers come from: pg_relation_filepath('t') is base/DB/REL in tablespace 1663,
     global/REL in tablespace 1664 with database 0.
     """
-    with _usage_errors():
+    with usage_errors():
         spc, db, rel = _relation(relation)
         if fork not in _FORKS:
             raise ValueError(f"FORK {fork!r}: expected one of {', '.join(_FORKS)}")
         position = lsn_text.parse(lsn)
-    with _server_errors(), PageClient(connect) as client:
+    with server_errors(), PageClient(connect) as client:
         data = client.get_page(spc, db, rel, _FORKS[fork], block, position)
     if out is None:
         table = Table(show_header=False, box=None)
@@ -243,33 +248,7 @@ def page(
         try:
             out.write_bytes(data)
         except OSError as error:
-            _fail(ExitCode.WRONG, str(error))
-
-
-@contextlib.contextmanager
-def _usage_errors() -> Iterator[None]:
-    """What a person wrote wrongly ends with 2."""
-    try:
-        yield
-    except ValueError as error:
-        _fail(ExitCode.USAGE, str(error))
-
-
-@contextlib.contextmanager
-def _server_errors() -> Iterator[None]:
-    try:
-        yield
-    except ConnectError as error:
-        _fail(ExitCode.CANNOT_CONNECT, str(error))
-    except PageServerError as error:
-        _fail(ExitCode.WRONG, str(error))
-    except ValueError as error:
-        _fail(ExitCode.USAGE, str(error))
-
-
-def _fail(code: ExitCode, text: str) -> NoReturn:
-    print(f"pageserver: {text}", file=sys.stderr)
-    raise typer.Exit(code)
+            fail(ExitCode.WRONG, str(error))
 
 
 def _relation(text: str) -> tuple[int, int, int]:

@@ -43,8 +43,12 @@ STATUS_KEYS = (
     "layer_bytes",
     "journal_bytes",
     "debt_bytes",
+    "horizon_held_by",
+    "retained_lsn",
+    "point_count",
+    "lease_count",
 )
-_COUNTS = frozenset(("lag_bytes", "layer_count", "layer_bytes", "journal_bytes", "debt_bytes"))
+_COUNTS = frozenset(name for name in STATUS_KEYS if name.endswith(("_bytes", "_count")))
 # Longer than a relation list of a million rows, short of what a wrong length field could ask for.
 _MESSAGE_BYTES_MAX = 1 << 26
 

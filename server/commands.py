@@ -12,6 +12,7 @@ from formats import pgwire
 from formats.chunk import FORK_NAMES, SLRU_NAMES, Fork, Slru
 from formats.pagestream import GET_PAGE, PAGE_BYTES, PAGE_REPLY_BYTES, PageBatch
 from formats.pgwire import BYTEA_OID, TEXT_OID
+from server import retention_commands
 from server.connection import Connection, StatementError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ USAGES = (
     "show files [LSN]",
     "show file NAME [LSN]",
     "show slru [LSN]",
+    *retention_commands.USAGES,
     "pagestream_v3 TENANT TIMELINE",
     "set ...",
 )
@@ -45,6 +47,10 @@ def execute(text: str, service: "PageService", connection: Connection) -> bytes 
     if verb.startswith("pagestream"):
         return _enter_page_stream(verb, words[1:], service)
     run = _Statement(service, connection)
+    if verb in retention_commands.VERBS:
+        answer = retention_commands.execute(words, service.store.retention, run.lsn)
+        if answer is not None:
+            return _rows(*answer)
     if verb == "get_page" and len(words) == 7:
         return run.get_page(words[1:])
     if verb == "show" and len(words) >= 2:
@@ -94,7 +100,7 @@ class _Statement:
             "slru": (self.slru, 0, 1),
         }
 
-    def _lsn(self, words: list[str]) -> int:
+    def lsn(self, words: list[str]) -> int:
         """The LSN to answer at: the one in `words`, waited for, or the newest."""
         lsn = _parse_lsn(words[0]) if words else self._store.ready_lsn
         return self._service.resolve_lsn(lsn, self._connection)
@@ -126,7 +132,7 @@ class _Statement:
 
     def relations(self, words: list[str]) -> bytes:
         columns = ["spc", "db", "rel", "fork", "blocks"]
-        relations = self._store.relations(self._lsn(words))
+        relations = self._store.relations(self.lsn(words))
         rows = (
             [_text(spc), _text(db), _text(rel), _text(FORK_NAMES[Fork(fork)]), _text(blocks)]
             for spc, db, rel, fork, blocks in relations
@@ -136,7 +142,7 @@ class _Statement:
     def slru(self, words: list[str]) -> bytes:
         """`segment` is the file's name."""
         columns = ["kind", "segment", "blocks"]
-        segments = self._store.slru_segments(self._lsn(words))
+        segments = self._store.slru_segments(self.lsn(words))
         rows = (
             [_text(SLRU_NAMES[Slru(kind)]), _text(f"{segment:04X}"), _text(blocks)]
             for kind, segment, blocks in segments
@@ -144,11 +150,11 @@ class _Statement:
         return _rows([(name, TEXT_OID) for name in columns], rows)
 
     def files(self, words: list[str]) -> bytes:
-        names = self._store.files(self._lsn(words))
+        names = self._store.files(self.lsn(words))
         return _rows([("name", TEXT_OID)], ([_text(name)] for name in names))
 
     def file(self, words: list[str]) -> bytes:
-        lsn = self._lsn(words[1:])
+        lsn = self.lsn(words[1:])
         if words[0] not in self._store.files(lsn):
             message = f"no file {words[0]!r} at {lsn_text.show(lsn)}"
             raise StatementError(message, pgwire.UNDEFINED_FILE, "show files lists them.")

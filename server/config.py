@@ -45,6 +45,12 @@ class Settings:
     flush_seconds_max: float = _setting(
         60.0, "s", 0.1, 86_400.0, "how long a page version waits in memory before it is flushed"
     )
+    retention_seconds: float = _setting(
+        7 * 86_400.0, "s", 0.0, 1e10, "how long every LSN stays readable; 0 sets no bound in time"
+    )
+    retention_wal_bytes: int = _setting(
+        GIB, "bytes", 0, 1 << 62, "how much WAL every LSN stays readable for, if that is longer"
+    )
     wait_lsn_timeout: float = _setting(
         30.0, "s", 0.0, 3600.0, "how long a request waits for an LSN that is not ready yet"
     )

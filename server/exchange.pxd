@@ -19,7 +19,7 @@ cdef class Exchange:
     cpdef int run(self, Py_ssize_t pos, Py_ssize_t end) except -1
     cdef int _serve(self) except -1 nogil
     cdef bint _receive(self) except -1 nogil
-    @cython.locals(ready_lsn=uint64_t, horizon_lsn=uint64_t)
+    @cython.locals(ready_lsn=uint64_t, horizon_lsn=uint64_t, retained_lsn=uint64_t)
     cdef bint _answer(self) except -1 nogil
     @cython.locals(count=Py_ssize_t)
     cdef bint _send(self, uint8_t[::1] replies, Py_ssize_t length) except -1 nogil

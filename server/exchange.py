@@ -88,7 +88,12 @@ class Exchange:
         """Read the pages of the batch, or of what is left of it before one that must wait."""
         ready_lsn = self.reader.store.ready_lsn
         horizon_lsn = self.reader.store.horizon_lsn
-        if horizon_lsn == 0 or self.batch.resolve(ready_lsn, ready_lsn, horizon_lsn) == 0:
+        retained_lsn = self.batch.request_lsn[0]
+        if retained_lsn >= horizon_lsn or not self.reader.store.retains(retained_lsn):
+            retained_lsn = 0
+        if horizon_lsn == 0:
+            return False
+        if self.batch.resolve(ready_lsn, ready_lsn, horizon_lsn, retained_lsn) == 0:
             return False
         if self.batch.refusal != 0:
             return False

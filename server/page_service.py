@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 
+from engine.errors import below_horizon
 from formats import lsn as lsn_text
 from formats import pagestream, pgwire
 from formats.pagestream import DB_SIZE, LATEST_LSN, PageBatch
@@ -162,17 +163,21 @@ class PageService:
         The batch is then answerable, or its only request refused: it is cut before a request that
         is refused or must wait.
         """
-        store = self.store
-        ready_lsn = store.ready_lsn
+        ready_lsn = self.store.ready_lsn
+        return bool(batch.resolve(ready_lsn, ready_lsn, *self._readable_from(batch)))
+
+    def _readable_from(self, batch: PageBatch) -> tuple[int, int]:
+        """The horizon, and the LSN of the first request if it is a retained one below it, or 0."""
         # Without a horizon the base backup has not ended, and its end is the horizon.
-        return bool(batch.resolve(ready_lsn, ready_lsn, store.horizon_lsn or LATEST_LSN))
+        horizon_lsn = self.store.horizon_lsn or LATEST_LSN
+        lsn = batch.request_lsn[0]
+        return horizon_lsn, lsn if lsn < horizon_lsn and self.store.is_retained(lsn) else 0
 
     def wait(self, batch: PageBatch, connection: Connection, deadline: float) -> None:
         """Let the first request of a batch wait for its LSN; then like `resolve`."""
         ready_lsn = self.store.ready_lsn
         self._wait_for(batch.not_modified_since[0], connection, deadline)
-        horizon_lsn = self.store.horizon_lsn or LATEST_LSN
-        if not batch.resolve(ready_lsn, self.store.ready_lsn, horizon_lsn):
+        if not batch.resolve(ready_lsn, self.store.ready_lsn, *self._readable_from(batch)):
             batch.refuse(pagestream.TIMED_OUT)
 
     def resolve_lsn(self, lsn: int, connection: Connection) -> int:
@@ -214,7 +219,8 @@ class PageService:
             pagestream.LSN_ORDER: f"request_lsn {request} is below not_modified_since {since}",
             pagestream.NOT_COMPLETE: "base backup not complete"
             + (f": ready at {horizon}, now {ready}" if self.store.horizon_lsn else ""),
-            pagestream.BELOW_HORIZON: f"request_lsn {request} is below the horizon {horizon}",
+            pagestream.BELOW_HORIZON: "request_lsn "
+            + below_horizon(batch.request_lsn[0], self.store.horizon_lsn),
             pagestream.BAD_FORK: f"fork or SLRU kind {batch.fork[0]}: expected 0 to 3",
             pagestream.TIMED_OUT: f"{since} was not ready within "
             f"{self.settings.wait_lsn_timeout:g} s: ready is {ready}",

@@ -22,6 +22,7 @@ from engine import server_id
 from engine.cluster_identity import Wanted
 from engine.errors import DirectoryRefusedError
 from engine.page_store import PageStore
+from engine.retention import Bounds
 from engine.storage import DirectoryInUseError, Storage
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
@@ -84,7 +85,11 @@ class Server:
         self._slot = options.slot or default_slot_name(
             server_id.read_or_draw(storage, options.data_dir)
         )
-        self._background = Background(self._store, settings.flush_seconds_max)
+        self._background = Background(
+            self._store,
+            settings.flush_seconds_max,
+            Bounds(settings.retention_seconds, settings.retention_wal_bytes),
+        )
         self._service = PageService(self._store, settings, self.status)
 
     def start(self) -> None:
@@ -171,7 +176,8 @@ class Server:
         """(state, source, error); a step of ours that failed counts most: WAL piles up then."""
         receiver = self._receiver
         source = None if receiver is None else receiver.source
-        for worker in (self._background.ingest, self._background.flush):
+        background = self._background
+        for worker in (background.ingest, background.flush, background.retention):
             if worker.error is not None:
                 return "failed", source, f"{worker.name}: {worker.error}"
         if receiver is not None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from engine.page_reader import PageReader
+from engine.retention import Retention
 from formats.pagestream import PageBatch
 
 
@@ -38,7 +39,15 @@ class Store(Protocol):
 
     @property
     def horizon_lsn(self) -> int:
-        """The lowest; 0 or above the ready LSN while the base backup is not complete."""
+        """The lowest but for retained ones; 0 or above the ready LSN while the base backup is not
+        complete."""
+
+    def is_retained(self, lsn: int) -> bool:
+        """Whether this LSN can be read although it is below the horizon."""
+
+    @property
+    def retention(self) -> Retention:
+        """Points and leases."""
 
     def wait_for(self, lsn: int, timeout_seconds: float) -> bool:
         """Block until `lsn` is ready; False if the time is over before."""

@@ -165,7 +165,8 @@ def advance_horizon(small: SmallStore, model: Model, choice: int) -> None:
     if known:
         lsn = known[choice % len(known)]
         store.layers.commit(records=[Progress(horizon_lsn=lsn)])
-        store.versions.horizon_lsn = lsn
+        with store.versions.lock:
+            store.retention.publish()
 
 
 def flush(small: SmallStore) -> None:

@@ -98,7 +98,7 @@ def test_noise(pieces: Sequence[bytes]) -> None:
             assert pos == before
             break
         assert pos > before
-        batch.resolve(1000, 1000, 10)
+        batch.resolve(1000, 1000, 10, 0)
         assert 0 <= batch.count <= CAPACITY
 
 
@@ -111,7 +111,7 @@ def test_the_rule_is_the_reference_s(
     batch, buffer = new_batch(len(framed))
     buffer[:] = framed
     batch.parse(0, len(framed))
-    answerable = batch.resolve(ready, reached, horizon)
+    answerable = batch.resolve(ready, reached, horizon, 0)
     if lsn == 0 or lsn < since or lsn < horizon or reached < horizon:
         assert batch.refusal and answerable
     elif since > reached:

@@ -6,11 +6,13 @@ import time
 import pytest
 
 from engine import index_rebuild
+from engine.retention import Bounds
 from server.background import Background
 from tests.fixtures.small_store import SmallStore, create, image
 from tests.fixtures.wal_builder import Record, Reference
 
 MEMTABLES = 5
+KEEP_ALL = Bounds(0, 1 << 62)
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +50,7 @@ def test_a_flush_that_fails_ends_ingest_too(tmp_path, monkeypatch):
     """Ingest goes on until memory is full, then says why it ends; the stop does not hang."""
     small = SmallStore(tmp_path)
     monkeypatch.setattr(small.store._flusher, "_create_bundle", lambda kind: 1 / 0)
-    background = Background(small.store, 3600)
+    background = Background(small.store, 3600, KEEP_ALL)
     background.start()
     fill(small)
     small.receive()
@@ -67,7 +69,7 @@ def test_a_stop_while_the_journal_is_not_flushed(tmp_path):
     journal = small.store.journal
     journal.append(small.fed, bytes(small.wal.data))
     synced, journal.flushed_lsn = journal.flushed_lsn, small.wal.start
-    background = Background(small.store, 3600)
+    background = Background(small.store, 3600, KEEP_ALL)
     background.start()
     wait_until(lambda: len(small.store.versions.frozen) == 2)
     stop_within(5, background)
@@ -80,7 +82,7 @@ def test_a_frozen_memtable_is_flushed_at_once(tmp_path, monkeypatch):
     """Nobody waits for a look at the clock."""
     monkeypatch.setattr("server.background.IDLE_SECONDS", 5.0)
     small = SmallStore(tmp_path)
-    background = Background(small.store, 3600)
+    background = Background(small.store, 3600, KEEP_ALL)
     background.start()
     began = time.monotonic()
     for number in range(3):

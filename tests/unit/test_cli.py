@@ -36,6 +36,10 @@ STATUS_KEYS = [
     "layer_bytes",
     "journal_bytes",
     "debt_bytes",
+    "horizon_held_by",
+    "retained_lsn",
+    "point_count",
+    "lease_count",
 ]
 
 

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from engine import index_rebuild, version_store
+from engine.retention import Bounds
 from formats import page as pages
 from formats import pagestream as ps
 from formats import pgwire
@@ -150,7 +151,7 @@ class Streamed:
 def read_beside_everything_else(small: SmallStore, readers: list[PageOf]) -> History:
     """Write for SECONDS while all `readers` read; what was written."""
     history = History()
-    background = Background(small.store, 0.02)
+    background = Background(small.store, 0.02, Bounds(0, 1 << 62))
     background.start()
     stop = threading.Event()
     failures: list[BaseException] = []

@@ -177,7 +177,7 @@ def resolve(requests: list[bytes], ready: int, reached: int, horizon: int) -> Pa
     data = b"".join(requests)
     batch = batch_of(data)
     batch.parse(0, len(data))
-    batch.resolve(ready, reached, horizon)
+    batch.resolve(ready, reached, horizon, 0)
     return batch
 
 
@@ -218,8 +218,8 @@ def test_refusals(lsn: int, since: int, horizon: int, refusal: int) -> None:
 def test_only_not_modified_since_waits() -> None:
     waiting = frame(lsn=LATEST_LSN, since=801)
     batch = resolve([waiting], 800, 800, 100)
-    assert batch.resolve(800, 800, 100) == 0
-    assert batch.resolve(800, 850, 100) == 1
+    assert batch.resolve(800, 800, 100, 0) == 0
+    assert batch.resolve(800, 850, 100, 0) == 1
     assert batch.lsn[0] == 801  # what it waited for, not what is ready by then
     batch.refuse(ps.TIMED_OUT)
     assert batch.refusal == ps.TIMED_OUT
@@ -239,16 +239,16 @@ def test_a_batch_is_cut_before_a_request_that_waits_or_is_refused(middle: bytes)
     batch = batch_of(data)
     batch.parse(0, len(data))
     assert batch.count == 4
-    assert batch.resolve(800, 800, 100) == 2
+    assert batch.resolve(800, 800, 100, 0) == 2
     assert (batch.count, batch.end, batch.refusal) == (2, 94, 0)
     assert list(batch.lsn[:2]) == [500, 700]
     batch.parse(batch.end, len(data))
-    if batch.resolve(800, 800, 100) == 0:
+    if batch.resolve(800, 800, 100, 0) == 0:
         batch.refuse(ps.TIMED_OUT)
     assert (batch.count, batch.end) == (1, 141)
     assert batch.refusal
     batch.parse(batch.end, len(data))
-    assert batch.resolve(800, 800, 100) == 1
+    assert batch.resolve(800, 800, 100, 0) == 1
     assert (batch.refusal, batch.end) == (0, len(data))
 
 
@@ -256,7 +256,7 @@ def test_failed_pages_become_errors_between_the_others() -> None:
     data = b"".join(frame(reqid=i) for i in range(4))
     batch = batch_of(data)
     batch.parse(0, len(data))
-    batch.resolve(800, 800, 100)
+    batch.resolve(800, 800, 100, 0)
     batch.frame_pages()
     assert batch.failed() == 0
     for i in (0, 2):

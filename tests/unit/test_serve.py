@@ -28,7 +28,7 @@ class Part:
         self._name = name
         self._events = events
         self.state, self.source, self.error = "streaming", "127.0.0.1:5432", ""
-        self.ingest = self.flush = SimpleNamespace(name="ingest", error=None)
+        self.ingest = self.flush = self.retention = SimpleNamespace(name="ingest", error=None)
 
     def start(self, *_: object) -> tuple[str, int]:
         self._events.append(f"{self._name} starts")

@@ -106,7 +106,7 @@ class ProtocolTarget(Target):
             self.batch.parse(pos, ROOM)
             if self.batch.count == 0:
                 return REFUSED if refused and self.batch.stop == 0 else self.batch.stop
-            if self.batch.resolve(ready, reached, horizon) == 0:
+            if self.batch.resolve(ready, reached, horizon, 0) == 0:
                 return WAITS
             if self.batch.refusal:
                 refused = True

@@ -1,0 +1,118 @@
+"""Statements about what must stay readable: retention points and leases.
+
+Each is answered by rows: those that it lists, or the one that it made, changed or dropped. LSNs
+left out mean the newest that is ready, as everywhere.
+"""
+
+import re
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from engine.retention import Retention
+from formats import lsn as lsn_text
+from formats import pgwire
+from formats.manifest import LeaseSet, PointSet
+from formats.pgwire import TEXT_OID
+from server.connection import StatementError
+
+USAGES = (
+    "lease create [LSN] for DURATION [name NAME]",
+    "lease renew NAME for DURATION",
+    "lease drop NAME",
+    "lease list",
+    "point create NAME [LSN]",
+    "point drop NAME",
+    "point list",
+)
+VERBS = frozenset(("lease", "point"))
+LEASE_COLUMNS = ("name", "lsn", "until", "seconds_left")
+POINT_COLUMNS = ("name", "lsn")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"([0-9]{1,9})([smhd])")
+
+Answer = tuple[list[tuple[str, int]], list[list[bytes]]]
+LsnOf = Callable[[list[str]], int]
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of a text like 90s, 15m, 2h or 7d; ValueError if it is none."""
+    match = _DURATION.fullmatch(text.lower())
+    if match is None:
+        raise ValueError(f"{text!r}: expected a whole number and s, m, h or d, as in 2h")
+    return int(match[1]) * _SECONDS[match[2]]
+
+
+def execute(words: Sequence[str], retention: Retention, lsn_of: LsnOf) -> Answer | None:
+    """The columns and rows that answer a statement, None if it is not one of these.
+
+    `lsn_of(words)` is the LSN in at most one word, waited for, or the newest.
+    """
+    verb, action, rest = words[0].lower(), " ".join(words[1:2]).lower(), list(words[2:])
+    if verb == "lease":
+        leases = _lease(action, rest, retention, lsn_of)
+        return None if leases is None else _lease_rows(leases)
+    points = _point(action, rest, retention, lsn_of)
+    return None if points is None else _point_rows(points)
+
+
+def _lease(
+    action: str, words: list[str], retention: Retention, lsn_of: LsnOf
+) -> list[LeaseSet] | None:
+    now = time.time()
+    lowered = [word.lower() for word in words]
+    if action == "list" and not words:
+        return retention.leases()
+    if action == "drop" and len(words) == 1:
+        return [retention.drop_lease(words[0])]
+    if action == "renew" and len(words) == 3 and lowered[1] == "for":
+        return [retention.renew_lease(words[0], _duration(words[2]), now)]
+    if action == "create" and "for" in lowered[:2]:
+        at = lowered.index("for")
+        duration, tail = words[at + 1 : at + 2], words[at + 2 :]
+        if duration and (not tail or lowered[at + 2 : -1] == ["name"]):
+            seconds = _duration(duration[0])
+            name = tail[1] if tail else None
+            return [retention.create_lease(lsn_of(words[:at]), seconds, time.time(), name)]
+    return None
+
+
+def _point(
+    action: str, words: list[str], retention: Retention, lsn_of: LsnOf
+) -> list[PointSet] | None:
+    if action == "list" and not words:
+        return retention.points()
+    if action == "drop" and len(words) == 1:
+        return [retention.drop_point(words[0])]
+    if action == "create" and 1 <= len(words) <= 2:
+        return [retention.create_point(words[0], lsn_of(words[1:]))]
+    return None
+
+
+def _duration(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise StatementError(str(error), pgwire.INVALID_PARAMETER) from None
+
+
+def _lease_rows(leases: Sequence[LeaseSet]) -> Answer:
+    now = time.time()
+    rows = []
+    for lease in leases:
+        until = datetime.fromtimestamp(lease.until_seconds, UTC)
+        left = max(0, int(lease.until_seconds - now))
+        rows.append(
+            [
+                lease.name.encode(),
+                lsn_text.show(lease.lsn).encode(),
+                f"{until:%Y-%m-%d %H:%M:%S}+00".encode(),
+                str(left).encode(),
+            ]
+        )
+    return [(name, TEXT_OID) for name in LEASE_COLUMNS], rows
+
+
+def _point_rows(points: Sequence[PointSet]) -> Answer:
+    rows = [[point.name.encode(), lsn_text.show(point.lsn).encode()] for point in points]
+    return [(name, TEXT_OID) for name in POINT_COLUMNS], rows
