@@ -336,7 +336,9 @@ class PageStore:
         """Flush a frozen memtable, if there is one that can be and no other thread has it."""
         if not self._flusher.step(self._is_on_disk):
             return False
-        self.journal.trim(self.durable_lsn)
+        assert self._wal is not None, "what was flushed was ingested"
+        # Behind a WAL switch the next record, so the durable LSN, is ahead of the padding to read.
+        self.journal.trim(min(self.durable_lsn, self._wal.reader.lsn))
         self.layers.compact_manifest_if_worthwhile()
         return True
 

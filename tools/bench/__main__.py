@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tools.bench import (
     base_backup,
+    compaction_merge,
     freshness,
     getpage_hit,
     getpage_replay,
@@ -48,6 +49,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     freshness.NAME: freshness.run,
     primary_cost.NAME: primary_cost.run,
     base_backup.NAME: base_backup.run,
+    compaction_merge.NAME: compaction_merge.run,
     memory.NAME: memory.run,
 }
 
