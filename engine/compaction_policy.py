@@ -11,6 +11,7 @@ Pure: no files, no clock, no state. The compactor asks it, and so does the simul
 Sizes are stored bytes, after compression, unless a name says otherwise.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,11 +32,8 @@ class Policy:
     """Bundles. From here on ingest is slowed: twice a job waits or is under way."""
     l0_bundles_wait: int = 24
     """Bundles. From here on nothing is flushed: each read looks into all of them."""
-    layers_max: int = 6
+    layers_max: int = 5
     """Delta layers of a stripe above its newest image. Nothing is merged before there are more."""
-    layer_ratio: int = 2
-    """Once something must be merged, so is each next older layer that is less than so many times
-    as large as what is merged before it: sizes grow geometrically from new to old."""
     debt_per_image_byte: float = 2.0
     """Bytes of delta layers for each byte of the image layer that is to replace them. Images are
     one part in this many of what is written; what a read may have to go through is in proportion
@@ -68,13 +66,15 @@ class Policy:
         """How many of a stripe's newest delta layers to merge with `incoming` bytes from L0.
 
         newest_first: sizes of its delta layers above its newest image. The result is one layer in
-        place of those and of the incoming versions.
+        place of those and of the incoming versions. 0 while there is room for one more layer.
         """
+        room = self.layers_max - len(newest_first)
+        lot = 0.75 + 0.5 * _fraction(incoming + sum(newest_first))
         count, merged = 0, incoming
         for size in newest_first:
-            layers_after = len(newest_first) - count + 1
-            is_small = count > 0 and size < self.layer_ratio * merged
-            if layers_after <= self.layers_max and not is_small:
+            if room + count > 0 and (
+                count == 0 or size > merged * lot * _ratio(merged, incoming, room + count)
+            ):
                 break
             merged += size
             count += 1
@@ -99,7 +99,7 @@ class Policy:
 
     def is_worth_rewriting(self, bytes_live: int, bytes_total: int) -> bool:
         """Whether a file's live layers are copied, so that the file can go."""
-        return 0 < bytes_live < bytes_total / 2
+        return 0 < bytes_live < bytes_total / 3
 
     def is_worth_pruning(self, bytes_dead: int, bytes_total: int) -> bool:
         """Whether a layer without images (relation history, small files, commit times) is
@@ -113,3 +113,21 @@ class Policy:
     def must_wait(self, l0_count: int) -> bool:
         """Whether flushes, and with them ingest, wait for the compactor."""
         return l0_count >= self.l0_bundles_wait
+
+
+def _ratio(merged: int, incoming: int, layer: int) -> float:
+    """How many times as large as `merged` the next older layer may be, to be merged with it.
+
+    layer: the place of what is merged, counted from the newest, 1 …. Binomial merging (Bentley and
+    Saxe's k-binomial transform): a layer in place i that was merged x times has C(x + i - 1, i)
+    times the size of what comes in, and when the one in place i + 1 was merged no more often, both
+    become one. Of all ways to keep at most k layers it writes least, whatever their sizes become;
+    here x is told from the sizes.
+    """
+    times = (math.factorial(layer) * merged / max(incoming, 1)) ** (1 / layer) - (layer - 1) / 2
+    return (times - 1) / (layer + 1)
+
+
+def _fraction(number: int) -> float:
+    """Something in 0 … 1 as if drawn by lot, but always the same for the same number."""
+    return (number * 0x9E3779B1 & 0xFFFFFFFF) / (1 << 32)
