@@ -3,7 +3,8 @@
 Page images are *fuzzy* at the backup's redo LSN (engine/reconstruct.py has the interlock); SLRU
 pages have no pd_lsn, and redo over them may repeat, so they are taken as they are. Pages are
 written as they come, torn ones are marked, and the size of every relation, SLRU segment and small
-file at the end, as their histories' first events. Nothing counts until the caller has named the
+file at the end, as their histories' first events; so is the time of pg_control's checkpoint, that a
+time is known from the first LSN on. Nothing counts until the caller has named the
 bundles in the manifest.
 """
 
@@ -11,9 +12,10 @@ from collections.abc import Callable
 
 from engine.bundle_writer import BundleInfo, BundleWriter, run_of
 from engine.storage import Bytes
-from formats import version
-from formats.chunk import SEGMENT_BLOCKS, ChunkKey, ChunkKind
+from formats import timestamp, version
+from formats.chunk import COMMIT_TIMES, SEGMENT_BLOCKS, ChunkKey, ChunkKind, SmallFile, small_file
 from formats.cluster_path import small_file_key
+from formats.control_file import parse_control_file
 from formats.file_name import FileKind
 
 BUNDLE_BYTES_MAX = 256 << 20
@@ -110,4 +112,12 @@ class BaseImages:
                 piece = data[8192 * block : 8192 * (block + 1)]
                 payload = version.file_block(len(data), piece)
                 versions.append((key.pack(), block, self.redo_lsn, payload))
+        if (time := self._checkpoint_time()) > 0:
+            payload = version.commit_time(0, time)
+            versions.append((COMMIT_TIMES.pack(), 0, self.redo_lsn, payload))
         return versions
+
+    def _checkpoint_time(self) -> int:
+        """Microseconds since 2000."""
+        control = parse_control_file(self._files[small_file(SmallFile.PG_CONTROL)])
+        return timestamp.from_unix_seconds(control.checkpoint_time)

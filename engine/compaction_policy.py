@@ -124,7 +124,8 @@ def _ratio(merged: int, incoming: int, layer: int) -> float:
     become one. Of all ways to keep at most k layers it writes least, whatever their sizes become;
     here x is told from the sizes.
     """
-    times = (math.factorial(layer) * merged / max(incoming, 1)) ** (1 / layer) - (layer - 1) / 2
+    times: float = (math.factorial(layer) * merged / max(incoming, 1)) ** (1 / layer)
+    times -= (layer - 1) / 2
     return (times - 1) / (layer + 1)
 
 

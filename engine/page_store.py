@@ -123,6 +123,7 @@ class PageStore:
         self.slru_segment = versions.slru_segment
         self.files = versions.files
         self.file = versions.file
+        self.commit_times = versions.commit_times
         self.end_flush = versions.end_flush
         self.memtable_frozen = versions.memtable_frozen
 
@@ -260,6 +261,7 @@ class PageStore:
             versions.durable_lsn = versions.ready_lsn = state.durable_lsn
             self.retention.publish()
             versions.backup_end_lsn = state.backup_end_lsn
+        recovery.resume_commit_times(versions)
         files = recovery.cluster_files(self.versions, state.durable_lsn)
         versions.checksums = parse_control_file(files[SmallFile.PG_CONTROL]).checksums
         self._cluster = ClusterRecords(self.table, self.ingest, versions.major, files)

@@ -122,6 +122,12 @@ def cluster_files(versions: VersionStore, lsn: int) -> dict[int, bytes]:
     return files
 
 
+def resume_commit_times(versions: VersionStore) -> None:
+    """Let ingest know the last time that it stored below the durable LSN."""
+    stored = versions.commit_times.time_at(versions.durable_lsn)
+    versions.ingest.transactions.stored_time = stored or 0
+
+
 def load_relations(index: Index, table: ChunkTable, ingest: Ingest) -> None:
     """Present sizes and cuts of all relations, SLRU segments and files, as of the durable LSN."""
     for key, state in index.relations():

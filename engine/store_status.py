@@ -1,9 +1,13 @@
 """What the engine says of itself: its part of `pageserver status`."""
 
+import contextlib
+
 from engine.cluster_identity import Ids
 from engine.journal import Journal
 from engine.manifest_log import ManifestLog
 from engine.version_store import VersionStore
+from formats import timestamp
+from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 
 NEVER = (1 << 64) - 1  # the horizon while nothing can be read
@@ -29,6 +33,8 @@ def describe(
         "durable_lsn": _text(versions.durable_lsn),
         "remote_lsn": None,
         "horizon_lsn": _text(versions.horizon_lsn),
+        "horizon_time": _time_at(versions, versions.horizon_lsn),
+        "commit_time": _time_at(versions, ready),
         "lag_bytes": max(0, received - ready) if ready else 0,
         "layer_count": len(files),
         "layer_bytes": sum(file.bytes_total for file in files),
@@ -48,6 +54,16 @@ def _counters(versions: VersionStore) -> dict[str, int]:
         "page_images": versions.ingest.images,
         "unreadable_versions": versions.ingest.unreadable,
     }
+
+
+def _time_at(versions: VersionStore, lsn: int) -> str | None:
+    """Of the newest commit in it; what damage says is for those who ask for the time alone."""
+    if not 0 < lsn < NEVER:
+        return None
+    with contextlib.suppress(CorruptionError):
+        time = versions.commit_times.time_at(lsn)
+        return None if time is None else timestamp.show(time)
+    return None
 
 
 def _text(lsn: int) -> str | None:

@@ -12,6 +12,7 @@ cdef class TransactionIngest:
     cdef public bint tracks_timestamps
     cdef public uint32_t xinfo
     cdef public Py_ssize_t sub_pos, sub_count
+    cdef public uint64_t stored_time, stored_lsn
 
     @cython.locals(pages=Py_ssize_t, previous=uint32_t, page=uint32_t, k=Py_ssize_t)
     cdef Py_ssize_t pages_of_transaction(self, RecordBatch batch, Py_ssize_t i) except -1 nogil
@@ -20,6 +21,8 @@ cdef class TransactionIngest:
     @cython.locals(operation=int, status=uint32_t, xid=uint32_t, low=uint32_t, high=uint32_t)
     cdef int end_transaction(self, RecordBatch batch, Py_ssize_t i, int info,
                              uint64_t lsn) except -1 nogil
+    @cython.locals(time=uint64_t, length=uint64_t, chunk=int64_t, pos=Py_ssize_t)
+    cdef int _note_time(self, RecordBatch batch, Py_ssize_t i, uint64_t lsn) except -1 nogil
     @cython.locals(done=Py_ssize_t, first=uint32_t, run=Py_ssize_t, chunk=int64_t,
                    effect=Py_ssize_t)
     cpdef int set_status(self, uint32_t xid, const uint8_t[::1] data, Py_ssize_t pos,

@@ -5,18 +5,22 @@ A COMMIT or ABORT sets the status of its transaction and of the subtransactions 
 effect a page; where the cluster tracks commit timestamps, a COMMIT leaves its time and its
 replication origin for each of them, too (TransactionTreeSetCommitTsData, commit_ts.c). Those that
 drop files, come from an origin or were prepared are engine/transaction_records.py's, which comes
-back here for the same two.
+back here for the same two. Each end of a transaction says when it was; the times are kept as
+versions of a chunk of their own, which engine/commit_times.py reads.
 """
 
 from formats import coding
 
-# In the code: 32768 transactions a page of pg_xact (clog.c), 819 of pg_commit_ts (commit_ts.c).
+# In the code: 32768 transactions a page of pg_xact (clog.c), 819 of pg_commit_ts (commit_ts.c);
+# 10000 microseconds between TIME versions, whose kind is 65, of the chunk kind 4.
 
 
 class TransactionIngest:
     def __init__(self, target):
         self.target = target
         self.tracks_timestamps = False
+        self.stored_time = 0  # the last TIME version's, and its LSN
+        self.stored_lsn = 0
 
     def pages_of_transaction(self, batch, i):
         """No fewer than the SLRU pages that a transaction's record changes."""
@@ -56,6 +60,8 @@ class TransactionIngest:
         operation = info & 112
         if operation == 80 or operation == 96:  # ASSIGNMENT, INVALIDATIONS
             return 0
+        if operation != 16:  # PREPARE
+            self._note_time(batch, i, lsn)
         if operation != 0 and operation != 32:
             return 1
         self._find_subtransactions(batch, i)
@@ -71,6 +77,25 @@ class TransactionIngest:
             high = coding.u32(batch.data, batch.main_pos[i] + 4)
             self.set_timestamp(xid, batch.data, self.sub_pos, self.sub_count, 0, low, high, lsn)
         return 0
+
+    def _note_time(self, batch, i, lsn):
+        """A TIME version for a transaction's end, unless the last one says as much.
+
+        The record of the last one itself may come again, into another memtable than before.
+        """
+        if batch.main_length[i] < 8:
+            raise ValueError("transaction record: its time is cut off")
+        time = coding.u64(batch.data, batch.main_pos[i])
+        if time >> 63 or (time < self.stored_time + 10000 and lsn != self.stored_lsn):
+            return 0
+        length = lsn - batch.lsn_start[i]
+        chunk = self.target.chunks.intern(4, 0, 0, 0, 0, 0)
+        pos = self.target.memtable.reserve(16)
+        coding.put_u64(self.target.memtable.data, pos, (length << 32) | 65)
+        coding.put_u64(self.target.memtable.data, pos + 8, time)
+        self.stored_time = time
+        self.stored_lsn = lsn
+        return self.target.memtable.link(chunk, 0, lsn, pos, 16, 1)
 
     def set_status(self, xid, data, pos, count, status, lsn):
         """CLOG_SET effects, one a page, for `xid` and the `count` xids at data[pos:]."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping, Sequence
 
 from engine.chunk_table import ChunkTable
+from engine.commit_times import CommitTimes
 from engine.errors import IngestStopped, RequestError, below_horizon
 from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
@@ -66,6 +67,7 @@ class VersionStore(StoreState):
         self.is_abandoned = False
         self.no_flush = False
         self.history = RelationHistory(table, ingest.target.cuts, self._collect_history, self.lock)
+        self.commit_times = CommitTimes(self, self._collect)
         self._keys: dict[int, bytes] = {}
         self._readers = threading.local()
         self._layer_reads = 0
@@ -171,8 +173,7 @@ class VersionStore(StoreState):
         return reader
 
     def read_once(self) -> None:
-        """What the calling thread reads from layers, from now on, it reads once: frames that it
-        needs do not push out those that others need again."""
+        """From now on the calling thread's reads of layers push no frames out of the cache."""
         self.page_reader()
         self._readers.query.keeps_frames = False
 
@@ -181,8 +182,7 @@ class VersionStore(StoreState):
         failures: dict[int, str] = {}
         if reader.still_open:
             self._collect_from_layers(reader, count, failures)
-        done = reader.rebuilding
-        if done < 0:  # else what was all in memory got as far as a page that fails
+        if (done := reader.rebuilding) < 0:  # else one of those that were all in memory fails
             done = reader.rebuild(0, count, out)
         while done < count:
             failures[done] = problem_of(reader, self.major)

@@ -7,6 +7,7 @@ of (kind, tablespace, database, relation, fork, segment), and nothing is cut off
     1     OID       OID       number  0-3   1 GiB segment    rel:1663/5/1259/main/0
     2     0         0         SLRU    0     32-page segment  slru:xact/0000
     3     OID or 0  OID or 0  file    0     0, or XID        file:1663/5/PG_VERSION
+    4     0         0         0       0     0                times:commits
     kind | 0x80: its history (of a relation fork, seg 0)     history:rel:1663/5/1259/main
 """
 
@@ -30,6 +31,7 @@ class ChunkKind(IntEnum):
     REL = 1
     SLRU = 2
     FILE = 3
+    TIME = 4
 
 
 class Fork(IntEnum):
@@ -71,6 +73,7 @@ _FORKS = {name: fork for fork, name in FORK_NAMES.items()}
 _SLRUS = {name: slru for slru, name in SLRU_NAMES.items()}
 _FILES = {name: file for file, name in FILE_NAMES.items()}
 
+_TIMES_NAME = "times:commits"
 _REL_NAME = re.compile(r"rel:(\d+)/(\d+)/(\d+)/([a-z]+)(?:/(\d+))?")
 _SLRU_NAME = re.compile(r"slru:([a-z_]+)/([0-9A-F]{4,8})")
 _FILE_NAME = re.compile(r"file:(?:(\d+)/(\d+)/)?([A-Za-z_.]+)(?:/(\d+))?")
@@ -126,6 +129,8 @@ class ChunkKey(NamedTuple):
             place = "" if (self.spc, self.db) == (0, 0) else f"{self.spc}/{self.db}/"
             number = "" if self.seg == 0 else f"/{self.seg}"
             return f"file:{place}{FILE_NAMES[SmallFile(self.rel)]}{number}"
+        if self == COMMIT_TIMES:
+            return _TIMES_NAME
         return "unknown:" + self.pack().hex()
 
     @classmethod
@@ -140,7 +145,13 @@ class ChunkKey(NamedTuple):
         return key
 
 
+COMMIT_TIMES = ChunkKey(ChunkKind.TIME, 0, 0, 0, 0, 0)
+"""When transactions ended: one chunk of the whole cluster; its one block, 0, is no page."""
+
+
 def _parse(name: str) -> ChunkKey | None:
+    if name == _TIMES_NAME:
+        return COMMIT_TIMES
     if name.startswith("history:"):
         subject = _parse(name.removeprefix("history:"))
         if subject is None or subject.is_history:

@@ -6,8 +6,8 @@
     hash:I/N                         share I (from 0) of N of all relation and SLRU segments
 
 Several, separated by commas, are held together; any field of `slru:` and `rel:` may be `*`. So the
-name of a chunk (formats/chunk.py) is a filter for it. Histories, relation maps and small files are
-kept everywhere and match every filter.
+name of a chunk (formats/chunk.py) is a filter for it. Histories, relation maps, small files and
+commit times are kept everywhere and match every filter.
 
 The share of a chunk is part of what servers agree on and must never change:
 

@@ -47,6 +47,7 @@ _FIELDS = {
     "oldest_xid_database": (88, "I"),
     "oldest_multixact": (92, "I"),
     "oldest_multixact_database": (96, "I"),
+    "checkpoint_time": (104, "q"),
     "oldest_commit_timestamp_xid": (112, "I"),
     "newest_commit_timestamp_xid": (116, "I"),
     "oldest_active_xid": (120, "I"),
@@ -88,6 +89,7 @@ class ControlFile:
     oldest_xid_database: int
     oldest_multixact: int
     oldest_multixact_database: int
+    checkpoint_time: int  # seconds since 1970
     oldest_commit_timestamp_xid: int
     newest_commit_timestamp_xid: int
     oldest_active_xid: int

@@ -21,7 +21,17 @@ is *self-contained*: a reader collects versions from the newest back to the firs
     UNREADABLE     u8 rmgr, u8 info, u8 0: a record changed the page and we have no redo for it;
                    or, rmgr 255, the base backup's page was torn
     HISTORY        u8 state (0 dropped, 1 exists), u16 0, u32 blocks: a relation's size from here on
+    TIME           u8 0, u16 0, u32 bytes of WAL from the start of the record to its end, u64 time:
+                   a transaction ended then, later than all before; of the chunk COMMIT_TIMES
+
+A time is in microseconds since 2000, PostgreSQL's TimestampTz. There is a TIME for the first COMMIT
+or ABORT, prepared or not, and then for each whose time is TIME_STEP or more after the last TIME: so
+the times rise with the LSN, though clocks are set back, and a time in between is less than a step
+above the TIME before it. Length 0: not a record but a base backup's checkpoint, whose time is in
+whole seconds, rounded down.
 """
+
+import struct
 
 IMAGE_WAL = 1
 IMAGE_EXACT = 2
@@ -31,6 +41,7 @@ RECORD = 8
 EFFECT = 16
 UNREADABLE = 32
 HISTORY = 64
+TIME = 65
 
 PAGE_SIZE = 8192
 IMAGE_HEADER_SIZE = 6
@@ -40,11 +51,17 @@ REFERENCE_SIZE = 5
 EFFECT_HEADER_SIZE = 4
 EFFECT_ITEM_SIZE = 8
 HISTORY_SIZE = 8
+TIME_SIZE = 16
+
+TIME_STEP = 10_000
+TIME_STEP_OF_CHECKPOINT = 1_000_000
 
 TORN = 255  # in the place of a resource manager, which has no such number
 
 FLAG_INIT = 1
 FLAG_HINT_BITS_LOGGED = 2
+
+_TIME = struct.Struct("<BxxxIQ")
 
 # Classes of EFFECT and what their items mean.
 VM_CLEAR = 1  # index: heap block within the map page; argument: bits to clear
@@ -84,3 +101,16 @@ def effect(effect_class: int, items: list[tuple[int, int, int]]) -> bytes:
 def history_word(exists: bool, n_blocks: int) -> int:
     """A HISTORY version as the little-endian u64 that it is."""
     return HISTORY | int(exists) << 8 | n_blocks << 32
+
+
+def commit_time(record_bytes: int, time: int) -> bytes:
+    """A TIME; `record_bytes` as above, `time` in microseconds since 2000."""
+    return _TIME.pack(TIME, record_bytes, time)
+
+
+def parse_commit_time(payload: bytes) -> tuple[int, int]:
+    """(bytes of the record, time) of a TIME; ValueError if it is none."""
+    if len(payload) != TIME_SIZE or payload[:4] != bytes([TIME, 0, 0, 0]):
+        raise ValueError(f"not a TIME version: {payload[:TIME_SIZE].hex()}")
+    _, record_bytes, time = _TIME.unpack(payload)
+    return record_bytes, time

@@ -118,7 +118,9 @@ class Background:
     def _retention_step(self) -> bool:
         store = self._store
         bounds = self._retention_bounds
-        store.retention.step(time.time(), bounds, _no_lsn_known, store.durable_lsn)
+        store.retention.step(
+            time.time(), bounds, store.versions.commit_times.lsn_at, store.durable_lsn
+        )
         return False  # at its pace, however much there was to do
 
     def _flush_step(self) -> bool:
@@ -127,7 +129,3 @@ class Background:
             self._flushed_at = now
             self._store.freeze()
         return self._store.flush_step()
-
-
-def _no_lsn_known(time: int) -> None:
-    """No commit's time is kept: nothing is known to be older than anything."""

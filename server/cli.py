@@ -1,4 +1,5 @@
-"""The command `pageserver`: serve, detach, status, page; lease and point by retention_cli.py.
+"""The command `pageserver`: serve, detach, status, page; the others by retention_cli.py and
+time_cli.py.
 
 Thin: options to values, errors to exit statuses. What `serve` does is in server/serve.py, which is
 imported only then, so that asking a server takes no longer than it must.
@@ -15,7 +16,7 @@ from rich.table import Table
 from formats import chunk_filter
 from formats import lsn as lsn_text
 from formats.chunk import FORK_NAMES
-from server import config, page_description, retention_cli
+from server import config, page_description, retention_cli, time_cli
 from server.client import STATUS_KEYS, PageClient
 from server.command_line import (
     DEFAULT_ADDRESS,
@@ -41,6 +42,12 @@ app = typer.Typer(
 )
 app.add_typer(retention_cli.lease, name="lease")
 app.add_typer(retention_cli.point, name="point")
+app.command("lsn", epilog=EXIT_STATUS, short_help="Find the LSN whose state is that as of a time.")(
+    time_cli.lsn
+)
+app.command("time", epilog=EXIT_STATUS, short_help="Show the time of the newest commit at an LSN.")(
+    time_cli.time
+)
 
 DataDir = Annotated[
     Path | None,
@@ -183,6 +190,8 @@ def status(
     durable_lsn    end of the WAL whose page versions are in layer files
     remote_lsn     what object storage alone restores to
     horizon_lsn    the oldest LSN that can be read, those of points and leases apart
+    horizon_time   the time of the newest commit in it
+    commit_time    the time of the newest commit in ready_lsn
     lag_bytes      how far ready_lsn is behind the source
     debt_bytes     records that no page image has absorbed yet
 

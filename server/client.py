@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from formats import lsn as lsn_text
-from formats import pagestream, pgwire
+from formats import pagestream, pgwire, timestamp
 from formats.chunk import FORK_NAMES, SLRU_NAMES
 from server.config import parse_address
 
@@ -35,6 +35,8 @@ STATUS_KEYS = (
     "durable_lsn",
     "remote_lsn",
     "horizon_lsn",
+    "horizon_time",
+    "commit_time",
     "slot",
     "source",
     "state",
@@ -126,6 +128,16 @@ class PageClient:
         """(kind, segment) of all that exist."""
         rows = self.query(_at("show slru", lsn))
         return [(_SLRUS[_decode(row[0])], int(_decode(row[1]), 16)) for row in rows]
+
+    def lsn_at(self, time: int) -> tuple[int, str, bool]:
+        """The LSN whose state is that as of a time in microseconds since 2000, the time of the
+        newest commit in it, and whether no WAL to come can belong to that state."""
+        lsn, commit_time, is_final = self.query(f"lsn at '{timestamp.show(time)}'")[0]
+        return lsn_text.parse(_decode(lsn)), _decode(commit_time), is_final == b"t"
+
+    def time_at(self, lsn: int) -> str:
+        """The time of the newest commit at or below an LSN."""
+        return _decode(self.query(f"time at {lsn_text.show(lsn)}")[0][0])
 
     def files(self, lsn: int | None = None) -> list[str]:
         return [_decode(row[0]) for row in self.query(_at("show files", lsn))]

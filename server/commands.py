@@ -12,7 +12,7 @@ from formats import pgwire
 from formats.chunk import FORK_NAMES, SLRU_NAMES, Fork, Slru
 from formats.pagestream import GET_PAGE, PAGE_BYTES, PAGE_REPLY_BYTES, PageBatch
 from formats.pgwire import BYTEA_OID, TEXT_OID
-from server import retention_commands
+from server import retention_commands, time_commands
 from server.connection import Connection, StatementError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ USAGES = (
     "show file NAME [LSN]",
     "show slru [LSN]",
     *retention_commands.USAGES,
+    *time_commands.USAGES,
     "pagestream_v3 TENANT TIMELINE",
     "set ...",
 )
@@ -59,6 +60,10 @@ def execute(text: str, service: "PageService", connection: Connection) -> bytes 
             show, least, most = shown
             if least <= len(words) - 2 <= most:
                 return show(words[2:])
+    if [verb, *words[1:2]] == ["lsn", "at"] and len(words) > 2:
+        return _row(*time_commands.lsn_at(words[2:], service.store))
+    if [verb, *words[1:2]] == ["time", "at"] and len(words) == 3:
+        return _row(*time_commands.time_at(words[2], service.store, run.lsn))
     raise StatementError(
         f"unknown statement: {' '.join(words)[:100]}",
         pgwire.SYNTAX_ERROR,
@@ -167,6 +172,10 @@ def _rows(columns: list[tuple[str, int]], rows: Iterable[Sequence[bytes | None]]
     messages += [pgwire.data_row(row) for row in rows]
     messages.append(pgwire.command_complete(f"SELECT {len(messages) - 1}"))
     return b"".join(messages)
+
+
+def _row(columns: Sequence[tuple[str, int]], values: Sequence[bytes]) -> bytes:
+    return _rows(list(columns), [values])
 
 
 def _text(value: object) -> bytes:

@@ -9,6 +9,7 @@ answer; the text goes to the client.
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from engine.commit_times import StateAt
 from engine.page_reader import PageReader
 from engine.retention import Retention
 from formats.pagestream import PageBatch
@@ -26,6 +27,16 @@ class Identity(Protocol):
     @property
     def pg_version(self) -> int:
         """As the server says it itself: 180006 is 18.6."""
+
+
+class CommitTimes(Protocol):
+    """Times are microseconds since 2000; engine/commit_times.py says what they mean."""
+
+    def time_at(self, lsn: int) -> int | None:
+        """The time of the newest commit at or below an LSN, None if none is known."""
+
+    def state_at(self, time: int) -> StateAt | None:
+        """The LSN of the state as of a time, None if that cannot be read any more."""
 
 
 class Store(Protocol):
@@ -78,6 +89,10 @@ class Store(Protocol):
     def files(self, lsn: int) -> Sequence[str]: ...
 
     def file(self, name: str, lsn: int) -> bytes: ...
+
+    @property
+    def commit_times(self) -> CommitTimes:
+        """The LSN at a time, and the time at an LSN."""
 
     def status(self) -> Mapping[str, object]:
         """The values that `pageserver status` shows, LSNs as text, and a mapping `counters`."""

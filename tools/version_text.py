@@ -6,7 +6,7 @@ Bytes that are no version are described as such: nothing here raises.
 from collections.abc import Callable
 from typing import NamedTuple
 
-from formats import rmgr, version
+from formats import rmgr, timestamp, version
 from formats.lsn import show as show_lsn
 from tools.record_text.cursor import Cursor, MalformedData
 from tools.record_text.describe import describe
@@ -56,6 +56,8 @@ def describe_version(payload: bytes, postgres: int, has_pages: bool = True) -> V
         if kind == version.HISTORY:
             exists, blocks = cursor.fields("x?2xI")
             return VersionText("history", f"exists, {blocks} blocks" if exists else "dropped")
+        if kind == version.TIME:
+            return VersionText("time", _time(cursor))
     except MalformedData as error:
         return VersionText(f"kind {kind}", f"malformed: {error}")
     return VersionText(f"kind {kind}", "malformed: no such kind")
@@ -90,6 +92,12 @@ def _unreadable(cursor: Cursor, postgres: int) -> str:
     if manager == version.TORN:
         return "torn in the base backup"
     return f"from here on, by {rmgr.show(postgres, manager, info)}"
+
+
+def _time(cursor: Cursor) -> str:
+    record_bytes, at = cursor.fields("4xIQ")
+    what = f"a transaction ended, record of {record_bytes} bytes" if record_bytes else "checkpoint"
+    return f"{timestamp.show(at)}: {what}"
 
 
 def _effect(cursor: Cursor) -> VersionText:

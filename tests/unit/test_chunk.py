@@ -20,6 +20,7 @@ NAMES = {
     "file:1663/5/PG_VERSION": chunk.small_file(SmallFile.PG_VERSION, 1663, 5),
     "file:pg_twophase/741": chunk.small_file(SmallFile.PG_TWOPHASE, seg=741),
     "history:rel:1663/5/1259/init": chunk.relation(1663, 5, 1259, Fork.INIT).history(),
+    "times:commits": chunk.COMMIT_TIMES,
     "history:slru:commit_ts/000A": chunk.slru(Slru.COMMIT_TS, 10).history(),
 }
 

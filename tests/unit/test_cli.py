@@ -28,6 +28,8 @@ STATUS_KEYS = [
     "durable_lsn",
     "remote_lsn",
     "horizon_lsn",
+    "horizon_time",
+    "commit_time",
     "slot",
     "source",
     "state",
@@ -122,6 +124,50 @@ def test_nobody_answers() -> None:
         assert "cannot connect" in result.stderr
 
 
+def test_the_lsn_at_a_time(address: str) -> None:
+    result = run("lsn", "--at", "2000-01-01 02:00:05.7+02", "--connect", address)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "0/5C0\n", "")
+    result = run("lsn", "--at", "2000-01-01T00:00:05Z", "--connect", address, "--json")
+    assert json.loads(result.stdout) == {
+        "lsn": "0/5C0", "commit_time": "2000-01-01 00:00:05+00", "is_final": True,
+    }  # fmt: skip
+
+
+def test_the_lsn_after_the_last_commit(address: str) -> None:
+    result = run("lsn", "--at", "now", "--connect", address)
+    assert (result.exit_code, result.stdout) == (0, "0/1000\n")
+    assert "the last commit is of 2000-01-01 00:00:16+00" in result.stderr
+    result = run("lsn", "--at", "now", "--connect", address, "--json")
+    assert json.loads(result.stdout)["is_final"] is False
+    assert result.stderr == ""
+
+
+def test_the_time_at_an_lsn(address: str) -> None:
+    result = run("time", "--at", "0/910", "--connect", address)
+    assert (result.exit_code, result.stdout) == (0, "2000-01-01 00:00:09+00\n")
+    result = run("time", "--at", "0/910", "--connect", address, "--json")
+    assert json.loads(result.stdout) == {"lsn": "0/910", "commit_time": "2000-01-01 00:00:09+00"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["lsn", "--at", "1999-12-31 23:00Z"], 1, "of 1999-12-31 23:00:00+00 cannot be read: the "
+         "oldest one is 0/100"),
+        (["lsn", "--at", "last week"], 2, "'last week': expected a time such as"),
+        (["lsn"], 2, "--at"),
+        (["time", "--at", "0/150"], 1, "no commit at or before 0/150 is known"),
+        (["time", "--at", "0/10"], 1, "0/10 is below the horizon 0/100"),
+        (["time", "--at", "0/1001"], 1, "ready is 0/1000"),
+        (["time", "--at", "noon"], 2, "not an LSN"),
+    ],
+)  # fmt: skip
+def test_time_errors(address: str, arguments: list[str], code: int, said: str) -> None:
+    result = run(*arguments, "--connect", address)
+    assert result.exit_code == code
+    assert said in result.stderr
+
+
 def test_wrong_usage(tmp_path: Path) -> None:
     assert run("status", "--connect", "nonsense").exit_code == 2
     assert run("serve").exit_code == 2
@@ -146,7 +192,7 @@ def test_settings_are_listed(tmp_path: Path) -> None:
 
 
 def test_help_names_every_option_and_status() -> None:
-    for command in ("serve", "detach", "status", "page"):
+    for command in ("serve", "detach", "status", "page", "lsn", "time"):
         result = run(command, "--help")
         assert result.exit_code == 0
         assert "Exit status: 0" in result.stdout

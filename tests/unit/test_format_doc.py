@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 
 import msgpack
@@ -18,8 +19,8 @@ from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from engine.version_set import VersionSet
-from formats import chunk, index_value, layer_directory, layer_file, manifest, version
-from formats.chunk import Fork, Slru, SmallFile
+from formats import chunk, index_value, layer_directory, layer_file, manifest, timestamp, version
+from formats.chunk import ChunkKind, Fork, Slru, SmallFile
 from formats.file_name import FileKind
 from formats.index_value import Cut, RelationState
 from formats.layer_file import Codec, Footer, FrameKind, LayerKind
@@ -187,7 +188,7 @@ def test_limits() -> None:
 def test_kinds_and_names() -> None:
     kinds = {name: int(value) for name, value, _ in rows("kinds: version")}
     assert kinds == {name: getattr(version, name) for name in kinds}
-    assert len(kinds) == 8
+    assert len(kinds) == 9
     places: dict[str, Sequence[tuple[int, str]]] = {
         "layout: frame header": [(k, k.name.lower()) for k in FrameKind][1:],
         "layout: bundle header": [(k, k.name.lower()) for k in FileKind],
@@ -196,6 +197,7 @@ def test_kinds_and_names() -> None:
             *((k, k.name.lower().replace("_", " ") if k != 3 else "commit_ts") for k in Slru),
             *((k, k.name.lower()) for k in Fork),
             *((k, chunk.FILE_NAMES[k]) for k in SmallFile),
+            (ChunkKind.TIME, "commit times"),
         ],
     }
     for place, words in places.items():
@@ -205,6 +207,13 @@ def test_kinds_and_names() -> None:
             assert re.search(rf"{value} (multixact )?{re.escape(short)}\b", said) or (
                 word == "table" and "3 frame table" in said
             ), (place, word)
+
+
+def test_a_commit_time() -> None:
+    example = re.search(r"A commit that began (0x\w+) .*, at (.*): `([0-9a-f ]+)`", TEXT)
+    assert example is not None
+    time = timestamp.from_datetime(datetime.fromisoformat(example[2]))
+    assert version.commit_time(int(example[1], 16), time).hex(" ") == example[3]
 
 
 def test_footer_fields_and_manifest_records() -> None:

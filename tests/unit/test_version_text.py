@@ -40,6 +40,13 @@ def record(
     return head + numbers + main + data
 
 
+def test_a_time() -> None:
+    said = "2000-01-01 00:00:01.5+00: a transaction ended, record of 40 bytes"
+    assert describe_version(version.commit_time(40, 1_500_000), 18) == VersionText("time", said)
+    said = "2000-01-01 00:00:01+00: checkpoint"
+    assert describe_version(version.commit_time(0, 1_000_000), 18) == VersionText("time", said)
+
+
 def test_a_record() -> None:
     insert = struct.pack("<HB", 3, 8)
     flags = version.FLAG_INIT | version.FLAG_HINT_BITS_LOGGED

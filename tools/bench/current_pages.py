@@ -144,7 +144,12 @@ class CurrentPages:
                     self.todo_entry[count] = entry
                     self.todo_page[count] = 0
                     count += 1
-            elif kind != 4 and self.owns(chunk, block) and not self._is_replaced(memtable, entry):
+            elif (
+                kind != 4
+                and kind != 65
+                and self.owns(chunk, block)
+                and not self._is_replaced(memtable, entry)
+            ):
                 h = self._hash(chunk, block)
                 page = self._find(chunk, block, h)
                 if page == 0:
