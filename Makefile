@@ -9,7 +9,7 @@ WITHOUT_SERVERS := tests/unit tests/property
 DECLARATIONS := $(shell find formats engine server tools -name '*.pxd')
 KERNELS := $(DECLARATIONS) $(DECLARATIONS:.pxd=.py)
 
-.PHONY: build servers demo oracle-b test check lint bench coverage mutation regression-suite fuzz fuzz-asan clean
+.PHONY: build servers demo oracle-b test check lint bench coverage mutation regression-suite fuzz fuzz-asan power-loss index-flips clean
 
 build: $(VENV)/built
 
@@ -69,6 +69,14 @@ coverage: build servers regression-suite
 mutation: build servers
 	test -d build/redo-cases || $(BIN)/python -m tools.redo_cases build/redo-cases
 	nice -n 19 $(BIN)/python -m tools.mutation --report docs/redo-mutation.md
+
+# The machine dies at every call that changes the disk, SEEDS times over; a minute a seed.
+power-loss: build
+	POWER_LOSS_SEEDS=$(or $(SEEDS),10) $(BIN)/python -m pytest -q -o timeout=0 tests/property/test_power_loss.py
+
+# FLIPS bits of the index, before a start and under a running server; ten minutes for the default.
+index-flips: build
+	INDEX_FLIPS=$(or $(FLIPS),10000) $(BIN)/python -m pytest -q -o timeout=0 tests/integration/test_index_flips.py
 
 lint: build
 	$(BIN)/ruff format --check .

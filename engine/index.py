@@ -20,7 +20,8 @@ from pathlib import Path
 
 import lmdb
 
-from engine.index_batch import IndexBatch, NewBundle, RelationChange, Removal
+from engine.index_batch import REINDEX_HINT, IndexBatch, NewBundle, RelationChange, Removal
+from engine.storage import Storage
 from formats import index_value as values
 from formats.chunk import HISTORY, ChunkKey
 from formats.errors import CorruptionError
@@ -43,7 +44,6 @@ from formats.index_value import (
 MAP_BYTES = 1 << 40
 CHECK_SECONDS_MAX = 600
 OTHER_VERSION = 3  # exit status of engine/index_check.py
-REINDEX_HINT = "run `layertool reindex` on the data directory"
 
 
 @contextmanager
@@ -80,10 +80,11 @@ def check_in_child(path: Path) -> bool:
 class Index:
     """The open index. One thread commits, any may look up."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, storage: Storage | None = None) -> None:
         """Open the index in directory `path`, which must exist; an empty one becomes an index."""
         self.path = path
-        with lmdb_errors(path):
+        self._committing = (storage or Storage()).committing
+        with lmdb_errors(path), self._committing(path):
             self._environment = lmdb.open(
                 str(path), map_size=MAP_BYTES, max_dbs=len(DATABASES), max_readers=512, mode=0o600
             )
@@ -213,14 +214,17 @@ class Index:
         still say of relations whose histories lost versions.
         """
         stripes, relation_keys = dict(self._stripes), set(self._relation_keys)
-        with lmdb_errors(self.path), self._environment.begin(write=True) as transaction:
+        with (
+            lmdb_errors(self.path),
+            self._committing(self.path),
+            self._environment.begin(write=True) as transaction,
+        ):
             batch = IndexBatch(transaction, self._databases)
             for removal in removed:
                 batch.remove(removal, stripes)
             for bundle in added:
                 batch.add_bundle(bundle, stripes)
-                batch.change_relations(bundle.changes)
-                relation_keys.update(change.key for change in bundle.changes)
+                batch.change_relations(bundle.changes, relation_keys)
             for key, changes in (histories or {}).items():
                 batch.replace_relation(key, changes)
                 (relation_keys.add if changes else relation_keys.discard)(key)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import lmdb
 
 from formats import index_value as values
+from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.index_value import (
     CHUNKS,
@@ -25,6 +26,8 @@ from formats.index_value import (
     LayerEntry,
     RelationState,
 )
+
+REINDEX_HINT = "run `layertool reindex` on the data directory"
 
 
 class RelationChange(NamedTuple):
@@ -71,6 +74,14 @@ class IndexBatch:
         value = self._transaction.get(key, db=self._databases[database])
         return None if value is None else bytes(value)
 
+    def old(self, database: bytes, key: bytes, is_known: bool) -> bytes | None:
+        """What is to be changed; CorruptionError if LMDB no longer finds a known key."""
+        value = self.get(database, key)
+        if value is None and is_known:
+            where = f"{database.decode()} key {key.hex()}; {REINDEX_HINT}"
+            raise CorruptionError("index key", where, "present", "absent")
+        return value
+
     def put(self, database: bytes, key: bytes, value: bytes) -> None:
         self._count(database, self.get(database, key), value)
         self._transaction.put(key, value, db=self._databases[database])
@@ -106,8 +117,8 @@ class IndexBatch:
             frame = bundle.directory_frame
             self.put(L0, key, values.seal(L0, key, bundle.entry.layers, frame))
         for (chunk_key, stripe), layers in _by_stripe(bundle.layers):
-            self._put_stripe(chunk_key, stripe, {*self._stripe(chunk_key, stripe), *layers},
-                             stripes)  # fmt: skip
+            before = self._stripe(chunk_key, stripe, stripes)
+            self._put_stripe(chunk_key, stripe, before | layers, stripes)
 
     def remove(self, removal: Removal, stripes: dict[bytes, int]) -> None:
         key = removal.name.pack()
@@ -116,18 +127,18 @@ class IndexBatch:
             if removal.name.kind == FileKind.L0:
                 self.delete(L0, key)
         else:
-            old = self.get(FILES, key)
-            entry = values.unpack_file(key, old if old is not None else b"")
+            entry = values.unpack_file(key, self.old(FILES, key, is_known=True) or b"")
             entry = entry._replace(
                 bytes_live=removal.bytes_live, layers_removed=removal.layers_removed
             )
             self.put(FILES, key, values.pack_file(key, entry))
         for (chunk_key, stripe), layers in _by_stripe(removal.layers):
-            self._put_stripe(chunk_key, stripe, self._stripe(chunk_key, stripe) - layers, stripes)
+            before = self._stripe(chunk_key, stripe, stripes)
+            self._put_stripe(chunk_key, stripe, before - layers, stripes)
 
-    def _stripe(self, chunk_key: bytes, stripe: int) -> set[LayerEntry]:
+    def _stripe(self, chunk_key: bytes, stripe: int, stripes: dict[bytes, int]) -> set[LayerEntry]:
         key = values.stripe_key(chunk_key, stripe)
-        old = self.get(LAYERS, key)
+        old = self.old(LAYERS, key, bool(stripes.get(chunk_key, 0) >> stripe & 1))
         return set() if old is None else set(values.unpack_layers(key, old))
 
     def _put_stripe(
@@ -151,13 +162,17 @@ class IndexBatch:
             del stripes[chunk_key]
             self.delete(CHUNKS, chunk_key)
 
-    def change_relations(self, changes: Iterable[RelationChange]) -> None:
-        """Merge history into the relations' states; the order of bundles makes no difference."""
+    def change_relations(self, changes: Iterable[RelationChange], known: set[bytes]) -> None:
+        """Merge history into the relations' states; the order of bundles makes no difference.
+
+        Their keys come to those that are `known`.
+        """
         changed: dict[bytes, list[RelationChange]] = {}
         for change in changes:
             changed.setdefault(change.key, []).append(change)
         for key, of_key in changed.items():
-            old = self.get(RELATIONS, key)
+            old = self.old(RELATIONS, key, key in known)
+            known.add(key)
             state = RelationState(0, 0, False) if old is None else values.unpack_relation(key, old)
             self.put(RELATIONS, key, values.pack_relation(key, _changed(state, of_key)))
 

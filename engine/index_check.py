@@ -17,9 +17,12 @@ from formats import index_value as values
 from formats.errors import CorruptionError
 from formats.index_value import CHUNKS, DATABASES, FILES, L0, LAYERS, META, RELATIONS, STATE_KEY
 
+Databases = dict[bytes, dict[bytes, bytes]]
 
-def read(path: Path) -> dict[bytes, dict[bytes, bytes]]:
-    """Everything, by database."""
+
+def read(path: Path) -> tuple[Databases, list[CorruptionError]]:
+    """Everything, by database, and the keys that LMDB has but does not find."""
+    unfound = []
     with lmdb_errors(path):
         environment = lmdb.open(str(path), map_size=MAP_BYTES, max_dbs=len(DATABASES),
                                 readonly=True, lock=False)  # fmt: skip
@@ -30,14 +33,18 @@ def read(path: Path) -> dict[bytes, dict[bytes, bytes]]:
                     database = environment.open_db(name, create=False)
                 except lmdb.NotFoundError:
                     continue
-                with environment.begin() as transaction:
-                    found[name] = dict(transaction.cursor(db=database))
+                with environment.begin(db=database) as transaction:
+                    found[name] = dict(transaction.cursor())
+                    lost = [key for key in found[name] if transaction.get(key) is None]
+                for key in lost:  # its page is there, the way down to it is not
+                    where = f"index, {name.decode()} key {key.hex()}"
+                    unfound.append(CorruptionError("index key", where, "found", "absent"))
         finally:
             environment.close()
-    return found
+    return found, unfound
 
 
-def is_of_other_version(found: dict[bytes, dict[bytes, bytes]]) -> bool:
+def is_of_other_version(found: Databases) -> bool:
     """Whether a state that checks names another format version."""
     value = found.get(META, {}).get(STATE_KEY)
     if value is None:
@@ -48,8 +55,14 @@ def is_of_other_version(found: dict[bytes, dict[bytes, bytes]]) -> bool:
         return False
 
 
-def problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError]:
+def problems(path: Path) -> Iterator[CorruptionError]:
     """Every value against its seal, every database against its count and sum, and each other."""
+    found, unfound = read(path)
+    yield from unfound
+    yield from _problems(found)
+
+
+def _problems(found: Databases) -> Iterator[CorruptionError]:
     if not any(found.values()):
         return
     yield from _value_problems(found)
@@ -57,7 +70,7 @@ def problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError
     yield from _reference_problems(found)
 
 
-def _value_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError]:
+def _value_problems(found: Databases) -> Iterator[CorruptionError]:
     checks = {
         LAYERS: values.unpack_layers,
         FILES: values.unpack_file,
@@ -74,7 +87,7 @@ def _value_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[Corrupti
                 yield error
 
 
-def _sum_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError]:
+def _sum_problems(found: Databases) -> Iterator[CorruptionError]:
     meta = found.get(META, {})
     if STATE_KEY not in meta:
         yield CorruptionError("index key", "index, meta", "present", "no state")
@@ -103,14 +116,15 @@ def _sum_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[Corruption
                                   (len(entries), crcs % (1 << 64)))  # fmt: skip
 
 
-def _reference_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[CorruptionError]:
+def _reference_problems(found: Databases) -> Iterator[CorruptionError]:
     """`chunks` names exactly the stripes of `layers`; these and `l0` only files of `files`."""
     try:
         stripes = {
             values.stripe_key(key, stripe)
             for key, value in found.get(CHUNKS, {}).items()
+            for bits in (values.unpack_stripes(key, value),)
             for stripe in range(32)
-            if values.unpack_stripes(key, value) >> stripe & 1
+            if bits >> stripe & 1
         }
         named = {
             layer.file.pack()
@@ -129,10 +143,10 @@ def _reference_problems(found: dict[bytes, dict[bytes, bytes]]) -> Iterator[Corr
 def main(path: str) -> int:
     status = 0
     try:
-        found = read(Path(path))
+        found, unfound = read(Path(path))
         if is_of_other_version(found):
             return OTHER_VERSION
-        for problem in problems(found):
+        for problem in (*unfound, *_problems(found)):
             print(problem)
             status = 1
     except CorruptionError as error:

@@ -23,18 +23,19 @@ from formats.index_value import FileEntry, LayerEntry
 from formats.manifest import FileAdded, Manifest
 
 CATCH_UP_BUNDLES = 64  # per transaction
+_BESIDE, _OLD = "index.new", "index.old"
 
 
 def open_index(storage: Storage, path: Path, manifest: Manifest, layers: Path) -> Index:
     """The index of a data directory, checked by a child first, and up to date with the manifest.
 
-    Without an index directory, or with an empty one, it is built anew.
+    Without one, it is built anew.
     """
     storage.make_directory(path)
-    if storage.list(path) and not check_in_child(path):
+    if "data.mdb" in storage.list(path) and not check_in_child(path):
         _remove_directory(storage, path)  # of another version: it is made anew
         storage.make_directory(path)
-    index = Index(path)
+    index = Index(path, storage)
     try:
         catch_up(index, storage, manifest, layers)
     except BaseException:
@@ -199,17 +200,22 @@ def _changes_of_layer(
         )
 
 
+def remove_unfinished(storage: Storage, root: Path) -> None:
+    """What a `reindex` that was cut off has left beside the index."""
+    for name in (_BESIDE, _OLD):
+        _remove_directory(storage, root / name)
+
+
 def reindex(storage: Storage, root: Path) -> int:
     """Replace the index of a data directory by one made anew; returns the number of bundles.
 
     The new one is built beside the old one and takes its place when it is complete.
     """
     state, _ = layout.replay(storage.read_all(root / "manifest"), str(root / "manifest"))
-    path, beside, old = (root / name for name in ("index", "index.new", "index.old"))
-    for leftover in (beside, old):
-        _remove_directory(storage, leftover)
+    path, beside, old = (root / name for name in ("index", _BESIDE, _OLD))
+    remove_unfinished(storage, root)
     storage.make_directory(beside)
-    index = Index(beside)
+    index = Index(beside, storage)
     try:
         catch_up(index, storage, state, root / "layers")
     finally:

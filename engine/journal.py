@@ -293,7 +293,7 @@ class Journal:
             return
         with self._lock:
             while self._segments and self._segments[-1].start_lsn >= position:
-                self._remove_segment(self._segments.pop())
+                self._remove_segment(self._segments.pop().path)
             if self._segments:
                 self._segments[-1] = self._cut(self._segments[-1], position)
             self.received_lsn = position
@@ -359,11 +359,9 @@ class Journal:
                 gone.append(self._segments.pop(0))
             older, self._older = self._older, []
         for segment in gone:
-            self._remove_segment(segment)
+            self._remove_segment(segment.path)
         for name in older:
             self._forget_older(name, position)
-        if gone:
-            self._storage.sync_directory(self._directory)
         return len(gone)
 
     def _forget_older(self, name: str, position: int) -> None:
@@ -372,12 +370,12 @@ class Journal:
             with self._lock:
                 self._older.append(name)
             return
-        self._remove_files(self._directory / name)
+        self._remove_segment(self._directory / name)
 
-    def _remove_segment(self, segment: JournalSegment) -> None:
-        self._remove_files(segment.path)
-
-    def _remove_files(self, path: Path) -> None:
-        for file in (path, sums_path(path)):
-            if self._storage.exists(file):
-                self._storage.remove(file)
+    def _remove_segment(self, path: Path) -> None:
+        """Durably before its sums and before another segment go: names may come to the disk in any
+        order, and a segment without sums, or a gap before it, would be damage."""
+        self._storage.remove(path)
+        self._storage.sync_directory(self._directory)
+        if self._storage.exists(sums_path(path)):
+            self._storage.remove(sums_path(path))

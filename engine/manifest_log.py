@@ -38,7 +38,8 @@ class ManifestLog:
 
     @classmethod
     def open(cls, storage: Storage, path: Path) -> "ManifestLog":
-        """An existing manifest, for appending; a torn tail is cut off."""
+        """An existing manifest, for appending; a torn tail goes, and an unfinished new one."""
+        _remove_unfinished(storage, path)
         data = storage.read_all(path)
         state, last = layout.replay(data, str(path))
         file = storage.open(path, writable=True)
@@ -93,9 +94,7 @@ class ManifestLog:
 
 def _write_new(storage: Storage, path: Path, state: Manifest) -> tuple[File, int]:
     """The whole state as one entry of a file beside `path`, on disk."""
-    beside = path.with_name(path.name + ".new")
-    if storage.exists(beside):
-        storage.remove(beside)
+    beside = _remove_unfinished(storage, path)
     header = layout.pack_header()
     data, crc = layout.pack_entry(
         state.serial, state.records(), layout.check_header(header, str(beside))
@@ -104,6 +103,14 @@ def _write_new(storage: Storage, path: Path, state: Manifest) -> tuple[File, int
     storage.append(file, [header, data])
     storage.sync(file)
     return file, crc
+
+
+def _remove_unfinished(storage: Storage, path: Path) -> Path:
+    """Where a new manifest is written: there is none now."""
+    beside = path.with_name(path.name + ".new")
+    if storage.exists(beside):
+        storage.remove(beside)
+    return beside
 
 
 def _take_place(storage: Storage, file: File, path: Path) -> None:

@@ -17,6 +17,7 @@ from engine.errors import RequestError
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.index_rebuild import open_index
+from engine.index_rebuild import remove_unfinished as remove_unfinished_index
 from engine.ingest import Ingest
 from engine.layer_map import LayerMap
 from engine.layer_store import LayerStore
@@ -78,7 +79,9 @@ def remove_unfinished(storage: Storage, paths: Paths) -> None:
 
 
 def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list[str]:
-    """Remove bundles that the manifest does not name: what a crash left; returns their names."""
+    """Remove bundles that the manifest does not name, and indexes that a reindex did not finish:
+    what a crash left; returns the bundles' names."""
+    remove_unfinished_index(storage, paths.directory)
     named = {name.text for name in manifest.files}
     leftovers = [name for name in storage.list(paths.layers) if name not in named]
     for name in leftovers:

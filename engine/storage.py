@@ -100,15 +100,19 @@ class Storage:
 
     def _append_vector(self, file: File, parts: Sequence[Bytes]) -> None:
         length = sum(len(part) for part in parts)
-        written = os.writev(file.descriptor, parts)
+        written = self._write(file, parts)
         file.size += written
         if written == length:
             return
         rest = memoryview(b"".join(parts))[written:]
         while rest:
-            written = os.write(file.descriptor, rest)
+            written = self._write(file, [rest])
             file.size += written
             rest = rest[written:]
+
+    def _write(self, file: File, parts: Sequence[Bytes]) -> int:
+        """One system call, which may take less than all; how much it took."""
+        return os.writev(file.descriptor, parts)
 
     def truncate(self, file: File, size: int) -> None:
         """Cut the file to `size` bytes."""
@@ -122,10 +126,13 @@ class Storage:
         self._refuse_poisoned(file)
         try:
             with _naming(file.path):
-                os.fsync(file.descriptor)
+                self._flush(file)
         except BaseException:
             file.is_poisoned = True
             raise
+
+    def _flush(self, file: File) -> None:
+        os.fsync(file.descriptor)
 
     def _refuse_poisoned(self, file: File) -> None:
         if file.is_poisoned:
@@ -165,6 +172,14 @@ class Storage:
 
     def file_size(self, path: Path) -> int:
         return os.stat(path).st_size
+
+    @contextmanager
+    def committing(self, path: Path) -> Iterator[None]:
+        """Around a transaction of the LMDB environment in directory `path`: on disk when left.
+
+        LMDB does its own I/O; here it only says when.
+        """
+        yield
 
     def lock(self, path: Path) -> File:
         """Hold the lock file `path` until the result is closed; DirectoryInUseError if another

@@ -22,6 +22,7 @@ from formats.file_name import FileName
 FORMAT_VERSION = 1
 MAGIC = b"pgmanfst"
 END_MARK = b"\xa5"
+SECTOR_BYTES = 512  # what a disk writes whole or not at all
 BLOCK_BYTES = 8192
 STRIPE_BLOCKS = 16384
 
@@ -294,14 +295,14 @@ def entries(data: bytes, path: str) -> Iterator[Entry]:
     """The whole entries of a manifest file; a torn tail ends them, anything else is an error.
 
     Torn is what a crash in the middle of an append leaves: a file that ends inside of an entry, or
-    one whose last bytes were never written and read as zeros.
+    one of whose bytes the last, or those of any sector, were never written and read as zeros.
     """
     crc, pos, serial = check_header(data, path), HEADER_BYTES, None
     while pos + ENTRY_HEAD_BYTES <= len(data) and any(memoryview(data)[pos:]):
         length, head_crc, found = _HEAD.unpack_from(data, pos)
         where = f"{path} offset {pos}"
         if crc32c(data[pos : pos + 4]) != head_crc:
-            if not any(memoryview(data)[pos + ENTRY_HEAD_BYTES :]):
+            if not any(memoryview(data)[pos + ENTRY_HEAD_BYTES :]) or _lacks_sector(data, pos):
                 return
             raise CorruptionError("manifest entry length", where, "a length that checks", length)
         start = pos + ENTRY_HEAD_BYTES
@@ -312,7 +313,7 @@ def entries(data: bytes, path: str) -> Iterator[Entry]:
         expected = crc32c(body, crc32c(data[pos : pos + 4], crc))
         mark = data[start + length : end]
         if found != expected:
-            if end == len(data) and mark == b"\0":
+            if end == len(data) and (mark == b"\0" or _lacks_sector(data, pos)):
                 return
             raise CorruptionError("manifest entry checksum", where, f"{expected:08x}",
                                   f"{found:08x}")  # fmt: skip
@@ -325,6 +326,15 @@ def entries(data: bytes, path: str) -> Iterator[Entry]:
             raise CorruptionError("manifest serial", where, serial + 1, entry.serial)
         yield entry
         serial, pos, crc = entry.serial, start + length + 1, found
+
+
+def _lacks_sector(data: bytes, pos: int) -> bool:
+    """Whether, from `pos` on, all that lies in one of the disk's sectors is zeros."""
+    starts = (pos, *range(pos - pos % SECTOR_BYTES + SECTOR_BYTES, len(data), SECTOR_BYTES))
+    return any(
+        not any(memoryview(data)[start : start - start % SECTOR_BYTES + SECTOR_BYTES])
+        for start in starts
+    )
 
 
 def replay(data: bytes, path: str) -> tuple[Manifest, Entry]:

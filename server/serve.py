@@ -11,14 +11,16 @@ has to be ingested before the end, since the next start replays the journal.
 The main thread waits for signals and does nothing else.
 """
 
+import contextlib
 import logging
+import os
 import signal
 import threading
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from engine import server_id
+from engine import kill_points, server_id
 from engine.cluster_identity import Wanted
 from engine.errors import DirectoryRefusedError
 from engine.page_store import PageStore
@@ -74,8 +76,7 @@ class Server:
         self._receiver: WalReceiver | None = None
         self._attaching: threading.Thread | None = None
         self._failure: Exception | None = None
-        storage = Storage()
-        storage.make_directory(options.data_dir)
+        storage = make_data_directory(options.data_dir)
         self._store = PageStore(
             options.data_dir,
             settings.memory_bytes_max,
@@ -183,6 +184,25 @@ class Server:
         if receiver is not None:
             return receiver.state, source, receiver.error
         return ("read-only" if self._attaching is None else "base backup"), None, ""
+
+
+def make_data_directory(path: Path) -> Storage:
+    """Make the directory if it is not there yet, its name durable; the storage to use it with.
+
+    Refused if the variable for kill points (engine/kill_points.py) says nothing.
+    """
+    storage = Storage()
+    text = os.environ.get(kill_points.VARIABLE)
+    if text is not None:
+        try:
+            storage = kill_points.KillingStorage(path, text)
+        except ValueError as error:
+            raise Refused(str(error), ExitCode.USAGE) from error
+        log.warning("%s=%s: for tests", kill_points.VARIABLE, text)
+    storage.make_directory(path)
+    with contextlib.suppress(PermissionError):  # whoever may not read it cannot sync it
+        Storage().sync_directory(path.parent)
+    return storage
 
 
 def run(options: ServeOptions, settings: Settings) -> ExitCode:

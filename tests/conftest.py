@@ -8,6 +8,7 @@ other thing; `make test` does both runs.
 import pytest
 
 from tests.fixtures import kernel_modes, postgres_servers
+from tests.fixtures.fast_directory import fast_directory
 from tests.fixtures.kernel_modes import Mode
 from tests.fixtures.page_servers import page_server
 from tests.fixtures.postgres_servers import postgres, postgres_templates, workspace
@@ -15,6 +16,7 @@ from tests.fixtures.receiving import receiving
 from tests.fixtures.running_service import running
 
 __all__ = [
+    "fast_directory",
     "page_server",
     "postgres",
     "postgres_templates",

@@ -1,5 +1,6 @@
 """The WAL receiver against real servers: what it takes, what it reports, and when."""
 
+import errno
 import threading
 import time
 
@@ -191,7 +192,7 @@ def test_nothing_is_reported_after_a_failed_fsync(
     receiver = receiving.last
     flushed = store.journal.flushed_lsn
     newest = max(path.name for path in (store.directory / "journal").iterdir())
-    storage.fail_sync = newest.removesuffix(".sums")
+    storage.fail("sync", errno.EIO, name=newest.removesuffix(".sums"))
     server.sql("insert into t values (1)")
     wait_until(lambda: receiver.state == "failed")
     assert "Input/output error" in receiver.error
@@ -206,8 +207,8 @@ def test_a_full_disk_is_waited_out(postgres: PostgresFactory, receiving: Receivi
     store = receiving.begin(server, storage)
     caught_up(server, store)
     newest = max(path.name for path in (store.directory / "journal").iterdir())
-    storage.fail_append = newest.removesuffix(".sums")
+    storage.fail("append", errno.ENOSPC, name=newest.removesuffix(".sums"))
     server.sql("create table t as select generate_series(1, 1000)")
-    wait_until(lambda: storage.fail_append == "")
+    wait_until(lambda: not storage.has_fault)
     caught_up(server, store)
     assert_same_wal(server, store)

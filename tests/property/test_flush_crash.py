@@ -1,6 +1,7 @@
 """A crash at every step of a flush: what was reported is there, what was not is there or not."""
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -15,7 +16,7 @@ from engine.storage import Storage
 from engine.version_set import VersionSet
 from formats.manifest import FileAdded, Identity, Opened, Progress
 from tests.fixtures import bundles
-from tests.fixtures.crashing_storage import CrashError, CrashingStorage
+from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 
 KEY = bundles.relation_key(1)
 IDENTITY = Identity(bundles.TENANT, bundles.TIMELINE, 7, 180006, 16 << 20)
@@ -62,29 +63,32 @@ def recover(root: Path) -> tuple[int, list[int]]:
     return log.state.durable_lsn, [lsn for lsn, _ in bundles.pushed(into)]
 
 
-def run_until_crash(root: Path, crash_at: int, kept: str) -> tuple[int, int]:
+def run_until_crash(root: Path, crash_at: int, seed: int) -> tuple[int, int]:
     """Three flushes on a disk that stops; the last LSN reported, and the calls it took."""
     (root / "layers").mkdir(parents=True)
     ManifestLog.create(Storage(), root / "manifest", IDENTITY, Opened(1)).close()
-    storage, reported = CrashingStorage(crash_at), 0
+    storage, reported = FaultyStorage(), 0
+    storage.crash_at = crash_at
     try:
         for number in (1, 2, 3):
             reported = flush(storage, root, number)
     except CrashError:
-        storage.lose_power(kept)
+        storage.crash(Random(f"{seed} {crash_at}"))
     return reported, storage.calls
 
 
-@pytest.mark.parametrize("kept", ["nothing", "everything", "zeros"])
-def test_a_crash_at_every_call(tmp_path: Path, kept: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", range(6))
+def test_a_crash_at_every_call(
+    fast_directory: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for module in (index_rebuild, directory_check):  # a process each time, and LMDB is sound here
         monkeypatch.setattr(module, "check_in_child", lambda path: True)
-    _, calls = run_until_crash(tmp_path / "whole", -1, kept)
-    assert recover(tmp_path / "whole") == (300, [300, 200, 100])
+    _, calls = run_until_crash(fast_directory / "whole", -1, seed)
+    assert recover(fast_directory / "whole") == (300, [300, 200, 100])
     assert calls > 20
     for crash_at in range(calls):
-        root = tmp_path / str(crash_at)
-        reported, _ = run_until_crash(root, crash_at, kept)
+        root = fast_directory / str(crash_at)
+        reported, _ = run_until_crash(root, crash_at, seed)
         durable, found = recover(root)
         assert durable in (reported, reported + 100), f"call {crash_at}"
         assert found == list(range(durable, 0, -100)), f"call {crash_at}"

@@ -13,7 +13,7 @@ import msgpack
 import pytest
 
 from engine.frame_cache import FrameCache
-from engine.index_check import problems, read
+from engine.index_check import problems
 from engine.index_rebuild import open_index
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
@@ -256,4 +256,4 @@ def test_a_directory_of_version_1_is_read(tmp_path: Path) -> None:
         layers.collect(key, block, state.durable_lsn, 0, into)
         assert bundles.pushed(into) == model.read(key, block, state.durable_lsn, 0)[0]
     index.close()
-    assert list(problems(read(tmp_path / "index"))) == []
+    assert list(problems(tmp_path / "index")) == []

@@ -10,7 +10,7 @@ import pytest
 
 from engine.bundle_reader import BundleReader
 from engine.index import Index, check_in_child
-from engine.index_check import problems, read
+from engine.index_check import problems
 from engine.index_rebuild import catch_up, removal_of
 from engine.manifest_log import ManifestLog
 from formats import chunk, index_value
@@ -86,7 +86,7 @@ def test_a_rebuilt_index_equals_the_lost_one(directory: StoppedDirectory, seed: 
     for found in (lost, rebuilt):
         del found["meta"][index_value.sum_key(index_value.RELATIONS)]
     assert rebuilt == lost
-    assert list(problems(read(directory.root / "rebuilt"))) == []
+    assert list(problems(directory.root / "rebuilt")) == []
 
 
 def test_a_rebuilt_index_equals_the_lost_one_with_relations(directory: StoppedDirectory) -> None:
@@ -159,9 +159,9 @@ def test_a_changed_value_is_noticed_at_open(
     directory: StoppedDirectory, database: str, change: str
 ) -> None:
     path = values_of(directory)
-    assert list(problems(read(path))) == []
+    assert list(problems(path)) == []
     change_value(path, database, change)
-    assert list(problems(read(path))) != []
+    assert list(problems(path)) != []
     with pytest.raises(CorruptionError, match="layertool reindex"):
         directory.open_index("index")
 

@@ -1,5 +1,6 @@
 """The journal: what is read is what was written; trimming, leftovers, timelines."""
 
+import errno
 import random
 from pathlib import Path
 
@@ -218,7 +219,7 @@ def test_sums_are_cut_before_what_they_cover(tmp_path: Path) -> None:
     wal.add(90_000)
     write(journal, wal, START, wal.end - 10)
     journal.sync()
-    storage.fail_sync = ".sums"
+    storage.fail("sync", errno.EIO, name=".sums")
     with pytest.raises(OSError, match="Input/output error"):
         journal.follow(2, partial, b"")
     assert open_journal(tmp_path).received_lsn == partial

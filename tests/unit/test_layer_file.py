@@ -1,5 +1,6 @@
 """A bundle file as a whole: what it says, every flipped byte and every cut of it, failing I/O."""
 
+import errno
 import random
 import struct
 from pathlib import Path
@@ -174,12 +175,12 @@ def test_half_a_page_is_refused(tmp_path: Path) -> None:
     writer.abort()
 
 
-@pytest.mark.parametrize("fault", ["fail_append", "fail_sync"])
-def test_a_disk_that_fails_leaves_no_bundle(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("call", ["append", "sync"])
+def test_a_disk_that_fails_leaves_no_bundle(tmp_path: Path, call: str) -> None:
     storage = FaultyStorage()
     writer = bundles.writer_for(tmp_path, bundles.l0(1), storage=storage)
     writer.add_run(run_of(VERSIONS))
-    setattr(storage, fault, bundles.l0(1).text)
+    storage.fail(call, errno.EIO)
     with pytest.raises(OSError, match=bundles.l0(1).text):
         writer.finish()
     with pytest.raises(OSError, match="opened anew"):

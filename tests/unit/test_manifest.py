@@ -1,6 +1,7 @@
 """The manifest's bytes: records both ways, every flipped byte noticed, every cut a prefix."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import msgpack
 import pytest
@@ -136,6 +137,28 @@ def test_a_tail_whose_bytes_never_came_is_torn() -> None:
             assert (state, last.end, last.has_mark) == (after[-1], len(data) - 1, False)
         else:
             assert (state, last.end) == (after[-2], ends[-2])
+
+
+def test_an_entry_of_whose_sectors_any_never_came_is_torn() -> None:
+    """A disk writes sectors in the order that it likes; the file may have its new size before."""
+    added = [replace(ADDED, name=ADDED.name.replace("1.", f"{n}.")) for n in range(2, 9)]
+    data, before = build([*STEPS, [*added]]), states(STEPS)[-1]
+    begin = [entry.end for entry in manifest.entries(data, "m")][-2]
+    bounds = [begin, *range((begin // 512 + 1) * 512, len(data), 512), len(data)]
+    sectors = list(pairwise(bounds))
+    assert len(sectors) >= 3
+    for lost in range(1, 1 << len(sectors)):
+        broken = bytearray(data)
+        for number, (start, end) in enumerate(sectors):
+            if lost >> number & 1:
+                broken[start:end] = bytes(end - start)
+        state, last = manifest.replay(bytes(broken), "m")
+        assert (state, last.end) == (before, begin), f"{lost:b}"
+    for start, end in sectors:  # a part of one: no disk does that
+        broken = bytearray(data)
+        broken[start + 1 : end - 1] = bytes(end - start - 2)
+        with pytest.raises(CorruptionError):
+            manifest.replay(bytes(broken), "m")
 
 
 @pytest.mark.parametrize("order", [(0, 2, 1, 3, 4), (0, 1, 1, 2, 3), (0, 2, 3, 4), (0, 1, 2, 4)])

@@ -1,5 +1,6 @@
 """One connection's stream of WAL, from a scripted source: what is written, synced and reported."""
 
+import errno
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ def test_one_fsync_for_many_messages(tmp_path: Path) -> None:
     script = Script(tmp_path)
     pieces = [script.piece(at, at + 100) for at in range(0, 40_000, 100)]
     script.run(*pieces, None)
-    assert script.storage.sync_count == 1
+    assert script.storage.counts["sync"] == 1
     assert script.flushed == [0, 40_000]
 
 
@@ -134,7 +135,7 @@ def test_nothing_is_reported_after_a_failed_fsync(tmp_path: Path) -> None:
     script = Script(tmp_path)
     script.run(script.piece(0, 5000), None)
     script.source.statuses.clear()
-    script.storage.fail_sync = "3"
+    script.storage.fail("sync", errno.EIO, name="3")
     with pytest.raises(JournalFailedError):  # from the attempt to keep what came
         script.run(script.piece(0, 5000), script.piece(5000, 6000), None)
     assert script.flushed == [5000]  # what was flushed before, as the stream starts
