@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PG ?= 18
+MINUTES ?= 30
 UNBUILT := build/unbuilt
 TREE := formats engine server tools tests docs .ci README.md CHANGELOG.md pyproject.toml setup.py
 WITHOUT_SERVERS := tests/unit tests/property
 DECLARATIONS := $(shell find formats engine server tools -name '*.pxd')
 KERNELS := $(DECLARATIONS) $(DECLARATIONS:.pxd=.py)
 
-.PHONY: build servers demo oracle-b test check lint bench coverage mutation regression-suite fuzz fuzz-asan power-loss index-flips clean
+.PHONY: build servers demo soak oracle-b test check lint bench coverage mutation regression-suite fuzz fuzz-asan power-loss index-flips clean
 
 build: $(VENV)/built
 
@@ -28,6 +29,10 @@ servers: build
 
 demo: build $(if $(filter 14 16 17,$(PG)),servers)
 	$(BIN)/python -m tools.demo --pg $(PG)
+
+# pgbench at full rate while servers are killed; what must hold all the time, and every page at the end.
+soak: build $(if $(filter 14 16 17,$(PG)),servers)
+	$(BIN)/python -m tools.soak --pg $(PG) --minutes $(MINUTES)
 
 # Every page at 20 random LSNs of a fuzzed load, against standbys, on all majors.
 oracle-b: build servers

@@ -262,7 +262,8 @@ class PageStore:
             self.retention.publish()
             versions.backup_end_lsn = state.backup_end_lsn
         recovery.resume_commit_times(versions)
-        files = recovery.cluster_files(self.versions, state.durable_lsn)
+        # No WAL is in yet: at the horizon, even if the base backup ends there, files are the same.
+        files = recovery.cluster_files(versions, max(state.durable_lsn, state.horizon_lsn))
         versions.checksums = parse_control_file(files[SmallFile.PG_CONTROL]).checksums
         self._cluster = ClusterRecords(self.table, self.ingest, versions.major, files)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), self._copy)

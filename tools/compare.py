@@ -301,7 +301,7 @@ class _Comparer:
 
     def page(self, fork: RelationFork, path: str, pair: Pair) -> None:
         """A page that differs as bytes."""
-        explain(pair, fork.db, Fork(fork.fork), self.rules)
+        explain(pair, fork, self.rules)
         offset = pair.first_difference()
         if offset is None:
             self.result.excuses.update(pair.used)

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from formats import rmgr
 from formats.chunk import Fork
+from tools.data_directory import RelationFork
 from tools.masks import (
     HEADER_BYTES,
     PAGE_BYTES,
@@ -26,6 +28,7 @@ from tools.masks import (
     u16,
     u32,
 )
+from tools.primary_wal import PrimaryWal
 
 ZERO_PAGE = bytes(PAGE_BYTES)
 
@@ -35,6 +38,7 @@ _BUILD_LSN_MAX = 1
 """Those pages have no LSN in the file, or GiST's placeholder, until something changes them."""
 
 _GIST_DELETED = 0x0004
+_FPI_FOR_HINT, _SQUEEZE_PAGE = 0xA0, 0x80
 
 
 class Excuse(StrEnum):
@@ -53,6 +57,8 @@ class Excuse(StrEnum):
     BUILD_LSN = "pd_lsn of a freshly built index"
     SPGIST_CACHE = "spgist: last-used pages in the meta page"
     GIST_DELETED = "gist: F_TUPLES_DELETED, which DELETE sets in redo alone"
+    HINT_LSN = "pd_lsn of a hint logged without an image"
+    IMAGE_LSN = "pd_lsn of an image of a page that its record leaves alone"
     # For a reason that the caller names.
     COPIED_VM = "visibility maps of a database copied through WAL"
     COPIED_REVMAP = "brin: revmaps of a database copied through WAL"
@@ -77,10 +83,13 @@ class Rules:
     """A base backup, ours or the standby's, was taken while the primary wrote, or it wrote between
     the two: what a primary keeps unlogged (a sequence's row, SP-GiST's cache) came with one of them
     and not with the other."""
+    wal: PrimaryWal | None = None
+    """The primary's, which must justify each pd_lsn that its redo gives another value."""
 
 
-def explain(pair: Pair, database: int, fork: Fork, rules: Rules) -> None:
+def explain(pair: Pair, relation: RelationFork, rules: Rules) -> None:
     """Apply to a pair that differs every mask and excuse that it has a right to."""
+    database, fork = relation.db, relation.fork
     if rules.against == "primary" and pair.ours == ZERO_PAGE and is_initialised(pair.theirs):
         pair.adopt(Excuse.INITIALISED, 0, PAGE_BYTES)
     elif fork == Fork.VM:
@@ -89,6 +98,8 @@ def explain(pair: Pair, database: int, fork: Fork, rules: Rules) -> None:
         apply_masks(pair)
         if pair.ours != pair.theirs:
             _explain_index_or_sequence(pair, database, rules)
+    if rules.against == "primary" and rules.wal is not None:
+        _explain_lsn(pair, relation, rules.wal)
 
 
 def excuse_absent_block(page: bytes, fork: Fork, rules: Rules) -> Excuse | None:
@@ -184,3 +195,28 @@ def _explain_revmap(pair: Pair) -> None:
     for entry in range(HEADER_BYTES, pd_special(pair.theirs) - 5, 6):
         if not any(pair.ours[entry : entry + 6]):
             pair.adopt(Excuse.COPIED_REVMAP, entry, entry + 6)
+
+
+def _explain_lsn(pair: Pair, relation: RelationFork, wal: PrimaryWal) -> None:
+    """Where nothing but pd_lsn differs, the record that ends at the higher one says whose it is.
+
+    Theirs is higher: FPI_FOR_HINT, written without an image, changes nothing in redo. Ours is:
+    redo restores an image, and pd_lsn with it, of a page that the primary registered and left alone
+    (from 16 on; hashovfl.c is the only place of PostgreSQL 18.6 that registers a block with
+    REGBUF_NO_CHANGE and without REGBUF_NO_IMAGE).
+    """
+    ours, theirs = page_lsn(pair.ours), page_lsn(pair.theirs)
+    if ours == theirs or pair.ours[8:] != pair.theirs[8:]:
+        return
+    record = wal.record_ending_at(max(ours, theirs))
+    reference = record.references.get((relation, pair.block)) if record else None
+    if record is None or reference is None:
+        return
+    kind = record.rmgr, record.opcode
+    if ours < theirs:
+        if kind == (rmgr.XLOG, _FPI_FOR_HINT) and not reference.has_image:
+            pair.adopt(Excuse.HINT_LSN, 0, 8)
+    elif kind == (rmgr.HASH, _SQUEEZE_PAGE) and reference.id == 1 and reference.applies:
+        tuples, (is_primary_page, is_previous_page) = u16(record.main, 8), record.main[10:12]
+        if tuples == 0 and is_primary_page and not is_previous_page:
+            pair.adopt(Excuse.IMAGE_LSN, 0, 8)

@@ -1,11 +1,13 @@
-"""The command `layertool`: look into the files of a page server that is stopped.
+"""The command `layertool`: look into the files of a page server.
 
     layertool dump FILE       a bundle: header, ranges, directory, entries; a manifest: its records;
                               a WAL segment, as of the journal: its records as pg_waldump has them
     layertool verify PATH…    a data directory, or single bundles and manifests: everything checked
     layertool reindex PATH    the LMDB index of a data directory made anew from the other files
+    layertool stat PATH       a data directory: layers, debt and layers a read, chunk by chunk
 
 A directory that a server has open is refused: its lock is taken for as long as the command runs.
+`stat` takes none, and tells of such a directory what was true when it began.
 """
 
 import json
@@ -29,8 +31,9 @@ from engine.storage import DirectoryInUseError, File, Storage
 from formats import wal_page
 from formats.errors import CorruptionError
 from formats.file_name import SUFFIX
-from tools import wal_dump
+from tools import layer_stat_tables, wal_dump
 from tools.layer_dump import BundleDump, dump_manifest
+from tools.layer_stat import read_directory
 
 PIPE_WIDTH = 160  # columns of a table that no terminal shows
 
@@ -54,7 +57,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog=_EXIT_STATUS,
-    help="Look into the files of a page server that is stopped.",
+    help="Look into the files of a page server; all but `stat` of one that is stopped.",
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object instead of tables.")]
@@ -239,6 +242,30 @@ def reindex(
         print(json.dumps({"bundles": bundles}))
     else:
         print(f"index made anew from {bundles} bundles")
+
+
+@app.command(epilog=_EXIT_STATUS, short_help="Show layers, debt and reads by chunk.")
+def stat(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A data directory.")],
+    as_json: AsJson = False,
+) -> None:
+    """Show layers, bytes, debt, write amplification, and how many layers a read may look into.
+
+    Chunk by chunk, the worst first. Debt is what lies above a stripe's newest image. A server may
+    have the directory open.
+    """
+    with _exit_codes():
+        if not _is_data_directory(path):
+            raise UsageError(f"not a data directory: {path}")
+        found = read_directory(Storage(), path)
+    if as_json:
+        print(json.dumps(found.as_json(), indent=2))
+        return
+    console = _console()
+    for table in layer_stat_tables.tables(found):
+        console.print(table)
+    for line in layer_stat_tables.lines(found):
+        print(line)
 
 
 def _console() -> Console:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from formats.chunk import BLOCK_BYTES, Fork
+from tools.data_directory import RelationFork
 from tools.excuses import Excuse, Rules, excuse_absent_block, explain
 from tools.masks import Mask, Pair
 
@@ -72,7 +73,7 @@ def explained(
 ) -> tuple[int | None, set[Any]]:
     """The first offset that still differs, and what was used to explain the others."""
     pair = Pair(bytearray(ours), bytes(theirs), block)
-    explain(pair, 5, fork, rules)
+    explain(pair, RelationFork(1663, 5, 16384, fork), rules)
     return pair.first_difference(), pair.used
 
 

@@ -141,7 +141,7 @@ def test_a_tail_whose_bytes_never_came_is_torn() -> None:
 
 def test_an_entry_of_whose_sectors_any_never_came_is_torn() -> None:
     """A disk writes sectors in the order that it likes; the file may have its new size before."""
-    added = [replace(ADDED, name=ADDED.name.replace("1.", f"{n}.")) for n in range(2, 9)]
+    added = [replace(ADDED, name=ADDED.name.replace("1.", f"{n}.")) for n in range(2, 10)]
     data, before = build([*STEPS, [*added]]), states(STEPS)[-1]
     begin = [entry.end for entry in manifest.entries(data, "m")][-2]
     bounds = [begin, *range((begin // 512 + 1) * 512, len(data), 512), len(data)]
