@@ -48,6 +48,22 @@ def test_psql_gets_a_page(running: Running) -> None:
     assert done.stdout.strip() == "\\x" + b"\0control\xff".hex()
 
 
+def test_psql_asks_for_times(running: Running) -> None:
+    done = psql(
+        running,
+        "LSN at '2000-01-01 00:00:05.5+00';",
+        "lsn at 2000-01-01T00:01Z",
+        "lsn at 'now'",
+        "time at 0/910;",
+    )
+    assert done.stdout.splitlines() == [
+        "0/5C0|2000-01-01 00:00:05+00|t",
+        "0/1000|2000-01-01 00:00:16+00|f",
+        "0/1000|2000-01-01 00:00:16+00|f",
+        "2000-01-01 00:00:09+00",
+    ]
+
+
 def test_psql_statements_that_do_nothing(running: Running) -> None:
     done = psql(running, "set search_path = x", "", ";")
     assert (done.returncode, done.stdout, done.stderr) == (0, "SET\n", "")
@@ -57,6 +73,11 @@ def test_psql_statements_that_do_nothing(running: Running) -> None:
     ("statement", "said"),
     [
         ("select 1", "show relations [LSN]"),
+        ("lsn at", "lsn at 'TIMESTAMP'"),
+        ("lsn at 'noon'", "expected a time such as 2026"),
+        ("lsn at '1990-01-01'", "the oldest one is 0/100"),
+        ("time at", "time at LSN"),
+        ("time at 0/101", "no commit at or before 0/101 is known"),
         ("show", "get_page SPC DB REL FORK BLOCK LSN"),
         ("show status 0/1", "unknown statement"),
         ("get_page 1663 5 16384 main 0", "unknown statement"),

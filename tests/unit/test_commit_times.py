@@ -2,6 +2,7 @@
 
 import random
 import struct
+import threading
 
 import pytest
 
@@ -84,13 +85,13 @@ MOVES = (0, 1, 999, TIME_STEP - 1, TIME_STEP, 3 * TIME_STEP, SECOND, -SECOND, -3
 OPERATIONS = (COMMIT, ABORT, COMMIT_PREPARED, ABORT_PREPARED, -1)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(5))
 def test_any_load(tmp_path, seed):
     """Times that stand still, run, jump and go back; flushes and deaths at any time."""
     chance = random.Random(seed)
     small = SmallStore(tmp_path, memory_bytes=4 << 20)
     ends, now = Ends(small), DAY
-    for _ in range(100):
+    for _ in range(80):
         now += chance.choice((*MOVES, chance.randrange(-20_000, 20_000)))
         if chance.random() < 0.6:
             ends.add(now, chance.choice(OPERATIONS))
@@ -219,6 +220,40 @@ def test_the_horizon_moves(tmp_path):
     small.store.versions.horizon_lsn = placed[2] + 8
     assert commit_times.lsn_at(DAY + 2 * SECOND) is None  # its very state is gone
     assert commit_times.lsn_at(DAY + 2 * SECOND + TIME_STEP) == placed[2] + 8
+
+
+def test_while_others_write(tmp_path):
+    """What was answered stays so, whatever is put, frozen and flushed meanwhile."""
+    small = SmallStore(tmp_path)
+    commit_times = small.store.commit_times
+    known: list[tuple[int, StateAt]] = []
+    wrong: list[StateAt | None] = []
+    finished = threading.Event()
+
+    def read() -> None:
+        chance = random.Random(1)
+        while not finished.is_set():
+            for time, expected in chance.sample(known, min(len(known), 5)):
+                found = commit_times.state_at(time)
+                if found != expected or commit_times.time_at(expected.lsn) != expected.commit_time:
+                    wrong.append(found)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    before = DAY
+    small.put(ended(before))
+    for number in range(1, 80):
+        now = DAY + number * SECOND
+        small.add(insert(0, 1, init=True))
+        small.put(ended(now))
+        start = small.wal.placed[-1][0]
+        known.append((now - 1, StateAt(start, before, True)))
+        before = now
+        if number % 10 == 0:
+            small.flush()
+    finished.set()
+    reader.join()
+    assert wrong == []
 
 
 def test_a_record_taken_again_is_stored_again(tmp_path):
