@@ -14,7 +14,7 @@ from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
 from engine.errors import RequestError
-from engine.l0_merge import L0Merge
+from engine.l0_merge import L0Merge, Layer
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
 from engine.pruning import is_history_of_nothing, is_worth_pruning, prune
@@ -47,8 +47,8 @@ class Compactor:
     ) -> None:
         """`retained`: LSNs below the horizon that must stay readable, rising, and the horizon."""
         self.policy = policy
-        self.damaged: dict[Stripe, str] = {}  # stripes that get no image, and why
-        self.error = ""  # why L0 bundles are not merged any more
+        self.damaged: dict[Stripe, str] = {}  # stripes that are not compacted, and why
+        self._unmergeable: set[Layer] = set()
         self._layers = layers
         self._versions = versions
         self._create_bundle = create_bundle
@@ -95,25 +95,35 @@ class Compactor:
     # L0 bundles
 
     def _begin_l0_merge(self) -> Job | None:
-        if self.error:
-            return None
         files = self._layers.manifest.state.files
         sizes = [files[bundle.reader.name].bytes_total for bundle in self._layers.map.l0]
         count = self.policy.l0_to_merge(sizes[::-1])
         return self._merge_l0(count) if count else None
 
     def _merge_l0(self, count: int) -> Job:
-        merge = L0Merge(self._layers, self.policy, count)
+        merge = L0Merge(self._layers, self.policy, count, self._unmergeable)
         try:
             for shrunk in merge.run(self._create_bundle, self._images.of_hot_versions):
                 self._shrunk.update(shrunk)
                 yield True
-        except CorruptionError as error:
-            self.error = str(error)
-            _log.error("L0 bundles are not merged any more: %s", error)  # noqa: TRY400
-            return
+        except (CorruptionError, OSError):
+            if not self._note_damage(merge):
+                raise  # nothing of what is read is damaged
         for stripe in merge.stripes:
             self._judge(stripe, self._layers.index.stripe(*stripe))
+
+    def _note_damage(self, merge: L0Merge) -> bool:
+        """Find the layers because of which a merge failed; the next one leaves them out."""
+        known = len(self._unmergeable)
+        for layer, stripe, error in merge.find_damage():
+            self._unmergeable.add(layer)
+            self._report(stripe, error)
+        return len(self._unmergeable) > known
+
+    def _report(self, stripe: Stripe, error: Exception) -> None:
+        self.damaged[stripe] = str(error)
+        name = ChunkKey.unpack(stripe[0]).name
+        _log.error("stripe %d of %s is damaged and not compacted: %s", stripe[1], name, error)
 
     # images
 
@@ -183,10 +193,8 @@ class Compactor:
         try:
             self._images.write(writer, stripe, lsn, n_blocks)
         except CorruptionError as error:
-            self.damaged[stripe] = str(error)
             self._wanting.discard(stripe)
-            _log.error("no image of stripe %d of %s: %s",  # noqa: TRY400
-                       stripe[1], ChunkKey.unpack(stripe[0]), error)  # fmt: skip
+            self._report(stripe, error)
             raise
         return n_blocks << 13
 
@@ -222,8 +230,7 @@ class Compactor:
         rows: dict[FileName, list[int]] = {}
         for stripe, layers in gone.items():
             for layer in layers:
-                row = self._layers.map.reader(layer.file).directory.find(stripe[0], 0, stripe[1])
-                rows.setdefault(layer.file, []).append(row)
+                rows.setdefault(layer.file, []).append(self._layers.row(layer.file, stripe))
         if rows:
             yield from self._until_quiet()
             removed = {name: layer_bits.of_rows(numbers) for name, numbers in rows.items()}

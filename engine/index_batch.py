@@ -10,7 +10,7 @@ import lmdb
 
 from formats import index_value as values
 from formats.errors import CorruptionError
-from formats.file_name import FileKind, FileName
+from formats.file_name import FileName
 from formats.index_value import (
     CHUNKS,
     DATABASES,
@@ -48,6 +48,7 @@ class NewBundle(NamedTuple):
     directory_frame: bytes
     layers: list[tuple[bytes, LayerEntry]]  # (chunk key, layer); of an L0 bundle none
     changes: list[RelationChange]
+    is_l0: bool  # and not settled
 
 
 class Removal(NamedTuple):
@@ -113,7 +114,7 @@ class IndexBatch:
     def add_bundle(self, bundle: NewBundle, stripes: dict[bytes, int]) -> None:
         key = bundle.name.pack()
         self.put(FILES, key, values.pack_file(key, bundle.entry))
-        if bundle.name.kind == FileKind.L0:
+        if bundle.is_l0:
             frame = bundle.directory_frame
             self.put(L0, key, values.seal(L0, key, bundle.entry.layers, frame))
         for (chunk_key, stripe), layers in _by_stripe(bundle.layers):
@@ -124,7 +125,7 @@ class IndexBatch:
         key = removal.name.pack()
         if removal.is_whole:
             self.delete(FILES, key)
-            if removal.name.kind == FileKind.L0:
+            if self.get(L0, key) is not None:
                 self.delete(L0, key)
         else:
             entry = values.unpack_file(key, self.old(FILES, key, is_known=True) or b"")

@@ -19,7 +19,7 @@ from formats import manifest as layout
 from formats.chunk import HISTORY
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
-from formats.index_value import FileEntry, LayerEntry
+from formats.index_value import IN_USE, SETTLED, FileEntry, LayerEntry
 from formats.manifest import FileAdded, Manifest
 
 CATCH_UP_BUNDLES = 64  # per transaction
@@ -51,7 +51,11 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         raise CorruptionError("manifest serial", where, index.state.serial, manifest.serial)
     have = index.files()
     removed = list(_removals(storage, layers, manifest, have))
-    if any(key[0] & HISTORY for removal in removed for key, _ in removal.layers):
+    is_settled = any(
+        name in manifest.settled and have[name].state != SETTLED for name in manifest.files
+        if name in have
+    )  # fmt: skip
+    if is_settled or any(key[0] & HISTORY for removal in removed for key, _ in removal.layers):
         # What histories lost shows in all that is left of them: as if the index were lost.
         have, removed = {}, []
         index.clear()
@@ -73,29 +77,37 @@ def _removals(
 ) -> Iterator[Removal]:
     """What the manifest removed after the index's last commit; the files are still there."""
     for name, entry in have.items():
-        rows = manifest.removed.get(name, b"")
+        rows: bytes | None = manifest.removed.get(name, b"")
         if name not in manifest.files:
-            yield removal_of(BundleReader(storage, layers / name.text), None)
-        elif layer_bits.count(rows) != entry.layers_removed:
-            yield removal_of(BundleReader(storage, layers / name.text), rows)
+            rows = None
+        elif layer_bits.count(rows or b"") == entry.layers_removed:
+            continue
+        reader = BundleReader(storage, layers / name.text)
+        yield removal_of(reader, rows, is_l0=is_l0(manifest, name) and entry.state != SETTLED)
 
 
-def removal_of(reader: BundleReader, rows: bytes | None, before: bytes = b"") -> Removal:
+def is_l0(manifest: Manifest, name: FileName) -> bool:
+    """Whether a bundle is one of L0, whose layers the index does not have one by one."""
+    return name.kind == FileKind.L0 and name not in manifest.settled
+
+
+def removal_of(
+    reader: BundleReader, rows: bytes | None, before: bytes = b"", *, is_l0: bool
+) -> Removal:
     """How the index is told that layers are gone: the bitmap `rows` of a bundle's directory, of
     which those in `before` were gone already; None: the bundle and all it has."""
     count = reader.directory.count
     gone = layer_bits.everything(count) if rows is None else rows
     layers: list[tuple[bytes, LayerEntry]] = []
-    if reader.name.kind != FileKind.L0:
+    if not is_l0:
         layers = list(layer_entries(reader, layer_bits.without(gone, before)))
-    return Removal(
-        reader.name, layers, layer_bits.count(gone), bytes_live(reader, gone), rows is None
-    )
+    live = reader.bytes_total if is_l0 else bytes_live(reader, gone)
+    return Removal(reader.name, layers, layer_bits.count(gone), live, rows is None)
 
 
 def bytes_live(reader: BundleReader, removed: bytes) -> int:
-    """Bytes of a bundle but those of its removed layers; an L0 bundle is not taken apart."""
-    if reader.name.kind == FileKind.L0 or not any(removed):
+    """Bytes of a bundle but those of its removed layers."""
+    if not any(removed):
         return reader.bytes_total
     stored = reader.stored_bytes()
     return reader.bytes_total - sum(stored[row] for row in layer_bits.rows(removed))
@@ -106,7 +118,8 @@ def _read_bundle(
 ) -> NewBundle:
     reader = BundleReader(storage, layers / record.name)
     check_against_manifest(reader, record)
-    return bundle_for_index(reader, info_of(reader), manifest.removed.get(reader.name, b""))
+    removed, is_settled = manifest.removed.get(reader.name, b""), reader.name in manifest.settled
+    return bundle_for_index(reader, info_of(reader), removed, is_settled=is_settled)
 
 
 def check_against_manifest(reader: BundleReader, record: FileAdded) -> None:
@@ -128,23 +141,32 @@ def info_of(reader: BundleReader) -> BundleInfo:
 
 
 def bundle_for_index(
-    reader: BundleReader, info: BundleInfo, removed: bytes = b"", *, is_merged: bool = False
+    reader: BundleReader,
+    info: BundleInfo,
+    removed: bytes = b"",
+    *,
+    is_merged: bool = False,
+    is_settled: bool = False,
 ) -> NewBundle:
     """A bundle as the index takes it, but for layers whose bit in `removed` is set.
 
     Relation history is read back from its frames; `is_merged`: the index knows all of it already.
+    `is_settled`: of an L0 bundle that is one no more.
     """
     footer = info.footer
+    counts_as_l0 = info.name.kind == FileKind.L0 and not is_settled
     layers: list[tuple[bytes, LayerEntry]] = []
-    if info.name.kind != FileKind.L0:
+    live_bytes = info.bytes_total
+    if not counts_as_l0:
         live = layer_bits.without(layer_bits.everything(footer.layers), removed)
         layers = list(layer_entries(reader, live))
+        live_bytes = bytes_live(reader, removed)
     entry = FileEntry(
-        info.bytes_total, bytes_live(reader, removed), footer.lsn_start, footer.lsn_end,
-        info.footer_crc, footer.layers, layer_bits.count(removed),
+        info.bytes_total, live_bytes, footer.lsn_start, footer.lsn_end, info.footer_crc,
+        footer.layers, layer_bits.count(removed), SETTLED if is_settled else IN_USE,
     )  # fmt: skip
     changes = [] if is_merged else history_changes(reader, removed)
-    return NewBundle(info.name, entry, info.directory_frame, layers, changes)
+    return NewBundle(info.name, entry, info.directory_frame, layers, changes, counts_as_l0)
 
 
 def layer_entries(reader: BundleReader, rows: bytes) -> Iterator[tuple[bytes, LayerEntry]]:

@@ -2,9 +2,13 @@
 
 With the versions of a stripe come those of its newest delta layers that the policy names, so that
 they stay few. Nothing is dropped but what is there twice: a reader may see the merge done in part.
+
+A layer that is damaged is never merged. Of a stripe that has one in these bundles nothing is: what
+is older and what is newer than it must not become one layer. What is left of the bundles then is
+settled, and lies below L0 as it is; the others go on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 
 from engine.bundle_merge import Images, merge_bundles
 from engine.bundle_reader import BundleReader
@@ -14,26 +18,37 @@ from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
 from engine.stripe_layers import Stripe, newest_generation
 from formats import layer_bits
+from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
+from formats.layer_directory import LayerDirectory
+
+Layer = tuple[FileName, int]  # a bundle, and a row of its layer directory
 
 
 class L0Merge:
     """One job."""
 
-    def __init__(self, layers: LayerStore, policy: Policy, bundle_count: int) -> None:
-        """Of the `bundle_count` oldest L0 bundles."""
+    def __init__(
+        self, layers: LayerStore, policy: Policy, bundle_count: int, damaged: Set[Layer]
+    ) -> None:
+        """Of the `bundle_count` oldest L0 bundles; `damaged`: layers that are known to be."""
         self._layers = layers
         self._policy = policy
+        self._damaged = damaged
         oldest = layers.map.l0[-bundle_count:]  # newest first
         self._bundles = [bundle.reader for bundle in oldest]
+        self._inputs: list[MergeInput] = []
         self.stripes: set[Stripe] = set()
         self._own_files: set[Stripe] = set()
 
     def run(
         self, create_bundle: Callable[[FileKind], BundleWriter], images: Images
     ) -> Iterator[set[FileName]]:
-        """Merge; yields, whenever an output counts, the bundles that lost layers to it."""
-        inputs = self._inputs()
+        """Merge; yields, whenever an output counts, the bundles that lost layers to it.
+
+        CorruptionError: `find_damage` says which layers; what was merged before counts.
+        """
+        inputs = self._inputs = self._plan()
         outputs = merge_bundles(
             inputs, lambda: create_bundle(FileKind.L1), images=images, own_files=self._own_files
         )
@@ -46,40 +61,71 @@ class L0Merge:
             assert output.info is not None, "nothing is pruned"
             self._layers.commit([output.info], rows, is_merged=True)
             yield set(rows)
+        for reader in self._bundles:
+            if any(self._layers.live_rows(reader)):
+                self._layers.settle(reader.name)
 
-    def _inputs(self) -> list[MergeInput]:
+    def find_damage(self) -> Iterator[tuple[Layer, Stripe, Exception]]:
+        """Read all layers that were to be merged; those of which a frame cannot be."""
+        for reader, rows in self._inputs:
+            directory, frames = reader.directory, dict[int, Exception | None]()
+            for row in rows:
+                for number in range(directory.frame_start(row), directory.frame_end(row)):
+                    if number not in frames:
+                        frames[number] = _problem(reader, number)
+                    if (problem := frames[number]) is not None:
+                        yield (reader.name, row), _stripe(directory, row), problem
+                        break
+
+    def _plan(self) -> list[MergeInput]:
         """The L0 bundles, and of L1 bundles the layers that are merged with them, newest first."""
         incoming: dict[Stripe, int] = {}
+        avoided = {
+            _stripe(reader.directory, row)
+            for reader in self._bundles
+            for name, row in self._damaged
+            if name == reader.name
+        }
         inputs = []
         for reader in self._bundles:
-            rows = list(layer_bits.rows(self._layers.live_rows(reader)))
-            self._add_incoming(reader, rows, incoming)
-            inputs.append(MergeInput(reader, rows))
+            directory, stored = reader.directory, reader.stored_bytes()
+            rows = layer_bits.rows(self._layers.live_rows(reader))
+            wanted = [row for row in rows if _stripe(directory, row) not in avoided]
+            for row in wanted:
+                stripe = _stripe(directory, row)
+                incoming[stripe] = incoming.get(stripe, 0) + stored[row]
+            inputs.append(MergeInput(reader, wanted))
         self.stripes = set(incoming)
         below = self._layers_below(incoming)
         for name in sorted(below, key=lambda name: name[1:], reverse=True):
             inputs.append(MergeInput(self._layers.map.reader(name), sorted(below[name])))
         return inputs
 
-    def _add_incoming(
-        self, reader: BundleReader, rows: list[int], incoming: dict[Stripe, int]
-    ) -> None:
-        directory, stored = reader.directory, reader.stored_bytes()
-        for row in rows:
-            stripe = directory.key(row), directory.stripe(row)
-            incoming[stripe] = incoming.get(stripe, 0) + stored[row]
-
     def _layers_below(self, incoming: dict[Stripe, int]) -> dict[FileName, set[int]]:
-        """Rows of L1 bundles that the policy wants merged; notes who gets a file of its own."""
+        """Rows of bundles that the policy wants merged; notes who gets a file of its own."""
         found: dict[FileName, set[int]] = {}
         for stripe, size in incoming.items():
-            deltas = newest_generation(self._layers.index.stripe(*stripe)).deltas
-            count = self._policy.layers_to_merge([layer.bytes_stored for layer in deltas], size)
-            for layer in deltas[:count]:
-                directory = self._layers.map.reader(layer.file).directory
-                row = directory.find(stripe[0], 0, stripe[1])
-                found.setdefault(layer.file, set()).add(row)
-                size += layer.bytes_stored
+            layers = [
+                (layer.file, self._layers.row(layer.file, stripe), layer.bytes_stored)
+                for layer in newest_generation(self._layers.index.stripe(*stripe)).deltas
+            ]
+            whole = next((i for i, x in enumerate(layers) if x[:2] in self._damaged), len(layers))
+            count = self._policy.layers_to_merge([layer[2] for layer in layers[:whole]], size)
+            for name, row, stored in layers[:count]:
+                found.setdefault(name, set()).add(row)
+                size += stored
             if self._policy.wants_own_file(size):
                 self._own_files.add(stripe)
         return found
+
+
+def _stripe(directory: LayerDirectory, row: int) -> Stripe:
+    return directory.key(row), directory.stripe(row)
+
+
+def _problem(reader: BundleReader, number: int) -> Exception | None:
+    try:
+        reader.read_frame(number)
+    except (CorruptionError, OSError) as error:
+        return error
+    return None

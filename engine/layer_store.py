@@ -16,13 +16,13 @@ from engine.bundle_writer import BundleInfo
 from engine.flush import file_added
 from engine.index import Index, subject_of
 from engine.index_batch import RelationChange, Removal
-from engine.index_rebuild import bundle_for_index, changes_of_rows, removal_of
+from engine.index_rebuild import bundle_for_index, changes_of_rows, info_of, is_l0, removal_of
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from formats import layer_bits
 from formats.file_name import FileName
-from formats.manifest import FileRemoved, LayersRemoved, Record
+from formats.manifest import BundleSettled, FileRemoved, LayersRemoved, Record
 
 Rows = Mapping[FileName, bytes]  # a bitmap of rows of each bundle's layer directory
 
@@ -51,8 +51,15 @@ class LayerStore:
 
     def live_rows(self, reader: BundleReader) -> bytes:
         """The rows of a bundle's layer directory that count."""
+        if reader.name not in self.manifest.state.files:
+            return b""
         everything = layer_bits.everything(reader.directory.count)
         return layer_bits.without(everything, self.manifest.state.removed.get(reader.name, b""))
+
+    def row(self, name: FileName, stripe: tuple[bytes, int]) -> int:
+        """Where a bundle's layer directory has a stripe."""
+        row: int = self.map.reader(name).directory.find(stripe[0], 0, stripe[1])
+        return row
 
     def commit(
         self,
@@ -87,7 +94,8 @@ class LayerStore:
         reader = self.map.reader(name)
         gone = layer_bits.union(rows, before)
         is_whole = layer_bits.count(gone) == reader.directory.count
-        return removal_of(reader, None if is_whole else gone, before)
+        counts_as_l0 = is_l0(self.manifest.state, name)
+        return removal_of(reader, None if is_whole else gone, before, is_l0=counts_as_l0)
 
     def _change_index(
         self,
@@ -116,6 +124,20 @@ class LayerStore:
         if whole:
             epoch = self.map.advance()
             self._doomed += [(epoch, name) for name in sorted(whole)]
+
+    def settle(self, name: FileName) -> None:
+        """Let an L0 bundle, of which merges have taken what they can, be one no more."""
+        with self._lock:
+            self.manifest.append(BundleSettled(name.text))
+            state, reader = self.manifest.state, self.map.reader(name)
+            bundle = bundle_for_index(
+                reader, info_of(reader), state.removed.get(name, b""), is_merged=True,
+                is_settled=True,
+            )  # fmt: skip
+            was_l0 = Removal(name, [], 0, 0, is_whole=True)
+            self.index.commit(state.serial, state.durable_lsn, [bundle], [was_l0])
+            places = ((key, layer.block_start >> 14) for key, layer in bundle.layers)
+            self.map.change((), {name}, places)
 
     def _history(
         self, key: bytes, added: Sequence[BundleReader], gone: Collection[tuple[FileName, int]]

@@ -73,8 +73,7 @@ def prune(
     rows: dict[FileName, set[int]] = {}
     for stripe, layers in stripes:
         for layer in layers:
-            row = store.map.reader(layer.file).directory.find(stripe[0], 0, stripe[1])
-            rows.setdefault(layer.file, set()).add(row)
+            rows.setdefault(layer.file, set()).add(store.row(layer.file, stripe))
     inputs = [
         MergeInput(store.map.reader(name), sorted(rows[name]))
         for name in sorted(rows, key=lambda name: name[1:], reverse=True)

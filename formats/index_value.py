@@ -35,6 +35,7 @@ _STRIPES = struct.Struct("<I")
 _STATE = struct.Struct("<IQQ")
 _SUM = struct.Struct("<QQ")
 ENTRY_BYTES = _ENTRY.size
+IN_USE, SETTLED = 1, 2  # of a file; an L0 bundle that counts below L0
 
 
 class LayerEntry(NamedTuple):
@@ -61,7 +62,7 @@ class FileEntry(NamedTuple):
     footer_crc: int
     layers: int
     layers_removed: int = 0  # of those
-    state: int = 1  # in use
+    state: int = 1  # IN_USE or SETTLED
 
 
 class Cut(NamedTuple):

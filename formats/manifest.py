@@ -17,7 +17,7 @@ import msgpack
 from crc32c import crc32c
 
 from formats.errors import CorruptionError
-from formats.file_name import FileName
+from formats.file_name import FileKind, FileName
 
 FORMAT_VERSION = 1
 MAGIC = b"pgmanfst"
@@ -104,6 +104,17 @@ class LayersRemoved:
 
 
 @dataclass(frozen=True)
+class BundleSettled:
+    """An L0 bundle is one no more: what counts of its layers are layers of their stripes.
+
+    So are they left that no merge can take, as they are damaged, when all others are merged.
+    """
+
+    tag: ClassVar[str] = "bundle_settled"
+    name: str
+
+
+@dataclass(frozen=True)
 class PointSet:
     """A named LSN that stays readable until it is dropped."""
 
@@ -140,6 +151,7 @@ Record = (
     | FileAdded
     | FileRemoved
     | LayersRemoved
+    | BundleSettled
     | Progress
     | TimelineSwitch
     | PointSet
@@ -159,6 +171,7 @@ class Manifest:
     identity: Identity | None = None
     files: dict[FileName, FileAdded] = field(default_factory=dict)
     removed: dict[FileName, bytes] = field(default_factory=dict)  # rows of files, as LayersRemoved
+    settled: set[FileName] = field(default_factory=set)
     points: dict[str, PointSet] = field(default_factory=dict)
     leases: dict[str, LeaseSet] = field(default_factory=dict)
     durable_lsn: int = 0
@@ -179,7 +192,7 @@ class Manifest:
             if record.run <= self.run:
                 raise ValueError(f"run {record.run} after run {self.run}")
             self.run = record.run
-        elif isinstance(record, FileAdded | FileRemoved | LayersRemoved):
+        elif isinstance(record, FileAdded | FileRemoved | LayersRemoved | BundleSettled):
             self._apply_to_files(record)
         elif isinstance(record, Progress):
             for field_name, lsn in asdict(record).items():
@@ -190,7 +203,9 @@ class Manifest:
         else:
             self._apply_to_retained(record)
 
-    def _apply_to_files(self, record: FileAdded | FileRemoved | LayersRemoved) -> None:
+    def _apply_to_files(
+        self, record: FileAdded | FileRemoved | LayersRemoved | BundleSettled
+    ) -> None:
         name = FileName.parse(record.name)
         if isinstance(record, FileAdded):
             if name in self.files:
@@ -201,6 +216,11 @@ class Manifest:
         elif isinstance(record, FileRemoved):
             del self.files[name]
             self.removed.pop(name, None)
+            self.settled.discard(name)
+        elif isinstance(record, BundleSettled):
+            if name.kind != FileKind.L0 or name in self.settled:
+                raise ValueError(f"{record.name} is not an L0 bundle that could be settled")
+            self.settled.add(name)
         else:
             self.removed[name] = _either(self.removed.get(name, b""), record.rows)
 
@@ -226,13 +246,9 @@ class Manifest:
 
     def copy(self) -> "Manifest":
         return replace(
-            self,
-            files=dict(self.files),
-            removed=dict(self.removed),
-            points=dict(self.points),
-            leases=dict(self.leases),
-            timelines=list(self.timelines),
-        )
+            self, files=dict(self.files), removed=dict(self.removed), settled=set(self.settled),
+            points=dict(self.points), leases=dict(self.leases), timelines=list(self.timelines),
+        )  # fmt: skip
 
     def records(self) -> list[Record]:
         """Records that lead from nothing to this state, for a compact manifest."""
@@ -241,6 +257,7 @@ class Manifest:
             records.append(Opened(self.run))
         records.extend(self.files[name] for name in sorted(self.files))
         records.extend(LayersRemoved(n.text, self.removed[n]) for n in sorted(self.removed))
+        records.extend(BundleSettled(name.text) for name in sorted(self.settled))
         records.extend(self.timelines)
         records.extend(self.points[name] for name in sorted(self.points))
         records.extend(self.leases[name] for name in sorted(self.leases))

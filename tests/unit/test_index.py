@@ -237,5 +237,6 @@ def test_nothing_half_done_by_a_commit_that_fails(directory: StoppedDirectory) -
 
 def _broken(directory: StoppedDirectory):  # type: ignore[no-untyped-def]
     name = bundles.image_bundle(1)
-    yield removal_of(BundleReader(directory.storage, directory.layers / name.text), None)
+    reader = BundleReader(directory.storage, directory.layers / name.text)
+    yield removal_of(reader, None, is_l0=False)
     raise ValueError("a name that is not in the manifest")

@@ -1,0 +1,93 @@
+"""Compaction of small stores: what a damaged layer stops, and what it does not."""
+
+from pathlib import Path
+
+import pytest
+
+from engine import index_rebuild
+from engine.bundle_reader import BundleReader
+from engine.compaction_policy import Policy
+from formats import chunk
+from tests.fixtures.small_store import SmallStore, create, image
+
+GOOD, BAD = (1663, 5, 16384), (1663, 5, 16385)
+POLICY = Policy(l0_bundles_merged_min=2, layers_max=2, debt_bytes_min=1 << 40,
+                debt_versions_per_block=1 << 40)  # fmt: skip
+STEPS_MAX = 200
+
+
+@pytest.fixture(autouse=True)
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
+
+
+def compact(small: SmallStore) -> None:
+    assert small.store.compactor is not None
+    small.store.compactor.policy = POLICY
+    for _ in range(STEPS_MAX):
+        if not small.store.compact_step():
+            return
+    raise AssertionError("compaction comes to no end")
+
+
+def round_of_writes(small: SmallStore, number: int) -> int:
+    """Some pages of both relations, flushed; the LSN at which they are."""
+    for block in range(12):
+        small.add(image(block, 100 * number + block, GOOD), image(block, number, BAD))
+    small.ingest()
+    small.flush()
+    return small.store.durable_lsn
+
+
+def damage(small: SmallStore, bundle: BundleReader) -> None:
+    """One bit of a frame that has only pages of BAD."""
+    directory = bundle.directory
+    row = directory.find(chunk.relation(*BAD, 0).pack(), 0, 0)
+    mine = set(range(directory.frame_start(row), directory.frame_end(row)))
+    for other in range(directory.count):
+        if other != row:
+            mine -= set(range(directory.frame_start(other), directory.frame_end(other)))
+    frame = min(mine)
+    at = bundle.table.offset(frame) + bundle.table.stored_length(frame) - 1
+    path = small.directory / "layers" / bundle.name.text
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallStore:
+    monkeypatch.setattr("engine.bundle_writer.BundleWriter.__init__.__defaults__", (512,))
+    return SmallStore(tmp_path)
+
+
+def test_a_damaged_layer_stops_its_stripe_only(small: SmallStore) -> None:
+    small.add(create(GOOD), create(BAD))
+    lsns = [round_of_writes(small, number) for number in (1, 2, 3)]
+    damage(small, small.store.layers.map.l0[1].reader)
+    compact(small)
+    lsns += [round_of_writes(small, number) for number in (4, 5)]
+    compact(small)
+    assert small.store.layers.map.l0_count < POLICY.l0_bundles_merged_min
+    assert [chunk.ChunkKey.unpack(key).rel for key, _ in small.store.compactor.damaged] == [BAD[2]]
+    for _ in range(2):
+        check(small, lsns)
+        small.reopen()
+    small.let_go()
+
+
+def check(small: SmallStore, lsns: list[int]) -> None:
+    """All of GOOD; of BAD an error where the damaged frame is needed, else the page."""
+    failed = {}
+    for number, lsn in enumerate(lsns, 1):
+        for block in range(12):
+            assert small.mark(block, lsn, GOOD) == 100 * number + block
+            try:
+                found = small.mark(block, lsn, BAD)
+            except LookupError as error:
+                failed[number, block] = str(error)
+            else:
+                assert found == number
+    assert {number for number, _ in failed} == {2}
+    assert len(failed) < 12
+    assert all("checksum" in text for text in failed.values())
