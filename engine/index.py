@@ -52,7 +52,8 @@ def lmdb_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError,
-            lmdb.VersionMismatchError, lmdb.BadValsizeError, lmdb.PanicError) as error:  # fmt: skip
+            lmdb.VersionMismatchError, lmdb.BadValsizeError, lmdb.PanicError, lmdb.BadTxnError,
+            lmdb.CursorFullError, lmdb.PageFullError, lmdb.IncompatibleError) as error:  # fmt: skip
         raise CorruptionError("index", f"{path}; {REINDEX_HINT}", "a whole LMDB", error) from error
 
 
@@ -114,8 +115,9 @@ class Index:
         """The L0 bundles and their directories, newest first."""
         found = []
         for key, value in self._items(L0):
+            _, frame = values.unseal(L0, key, value)  # first: it is what checks the key
             name = FileName.unpack(key)
-            found.append((self.file(name), name, values.unseal(L0, key, value)[1]))
+            found.append((self.file(name), name, frame))
         found.sort(key=lambda item: (item[0].lsn_end, item[1]), reverse=True)
         return [(name, frame) for _, name, frame in found]
 
@@ -156,10 +158,8 @@ class Index:
         return values.unpack_file(key, value)
 
     def files(self) -> dict[FileName, FileEntry]:
-        return {
-            FileName.unpack(key): values.unpack_file(key, value)
-            for key, value in self._items(FILES)
-        }
+        entries = [(key, values.unpack_file(key, value)) for key, value in self._items(FILES)]
+        return {FileName.unpack(key): entry for key, entry in entries}
 
     def relation(self, key: bytes) -> RelationState | None:
         """A relation, SLRU segment or file at the durable LSN; None if never heard of by then."""
@@ -175,7 +175,8 @@ class Index:
         count = 0
         for key, value in self._items(RELATIONS):
             count += 1
-            yield ChunkKey.unpack(key), values.unpack_relation(key, value)
+            state = values.unpack_relation(key, value)
+            yield ChunkKey.unpack(key), state
         if count != len(self._relation_keys):
             raise CorruptionError("index relations", f"{self.path}; {REINDEX_HINT}",
                                   len(self._relation_keys), count)  # fmt: skip

@@ -149,7 +149,7 @@ def main(path: str) -> int:
         for problem in (*unfound, *_problems(found)):
             print(problem)
             status = 1
-    except CorruptionError as error:
+    except (CorruptionError, lmdb.Error) as error:  # here all of LMDB's errors are findings
         print(error)
         status = 1
     return status

@@ -23,6 +23,7 @@ import crc32c
 
 MAGIC = b"PGSSUMS1"
 ENTRY_BYTES = 12
+SECTOR_BYTES = 512  # what a disk writes whole or not at all
 _COVER = struct.Struct("<II")
 
 
@@ -51,3 +52,12 @@ def parse_sums(data: bytes) -> tuple[list[Sum], int]:
         sums.append(entry)
         offset += ENTRY_BYTES
     return sums, offset
+
+
+def ends_torn(data: bytes, used: int) -> bool:
+    """Whether what is behind the first `used` bytes may be what a crash left of a sum: it is cut
+    off, or its last byte, or all that it has in one of the disk's sectors, reads as zeros."""
+    end = used + (ENTRY_BYTES if used else len(MAGIC))
+    sector = end - end % SECTOR_BYTES
+    parts = [data[used:end]] if sector <= used else [data[used:sector], data[sector:end]]
+    return len(data) < end or data[end - 1] == 0 or not all(any(part) for part in parts if part)

@@ -49,6 +49,12 @@ def crash(directory: Path, crash_at: int, seed: int) -> None:
     storage = FaultyStorage(keep_index=True)
     reported = live_until(directory, storage, crash_at)
     storage.crash(random, random.choice(INDEX))
+    if (directory / "manifest").exists():
+        work = directory.with_name("work")
+        work.mkdir()
+        found = check_directory(Storage(), directory, work)
+        assert [str(finding) for finding in found if finding.is_fault] == []
+        shutil.rmtree(work)
     life = Life(directory, STORY)
     life.check(storage, reported)
     again = live_until(directory, storage, storage.calls + random.randrange(60))
@@ -68,7 +74,7 @@ def test_a_crash_at_any_call(fast_directory: Path, tmp_path: Path) -> None:
     assert len(calls) > 200
     is_slow = kernel_modes.mode("engine.wal_reader") is Mode.INTERPRETED
     sample = INTERPRETED_SAMPLE if is_slow else SAMPLE
-    assert [str(found) for found in check_directory(Storage(), whole, tmp_path)] == []
+    assert list(check_directory(Storage(), whole, tmp_path)) == []
     crashes = [(call, seed) for seed in range(SEEDS) for call in calls]
     for call, seed in crashes or [(call, 0) for call in Random(1).sample(calls, sample)]:
         directory = fast_directory / "crashed"

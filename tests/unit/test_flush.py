@@ -1,62 +1,23 @@
 """A flush that fails at any call: nothing is reported durable, reads go on, a start is sound."""
 
 import errno
-import os
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from engine import index_rebuild
 from engine.memtable import Memtable
 from engine.memtable_pool import FROZEN_MAX, MemtablePool
 from engine.page_store import PageStore
-from engine.storage import Bytes, File, Storage
+from engine.storage import Storage
 from formats.chunk import relation as relation_key
+from tests.fixtures.faulty_storage import FaultyStorage
 from tests.fixtures.small_store import REL, SmallStore, create, drop, heap_page, image, truncate
 from tests.fixtures.wal_builder import Record, Reference
 
 OTHER = (1663, 5, 16385)
-
-
-class FailingStorage(Storage):
-    """The call numbered `fail_at` that changes the disk does half of its work and fails."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.fail_at = -1
-
-    def _count(self, path: Path, number: int) -> None:
-        self.calls += 1
-        if self.calls - 1 == self.fail_at:
-            raise OSError(number, os.strerror(number), str(path))
-
-    def create(self, path: Path) -> File:
-        self._count(path, errno.ENOSPC)
-        return super().create(path)
-
-    def append(self, file: File, parts: Sequence[Bytes]) -> None:
-        try:
-            self._count(file.path, errno.ENOSPC)
-        except OSError:
-            half = b"".join(parts)
-            super().append(file, [half[: len(half) // 2]])
-            file.is_poisoned = True
-            raise
-        super().append(file, parts)
-
-    def sync(self, file: File) -> None:
-        try:
-            self._count(file.path, errno.EIO)
-        except OSError:
-            file.is_poisoned = True
-            raise
-        super().sync(file)
-
-    def sync_directory(self, path: Path) -> None:
-        self._count(path, errno.EIO)
-        super().sync_directory(path)
 
 
 @pytest.fixture(autouse=True)
@@ -85,19 +46,20 @@ def check(small: SmallStore, lsns: list[int]) -> None:
     assert not small.store.exists(*OTHER, 0, third)
 
 
-def fails_at(directory: Path, call: int) -> bool:
+def fails_at(directory: Path, call: int, error: int) -> bool:
     """Whether the flush has so many calls; what must hold if it fails there."""
     directory.mkdir()
-    storage = FailingStorage()
+    storage = FaultyStorage()
     small, lsns = fill(directory, storage)
-    storage.fail_at = storage.calls + call
+    storage.fail("", error, call=call)
     journal_start = small.store.journal.start_lsn
     try:
         small.flush()
-    except OSError:
+    except (OSError, lmdb.Error):
         pass
     else:
-        storage.fail_at = -1
+        assert storage.has_fault
+        storage.mend()
         small.let_go()
         return False
     assert small.store.durable_lsn == lsns[0], call
@@ -113,11 +75,13 @@ def fails_at(directory: Path, call: int) -> bool:
     return True
 
 
-def test_a_failure_at_every_call(tmp_path):
-    calls = 0
-    while fails_at(tmp_path / str(calls), calls):
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_a_failure_at_every_call(fast_directory, error):
+    calls = 1
+    while fails_at(fast_directory / str(calls), calls, error):
         calls += 1
-    assert calls >= 6  # create, append, sync, directory; append and sync of the manifest
+    # create, append, sync, directory; append and sync of the manifest; commit of the index
+    assert calls > 7
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -234,12 +198,11 @@ def test_a_younger_memtable_whose_older_one_fails(tmp_path, monkeypatch):
 
 
 def test_a_close_whose_flush_fails_lets_go_of_the_directory(tmp_path):
-    storage = FailingStorage()
+    storage = FaultyStorage()
     small, lsns = fill(tmp_path, storage)
-    storage.fail_at = storage.calls + 1
+    storage.fail("", errno.ENOSPC, call=2)
     with pytest.raises(OSError, match="No space"):
         small.store.close()
-    storage.fail_at = -1
     small.open()
     assert small.ingest() == lsns[2]
     check(small, lsns)

@@ -6,42 +6,16 @@ from pathlib import Path
 import pytest
 
 from engine.manifest_log import ManifestLog
-from engine.storage import Bytes, File, PoisonedFileError, Storage
+from engine.storage import PoisonedFileError, Storage
 from formats.errors import CorruptionError
 from formats.manifest import FileAdded, FileRemoved, Identity, Opened, Progress
+from tests.fixtures.faulty_storage import FaultyStorage
 
 IDENTITY = Identity("a" * 32, "b" * 32, 7, 180006, 16 << 20)
 
 
 def added(sequence: int) -> FileAdded:
     return FileAdded(f"l0-00000000-00000001-{sequence:08x}.bundle", 4096, 1, 2, 3)
-
-
-class FailingStorage(Storage):
-    """Fails one kind of call, once `fail` names it."""
-
-    fail = ""
-
-    def _maybe_fail(self, call: str, path: Path) -> None:
-        if call == self.fail:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-
-    def append(self, file: File, parts: list[Bytes]) -> None:  # type: ignore[override]
-        if self.fail == "append":
-            super().append(file, [parts[0][:5]])
-            file.is_poisoned = True
-        self._maybe_fail("append", file.path)
-        super().append(file, parts)
-
-    def sync(self, file: File) -> None:
-        if self.fail == "sync":
-            file.is_poisoned = True
-        self._maybe_fail("sync", file.path)
-        super().sync(file)
-
-    def sync_directory(self, path: Path) -> None:
-        self._maybe_fail("sync_directory", path)
-        super().sync_directory(path)
 
 
 def test_what_was_appended_is_there_after_reopening(tmp_path: Path) -> None:
@@ -92,12 +66,11 @@ def test_a_record_that_cannot_follow_is_not_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["append", "sync"])
 def test_after_a_failed_append_the_log_must_be_opened_anew(tmp_path: Path, call: str) -> None:
     path = tmp_path / "manifest"
-    storage = FailingStorage()
+    storage = FaultyStorage()
     log = ManifestLog.create(storage, path, IDENTITY, Opened(1))
-    storage.fail = call
+    storage.fail(call, errno.ENOSPC)
     with pytest.raises(OSError, match="No space"):
         log.append(added(1))
-    storage.fail = ""
     with pytest.raises(PoisonedFileError):
         log.append(added(2))
     assert log.state.files == {}
@@ -129,13 +102,12 @@ def test_compaction_keeps_the_state_and_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["append", "sync", "sync_directory"])
 def test_compaction_that_fails_loses_nothing(tmp_path: Path, call: str) -> None:
     path = tmp_path / "manifest"
-    storage = FailingStorage()
+    storage = FaultyStorage()
     log = ManifestLog.create(storage, path, IDENTITY, Opened(1))
     log.append(added(1))
-    storage.fail = call
+    storage.fail(call, errno.ENOSPC)
     with pytest.raises(OSError, match="No space"):
         log.compact()
-    storage.fail = ""
     if call == "sync_directory":  # the new file may have taken the name: appending is refused
         with pytest.raises(PoisonedFileError):
             log.append(added(2))

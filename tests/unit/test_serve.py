@@ -103,6 +103,16 @@ def harness(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Harness:
     return Harness(monkeypatch, tmp_path / "pages")
 
 
+def test_the_name_of_a_new_directory_is_durable(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """WAL that is reported as flushed lies in it."""
+    synced: list[Path] = []
+    monkeypatch.setattr(Storage, "sync_directory", lambda _, path: synced.append(path))
+    assert harness.run("host=a") == ExitCode.OK
+    assert harness.directory.parent in synced
+
+
 STOPPING = ["receiver stops", "background stops", "service stops", "store closes"]
 
 
