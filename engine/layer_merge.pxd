@@ -14,7 +14,8 @@ cdef class LayerMerge:
     cdef uint64_t[::1] place, lsn
     cdef uint32_t[::1] next_rank, slot, position, length, heap, free
     cdef uint8_t[::1] arena
-    cdef Py_ssize_t heap_count, slot_bytes, slot_count, free_count
+    cdef public Py_ssize_t slot_count
+    cdef Py_ssize_t heap_count, slot_bytes, free_count
     cdef Py_ssize_t payload_start, payload_length
     cdef uint64_t last_place, last_lsn
     cdef uint32_t last_source

@@ -43,11 +43,15 @@ class MergeSource:
         self.ranks = array("I", [NO_RANK]) * directory.count
         self._frames = array("I")
         self._frame_ranks = array("I")
+        above = -1
         for rank, row in self.rows:
             number = directory.number(row)
             if number >= directory.count:
                 raise CorruptionError("layer number", f"{reader.path} row {row}",
                                       f"below {directory.count}", number)  # fmt: skip
+            if number <= above:
+                raise ValueError(f"{reader.path}: its layers are not in the order of their keys")
+            above = number
             self.ranks[number] = rank
             start = directory.frame_start(row)
             if self._frames:
@@ -118,7 +122,8 @@ class MergePlan:
     """All inputs, newest first, by rank."""
 
     def __init__(self, inputs: Sequence[MergeInput]) -> None:
-        """With one input its own order is taken, be it sorted by key or not; more must be."""
+        """One input's own order is taken, be it that of keys or not; ValueError if one of several
+        has its layers in another order than that."""
         versions: dict[Stripe, int] = {}
         for reader, rows in inputs:
             directory = reader.directory

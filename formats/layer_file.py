@@ -65,7 +65,9 @@ class Compressor(Protocol):
 
     def compress(self, data: bytes | memoryview) -> bytes: ...
 
-    def multi_compress_to_buffer(self, data: zstandard.BufferWithSegments) -> Pieces: ...
+    def multi_compress_to_buffer(
+        self, data: zstandard.BufferWithSegments | zstandard.BufferWithSegmentsCollection
+    ) -> Pieces: ...
 
 
 class Footer(NamedTuple):

@@ -14,7 +14,16 @@ from engine.page_store import PageStore
 from engine.storage import Storage
 from formats.chunk import relation as relation_key
 from tests.fixtures.faulty_storage import FaultyStorage
-from tests.fixtures.small_store import REL, SmallStore, create, drop, heap_page, image, truncate
+from tests.fixtures.small_store import (
+    REL,
+    SmallStore,
+    create,
+    drop,
+    heap_page,
+    image,
+    mark_of,
+    truncate,
+)
 from tests.fixtures.wal_builder import Record, Reference
 
 OTHER = (1663, 5, 16385)
@@ -269,3 +278,21 @@ def test_much_wal_to_catch_up_with_is_flushed_before_a_memtable_is_full(tmp_path
     few = small.put(image(0, 1), image(1, 2))
     assert not versions.frozen
     assert small.mark(0, few) == 1
+
+
+def test_the_padding_behind_a_wal_switch_stays_until_it_is_read(tmp_path):
+    """The durable LSN is then in the next segment, but ingest is not there yet."""
+    small = SmallStore(tmp_path)
+    small.add(create(), image(0, 1))
+    small.wal.switch()
+    end = small.add(image(1, 2))
+    small.receive()
+    small.let_go()
+    small.open()  # what was received is read from files
+    steps = 0
+    while small.store.ingest_step():
+        small.flush()
+        steps += 1
+    assert steps > 2 and small.flush() == small.store.ready_lsn >= end
+    assert mark_of(small.page(1, end)) == 2
+    small.let_go()

@@ -236,3 +236,21 @@ def test_a_version_that_ends_far_behind_its_frame_is_refused_before_room_is_made
             into.push(memoryview(b"\x10 frame!"), pos, length, 7)
     assert into.push(memoryview(b"\x10 frame!"), 0, 8, 7) == 0
     assert len(into.data) == 64
+
+
+def test_a_run_goes_on_with_a_stripe_that_pages_began(tmp_path: Path) -> None:
+    """And pages with one that a run began; runs that share their keys number them once."""
+    key, page = KEYS[0], bytes(BLOCK_BYTES)
+    writer = bundles.writer_for(tmp_path, bundles.image_bundle(1), 1 << 14)
+    unreadable = bytes([version.UNREADABLE, version.TORN, 0, 0])
+    for block in (0, 4, 8):
+        writer.add_pages(key, block, 77, version.IMAGE_EXACT, page * 3)
+        writer.add_run(run_of([(key, block + 3, 77, unreadable)]))
+    run = run_of([(KEYS[1], block, 77, unreadable) for block in range(4)])
+    for number in range(4):
+        writer.add_run(run._replace(order=run.order[number : number + 1]))
+    reader = BundleReader(Storage(), tmp_path / writer.finish().name.text)
+    assert list(problems(reader)) == []
+    directory = reader.directory
+    assert [directory.key(row) for row in range(directory.count)] == KEYS[:2]
+    assert [directory.versions(row) for row in (0, 1)] == [12, 4]
