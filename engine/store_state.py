@@ -65,9 +65,12 @@ class StoreState:
         """Of `count` requests that were answered, refuse those that the horizon has passed.
 
         Layers may have been deleted while they were read. The horizon is raised here before that:
-        what is not refused was read from all that it takes. `status`: not 0, and the request is
-        none; `states[i]` becomes `expired`. Returns how many are refused.
+        what is not refused was read from all that it takes. A horizon that is still at the backup's
+        end has passed nothing. `status`: not 0, and the request is none; `states[i]` becomes
+        `expired`. Returns how many are refused.
         """
+        if self.horizon_lsn <= self.backup_end_lsn:
+            return 0
         self.lock.enter()
         try:
             refused = 0

@@ -16,7 +16,7 @@ from engine.page_store import PageStore
 from engine.retention import Bounds
 
 IDLE_SECONDS = 0.05
-RETENTION_SECONDS = 1.0  # from one look at leases and the horizon to the next
+RETENTION_PACE_SECONDS = 1.0  # from one look at leases and the horizon to the next
 _log = logging.getLogger("pageserver.background")
 
 
@@ -113,7 +113,7 @@ class Background:
         time.sleep(IDLE_SECONDS)
 
     def _wait_for_retention(self) -> None:
-        self._stopping.wait(RETENTION_SECONDS)
+        self._stopping.wait(RETENTION_PACE_SECONDS)
 
     def _retention_step(self) -> bool:
         store = self._store

@@ -38,7 +38,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON, an object for each.")]
 Lsn = Annotated[
     str | None,
     typer.Argument(
-        metavar="[LSN]",
+        metavar="LSN",
         help="X/Y; waited for if it is new, the newest that can be read if it is left out.",
     ),
 ]

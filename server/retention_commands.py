@@ -8,13 +8,16 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from engine.retention import Retention
 from formats import lsn as lsn_text
 from formats import pgwire
-from formats.manifest import LeaseSet, PointSet
 from formats.pgwire import TEXT_OID
 from server.connection import StatementError
+
+if TYPE_CHECKING:  # the command line takes no engine to ask a server
+    from engine.retention import Retention
+    from formats.manifest import LeaseSet, PointSet
 
 USAGES = (
     "lease create [LSN] for DURATION [name NAME]",
@@ -43,7 +46,7 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * _SECONDS[match[2]]
 
 
-def execute(words: Sequence[str], retention: Retention, lsn_of: LsnOf) -> Answer | None:
+def execute(words: Sequence[str], retention: "Retention", lsn_of: LsnOf) -> Answer | None:
     """The columns and rows that answer a statement, None if it is not one of these.
 
     `lsn_of(words)` is the LSN in at most one word, waited for, or the newest.
@@ -57,29 +60,28 @@ def execute(words: Sequence[str], retention: Retention, lsn_of: LsnOf) -> Answer
 
 
 def _lease(
-    action: str, words: list[str], retention: Retention, lsn_of: LsnOf
-) -> list[LeaseSet] | None:
-    now = time.time()
+    action: str, words: list[str], retention: "Retention", lsn_of: LsnOf
+) -> "list[LeaseSet] | None":
     lowered = [word.lower() for word in words]
     if action == "list" and not words:
         return retention.leases()
     if action == "drop" and len(words) == 1:
         return [retention.drop_lease(words[0])]
     if action == "renew" and len(words) == 3 and lowered[1] == "for":
-        return [retention.renew_lease(words[0], _duration(words[2]), now)]
+        return [retention.renew_lease(words[0], _duration(words[2]), time.time())]
     if action == "create" and "for" in lowered[:2]:
         at = lowered.index("for")
         duration, tail = words[at + 1 : at + 2], words[at + 2 :]
         if duration and (not tail or lowered[at + 2 : -1] == ["name"]):
-            seconds = _duration(duration[0])
-            name = tail[1] if tail else None
-            return [retention.create_lease(lsn_of(words[:at]), seconds, time.time(), name)]
+            seconds, name = _duration(duration[0]), tail[1] if tail else None
+            lsn = lsn_of(words[:at])  # which may wait
+            return [retention.create_lease(lsn, seconds, time.time(), name)]
     return None
 
 
 def _point(
-    action: str, words: list[str], retention: Retention, lsn_of: LsnOf
-) -> list[PointSet] | None:
+    action: str, words: list[str], retention: "Retention", lsn_of: LsnOf
+) -> "list[PointSet] | None":
     if action == "list" and not words:
         return retention.points()
     if action == "drop" and len(words) == 1:
@@ -96,7 +98,7 @@ def _duration(text: str) -> int:
         raise StatementError(str(error), pgwire.INVALID_PARAMETER) from None
 
 
-def _lease_rows(leases: Sequence[LeaseSet]) -> Answer:
+def _lease_rows(leases: "Sequence[LeaseSet]") -> Answer:
     now = time.time()
     rows = []
     for lease in leases:
@@ -113,6 +115,6 @@ def _lease_rows(leases: Sequence[LeaseSet]) -> Answer:
     return [(name, TEXT_OID) for name in LEASE_COLUMNS], rows
 
 
-def _point_rows(points: Sequence[PointSet]) -> Answer:
+def _point_rows(points: "Sequence[PointSet]") -> Answer:
     rows = [[point.name.encode(), lsn_text.show(point.lsn).encode()] for point in points]
     return [(name, TEXT_OID) for name in POINT_COLUMNS], rows

@@ -102,17 +102,19 @@ def test_noise(pieces: Sequence[bytes]) -> None:
         assert 0 <= batch.count <= CAPACITY
 
 
-@given(u64, u64, u64, u64, u64)
+@given(u64, u64, u64, u64, u64, st.one_of(u64, st.none()))
 def test_the_rule_is_the_reference_s(
-    lsn: int, since: int, ready: int, waited: int, horizon: int
+    lsn: int, since: int, ready: int, waited: int, horizon: int, other: int | None
 ) -> None:
+    retained = lsn if other is None else other
     reached = max(ready, waited)
     framed = pgwire.copy_data(ps.request(ps.DB_SIZE, 1, lsn, since, ps.database_body(5)))
     batch, buffer = new_batch(len(framed))
     buffer[:] = framed
     batch.parse(0, len(framed))
-    answerable = batch.resolve(ready, reached, horizon, 0)
-    if lsn == 0 or lsn < since or lsn < horizon or reached < horizon:
+    answerable = batch.resolve(ready, reached, horizon, retained)
+    is_lost = lsn < horizon and lsn != retained
+    if lsn == 0 or lsn < since or is_lost or reached < horizon:
         assert batch.refusal and answerable
     elif since > reached:
         assert not answerable

@@ -3,6 +3,8 @@
 import json
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -115,6 +117,13 @@ def test_page_errors(address: str, arguments: list[str], code: int, said: str) -
     result = run("page", "--connect", address, *arguments)
     assert result.exit_code == code
     assert said in result.stderr
+
+
+def test_asking_a_server_does_not_take_the_engine() -> None:
+    """Half of the time of a command would be its imports."""
+    code = "import sys, server.cli; print(*(name for name in sys.modules if name[:7] == 'engine.'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() in ([], ["engine._cython_shared"])
 
 
 def test_nobody_answers() -> None:

@@ -215,6 +215,20 @@ def test_refusals(lsn: int, since: int, horizon: int, refusal: int) -> None:
     assert (batch.count, batch.refusal) == (1, refusal)
 
 
+def test_one_lsn_below_the_horizon_may_be_retained() -> None:
+    data = b"".join(frame(lsn=lsn, since=0) for lsn in (70, 70, 800, 71, 70))
+    batch = batch_of(data)
+    batch.parse(0, len(data))
+    assert batch.resolve(800, 800, 100, 70) == 3
+    assert list(batch.lsn[:3]) == [70, 70, 800]
+    batch.parse(batch.end, len(data))
+    assert batch.resolve(800, 800, 100, 70) == 1
+    assert (batch.count, batch.refusal) == (1, ps.BELOW_HORIZON)
+    batch.parse(batch.end, len(data))
+    assert batch.resolve(800, 800, 100, 70) == 1
+    assert (batch.refusal, batch.lsn[0]) == (0, 70)
+
+
 def test_only_not_modified_since_waits() -> None:
     waiting = frame(lsn=LATEST_LSN, since=801)
     batch = resolve([waiting], 800, 800, 100)
