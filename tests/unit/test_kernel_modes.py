@@ -43,7 +43,8 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "formats/small.pxd").write_text(DECLARATION)
     fixtures = tmp_path / "tests/fixtures"
     fixtures.mkdir(parents=True)
-    shutil.copy(ROOT / "tests/fixtures/kernel_modes.py", fixtures)
+    for name in ("kernel_modes", "fast_directory"):
+        shutil.copy(ROOT / f"tests/fixtures/{name}.py", fixtures)
     shutil.copy(ROOT / "tests/conftest.py", tmp_path / "tests")
     for name in ("page_servers", "postgres_servers", "receiving", "running_service"):
         (fixtures / f"{name}.py").write_text(NO_FIXTURES)
