@@ -42,6 +42,14 @@ class StoreState:
         """Whether an LSN can be read although it is below the horizon; takes the lock."""
         return bool(self.retains(lsn))
 
+    def has_passed(self, lsn):
+        """Whether the horizon has, so that layers may be gone that a read at an LSN needs.
+
+        Where it begins, at the backup's end, it has passed nothing: ingest itself reads below it.
+        """
+        has_advanced = self.horizon_lsn > self.backup_end_lsn
+        return has_advanced and lsn < self.horizon_lsn and not self.retains(lsn)
+
     def retains(self, lsn):
         """The same for kernels."""
         self.lock.enter()
@@ -65,9 +73,8 @@ class StoreState:
         """Of `count` requests that were answered, refuse those that the horizon has passed.
 
         Layers may have been deleted while they were read. The horizon is raised here before that:
-        what is not refused was read from all that it takes. A horizon that is still at the backup's
-        end has passed nothing. `status`: not 0, and the request is none; `states[i]` becomes
-        `expired`. Returns how many are refused.
+        what is not refused was read from all that it takes. `status`: not 0, and the request is
+        none; `states[i]` becomes `expired`. Returns how many are refused. See also `has_passed`.
         """
         if self.horizon_lsn <= self.backup_end_lsn:
             return 0

@@ -258,12 +258,8 @@ class VersionStore(StoreState):
         self._check_expired(lsn_max)
 
     def _check_expired(self, lsn: int) -> None:
-        """Afterwards, that the horizon did not pass what was read: see StoreState.expire.
-
-        Up to the backup's end, where the horizon begins, ingest itself reads below it.
-        """
-        has_advanced = self.horizon_lsn > self.backup_end_lsn
-        if has_advanced and lsn < self.horizon_lsn and not self.is_retained(lsn):
+        """Afterwards, that the horizon did not pass what was read: see StoreState.expire."""
+        if self.has_passed(lsn):
             raise RequestError(below_horizon(lsn, self.horizon_lsn))
 
     def _report(

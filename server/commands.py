@@ -49,7 +49,7 @@ def execute(text: str, service: "PageService", connection: Connection) -> bytes 
         return _enter_page_stream(verb, words[1:], service)
     run = _Statement(service, connection)
     if verb in retention_commands.VERBS:
-        answer = retention_commands.execute(words, service.store.retention, run.lsn)
+        answer = retention_commands.execute(words, service.store, run.lsn)
         if answer is not None:
             return _rows(*answer)
     if verb == "get_page" and len(words) == 7:

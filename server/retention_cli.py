@@ -6,6 +6,8 @@ from typing import Annotated
 import typer
 
 from formats import lsn as lsn_text
+from formats import timestamp
+from server import timestamps
 from server.client import PageClient
 from server.command_line import (
     DEFAULT_ADDRESS,
@@ -129,6 +131,14 @@ def lease_list(connect: Connect = DEFAULT_ADDRESS, as_json: Json = False) -> Non
 def point_create(
     name: PointName,
     lsn: Lsn = None,
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="TIMESTAMP",
+            help="In place of LSN: the one whose state is that as of a time, see pageserver lsn.",
+        ),
+    ] = None,
     connect: Connect = DEFAULT_ADDRESS,
     as_json: Json = False,
 ) -> None:
@@ -137,12 +147,16 @@ def point_create(
     \b
     pageserver point create before-migration
     pageserver point create release-7 0/1A2B3C8
+    pageserver point create monday --at '2026-11-23 00:00+00'
 
     Refused, with exit status 1: an LSN below the horizon that no other point or lease keeps, as
     parts of it may be deleted already; a name that is in use.
     """
     with usage_errors():
-        words = ["point create", _word(name), _lsn(lsn)]
+        if lsn is not None and at is not None:
+            raise ValueError("LSN and --at exclude each other")
+        words = ["point create", _word(name)]
+        words += [_lsn(lsn)] if at is None else [f"at '{timestamp.show(timestamps.parse(at))}'"]
     _points(connect, words, as_json)
 
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 from formats import lsn as lsn_text
 from formats import pgwire
 from formats.pgwire import TEXT_OID
+from server import time_commands
 from server.connection import StatementError
 
 if TYPE_CHECKING:  # the command line takes no engine to ask a server
     from engine.retention import Retention
     from formats.manifest import LeaseSet, PointSet
+    from server.store import Store
 
 USAGES = (
     "lease create [LSN] for DURATION [name NAME]",
@@ -25,6 +27,7 @@ USAGES = (
     "lease drop NAME",
     "lease list",
     "point create NAME [LSN]",
+    "point create NAME at 'TIMESTAMP'",
     "point drop NAME",
     "point list",
 )
@@ -46,16 +49,16 @@ def parse_duration(text: str) -> int:
     return int(match[1]) * _SECONDS[match[2]]
 
 
-def execute(words: Sequence[str], retention: "Retention", lsn_of: LsnOf) -> Answer | None:
+def execute(words: Sequence[str], store: "Store", lsn_of: LsnOf) -> Answer | None:
     """The columns and rows that answer a statement, None if it is not one of these.
 
     `lsn_of(words)` is the LSN in at most one word, waited for, or the newest.
     """
     verb, action, rest = words[0].lower(), " ".join(words[1:2]).lower(), list(words[2:])
     if verb == "lease":
-        leases = _lease(action, rest, retention, lsn_of)
+        leases = _lease(action, rest, store.retention, lsn_of)
         return None if leases is None else _lease_rows(leases)
-    points = _point(action, rest, retention, lsn_of)
+    points = _point(action, rest, store, lsn_of)
     return None if points is None else _point_rows(points)
 
 
@@ -79,15 +82,17 @@ def _lease(
     return None
 
 
-def _point(
-    action: str, words: list[str], retention: "Retention", lsn_of: LsnOf
-) -> "list[PointSet] | None":
+def _point(action: str, words: list[str], store: "Store", lsn_of: LsnOf) -> "list[PointSet] | None":
+    retention = store.retention
     if action == "list" and not words:
         return retention.points()
     if action == "drop" and len(words) == 1:
         return [retention.drop_point(words[0])]
     if action == "create" and 1 <= len(words) <= 2:
         return [retention.create_point(words[0], lsn_of(words[1:]))]
+    if action == "create" and len(words) > 2 and words[1].lower() == "at":
+        _, (found, *_) = time_commands.lsn_at(words[2:], store)
+        return [retention.create_point(words[0], lsn_of([found.decode()]))]
     return None
 
 

@@ -5,13 +5,16 @@ UTC, so that nobody is in doubt about what was understood.
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from formats import lsn as lsn_text
 from formats import pgwire, timestamp
 from formats.pgwire import BOOL_OID, TEXT_OID, TIMESTAMPTZ_OID
 from server import timestamps
 from server.connection import StatementError
-from server.store import Store
+
+if TYPE_CHECKING:  # the command line takes no engine to ask a server
+    from server.store import Store
 
 USAGES = ("lsn at 'TIMESTAMP'", "time at LSN")
 
@@ -19,7 +22,7 @@ Answer = tuple[Sequence[tuple[str, int]], Sequence[bytes]]
 """Columns with their types, and one row."""
 
 
-def lsn_at(words: list[str], store: Store) -> Answer:
+def lsn_at(words: list[str], store: "Store") -> Answer:
     """`final` is false while no later commit is known: WAL to come may belong to that state."""
     time = _parse_time(" ".join(words))
     state = store.commit_times.state_at(time)
@@ -32,7 +35,7 @@ def lsn_at(words: list[str], store: Store) -> Answer:
     ]
 
 
-def time_at(word: str, store: Store, resolve: Callable[[list[str]], int]) -> Answer:
+def time_at(word: str, store: "Store", resolve: Callable[[list[str]], int]) -> Answer:
     """`resolve` parses the LSN and waits for it."""
     lsn = resolve([word])
     time = store.commit_times.time_at(lsn)
@@ -52,7 +55,7 @@ def _parse_time(text: str) -> int:
         raise StatementError(str(error), pgwire.INVALID_PARAMETER) from None
 
 
-def _too_old(time: int, store: Store) -> str:
+def _too_old(time: int, store: "Store") -> str:
     horizon = store.horizon_lsn
     if not 0 < horizon <= store.ready_lsn:
         return "base backup not complete"
