@@ -339,8 +339,7 @@ class PageStore:
         """Flush a frozen memtable, if there is one that can be and no other thread has it."""
         if not self._flusher.step(self._is_on_disk):
             return False
-        assert self._wal is not None, "what was flushed was ingested"
-        # Behind a WAL switch the next record, so the durable LSN, is ahead of the padding to read.
+        assert self._wal is not None  # behind a WAL switch it has padding to read below durable_lsn
         self.journal.trim(min(self.durable_lsn, self._wal.reader.lsn))
         self.layers.compact_manifest_if_worthwhile()
         return True

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import zstandard
 
@@ -136,8 +137,8 @@ def _frames(readers: list[BundleReader]) -> Iterator[tuple[list[Bytes], bytes]]:
 
 def _library(batches: list[tuple[list[Bytes], bytes]]) -> float:
     """Seconds of a core to decompress and compress all."""
-    decompressor = zstandard.ZstdDecompressor()
-    compressor = layer_file.compressor(FileKind.L1)
+    decompressor: Any = zstandard.ZstdDecompressor()
+    compressor: Any = layer_file.compressor(FileKind.L1)
     began = time.process_time()
     for frames, lengths in batches:
         raw = decompressor.multi_decompress_to_buffer(frames, decompressed_sizes=lengths)
