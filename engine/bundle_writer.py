@@ -6,7 +6,7 @@ they are compressed, as many a call, checksummed and appended. Nothing is known 
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -117,9 +117,13 @@ class BundleWriter:
         timeline: str,
         postgres_version: int,
         frame_bytes: int = FRAME_BYTES,
+        require_room: Callable[[int], None] = lambda length: None,
     ) -> None:
+        """`require_room` is asked before each write of so many bytes, and raises to refuse it."""
+        require_room(APPEND_BYTES)
         self.name = name
         self._storage = storage
+        self._require_room = require_room
         self._directory = directory
         self._ids = (tenant, timeline, postgres_version)
         self._encoder = FrameEncoder(frame_bytes, BATCH_BYTES)
@@ -196,6 +200,7 @@ class BundleWriter:
         self._waiting += length
         self._offset += length
         if self._waiting >= APPEND_BYTES:
+            self._require_room(self._waiting)
             self._storage.append(self._file, self._parts)
             self._parts = []
             self._waiting = 0

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from engine.bundle_writer import BundleInfo, BundleWriter, Version, run_of
 from engine.cluster_records import ClusterRecords
 from engine.errors import RequestError
+from engine.flush import write_bundle
 from engine.ingest import Ingest
 from engine.version_store import PAGE_BYTES, VersionStore
 from formats import version
@@ -38,7 +39,7 @@ class DatabaseCopy:
         is_fuzzy = lsn <= versions.backup_end_lsn
         self._image_kind = version.IMAGE_FUZZY if is_fuzzy else version.IMAGE_EXACT
         self.sizes: list[tuple[ChunkKey, int]] = []
-        self._bundles: list[BundleInfo] = []
+        self.bundles: list[BundleInfo] = []
         self._unreadable: list[Version] = []
 
     def write(
@@ -46,8 +47,10 @@ class DatabaseCopy:
         source: tuple[int, int],
         target: tuple[int, int],
         create_bundle: Callable[[FileKind], BundleWriter],
-    ) -> list[BundleInfo]:
-        """Copy all relations of `source` (tablespace, database) into bundles, which are durable."""
+    ) -> None:
+        """Copy all relations of `source` (tablespace, database) into bundles, which are durable.
+
+        After an error `bundles` has those that were finished before."""
         writer = create_bundle(FileKind.IMAGE)
         try:
             pages = 0
@@ -61,21 +64,18 @@ class DatabaseCopy:
                     pages += self._copy_segment((spc, db, rel, fork), key, count, writer)
                     if len(self._unreadable) >= UNREADABLE_MAX:
                         self._write_unreadable(create_bundle)
+            if self._unreadable:
+                self._write_unreadable(create_bundle)
             if pages:
-                self._bundles.append(writer.finish())
-            else:
-                writer.abort()
+                self.bundles.append(writer.finish())
         except BaseException:
             writer.abort()
             raise
-        if self._unreadable:
-            self._write_unreadable(create_bundle)
-        return self._bundles
+        if not pages:
+            writer.abort()
 
     def _write_unreadable(self, create_bundle: Callable[[FileKind], BundleWriter]) -> None:
-        writer = create_bundle(FileKind.L0)
-        writer.add_run(run_of(self._unreadable))
-        self._bundles.append(writer.finish())
+        self.bundles.append(write_bundle(create_bundle(FileKind.L0), run_of(self._unreadable)))
         self._unreadable = []
 
     def _holds(self, key: ChunkKey) -> bool:
@@ -118,7 +118,25 @@ class DatabaseCopy:
                 found.append((chunk.rel, self._versions.read_file(chunk, self._lsn)))
         return found
 
-    def begin(
+    def publish(
+        self,
+        target: tuple[int, int],
+        files: list[tuple[int, bytes]],
+        ingest: Ingest,
+        cluster: ClusterRecords,
+    ) -> None:
+        """Let the new database be there, at the record's LSN; its bundles are committed."""
+        versions = self._versions
+        with versions.lock:
+            versions.layers_lsn = max(versions.layers_lsn, self._lsn)
+            try:
+                self._begin(target, files, ingest, cluster)
+            except BaseException:
+                versions.abandon(0)
+                raise
+            versions.advance_ready(self._lsn)  # before a freeze may come
+
+    def _begin(
         self,
         target: tuple[int, int],
         files: list[tuple[int, bytes]],

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine.bundle_writer import BundleInfo, BundleWriter
+from engine.bundle_writer import BundleInfo, BundleWriter, Run
 from engine.errors import IngestStopped
 from engine.journal import Journal
 from engine.memtable import Memtable
@@ -62,7 +62,7 @@ def sorted_run(memtable: Memtable, key: Callable[[int], bytes], chunk_count: int
     )
 
 
-def write_bundle(writer: BundleWriter, run: MemtableRun) -> BundleInfo:
+def write_bundle(writer: BundleWriter, run: Run) -> BundleInfo:
     """Write a run as a bundle, durable when this returns; leaves nothing behind if it fails."""
     try:
         writer.add_run(run)
@@ -101,6 +101,7 @@ class Flusher:
         self._create_bundle = create_bundle
         self._commit = commit
         self._taken: set[Memtable] = set()
+        self._written: dict[Memtable, BundleInfo | None] = {}
         self._changed = threading.Condition(versions.lock)
 
     def freeze(self) -> None:
@@ -127,15 +128,18 @@ class Flusher:
         """Flush the oldest frozen memtable that no other thread has.
 
         False if there is none, or its WAL is not on disk, or an older one could not be flushed.
+        After an error, too, the bundle that was written stays for the next attempt.
         """
         memtable = self._take(is_on_disk)
         if memtable is None:
             return False
         try:
-            info = self._write(memtable)
+            if memtable not in self._written:
+                self._written[memtable] = self._write(memtable)
             if not self._wait_for_turn(memtable):
                 return False
-            self._commit(info, Progress(durable_lsn=memtable.lsn_end))
+            self._commit(self._written[memtable], Progress(durable_lsn=memtable.lsn_end))
+            del self._written[memtable]
             self._versions.publish(memtable)
         finally:
             self._give_back(memtable)
@@ -159,10 +163,7 @@ class Flusher:
         return write_bundle(self._create_bundle(FileKind.L0), run)
 
     def _wait_for_turn(self, memtable: Memtable) -> bool:
-        """Until all older ones are committed; False if the flush of one of them has failed.
-
-        A bundle that was written in vain is a leftover, which the next start removes.
-        """
+        """Until all older ones are committed; False if the flush of one of them has failed."""
         with self._changed:
             self._changed.wait_for(lambda: self._oldest is memtable or not self._oldest_is_taken)
             return self._oldest is memtable

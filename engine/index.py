@@ -12,6 +12,8 @@ often it is derived. One process has the environment open, once; the map's size 
 transaction lasts one lookup; no buffer outlives its transaction.
 """
 
+import errno
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,6 +53,8 @@ def lmdb_errors(path: Path) -> Iterator[None]:
     """LMDB's words for damage become the error that says what to do."""
     try:
         yield
+    except lmdb.DiskError as error:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError,
             lmdb.VersionMismatchError, lmdb.BadValsizeError, lmdb.PanicError, lmdb.BadTxnError,
             lmdb.CursorFullError, lmdb.PageFullError, lmdb.IncompatibleError) as error:  # fmt: skip
@@ -232,14 +236,6 @@ class Index:
             state = IndexState(values.FORMAT_VERSION, serial, durable_lsn)
             batch.finish(state)
         self._stripes, self._relation_keys, self.state = stripes, relation_keys, state
-
-    def clear(self) -> None:
-        """Forget everything."""
-        with lmdb_errors(self.path), self._environment.begin(write=True) as transaction:
-            for database in self._databases.values():
-                transaction.drop(database, delete=False)
-        self._stripes, self._relation_keys = {}, set()
-        self.state = IndexState(values.FORMAT_VERSION, 0, 0)
 
 
 def subject_of(history_key: bytes) -> bytes:

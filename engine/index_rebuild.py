@@ -5,7 +5,7 @@ in a rebuild, so the two give the same bytes. `catch_up` closes the gap that a c
 manifest's fsync and the index's commit leaves; a rebuild is catching up from nothing.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from engine.bundle_reader import BundleReader
@@ -22,6 +22,9 @@ from formats.file_name import FileKind, FileName
 from formats.index_value import IN_USE, SETTLED, FileEntry, LayerEntry
 from formats.manifest import FileAdded, Manifest
 
+LOCK_NAME = "lock.mdb"
+LOCK_BYTES = 64 << 10  # its header and 64 for each of READERS_MAX
+"""LMDB writes it by way of memory: on a full disk that kills, so it gets its room beforehand."""
 CATCH_UP_BUNDLES = 64  # per transaction
 _BESIDE, _OLD = "index.new", "index.old"
 
@@ -35,6 +38,7 @@ def open_index(storage: Storage, path: Path, manifest: Manifest, layers: Path) -
     if "data.mdb" in storage.list(path) and not check_in_child(path):
         _remove_directory(storage, path)  # of another version: it is made anew
         storage.make_directory(path)
+    storage.allocate(path / LOCK_NAME, LOCK_BYTES)
     index = Index(path, storage)
     try:
         catch_up(index, storage, manifest, layers)
@@ -50,40 +54,66 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         where = f"{layers.parent}; the manifest has lost entries that the index knows"
         raise CorruptionError("manifest serial", where, index.state.serial, manifest.serial)
     have = index.files()
-    removed = list(_removals(storage, layers, manifest, have))
-    is_settled = any(
-        name in manifest.settled and have[name].state != SETTLED for name in manifest.files
-        if name in have
-    )  # fmt: skip
-    if is_settled or any(key[0] & HISTORY for removal in removed for key, _ in removal.layers):
-        # What histories lost shows in all that is left of them: as if the index were lost.
-        have, removed = {}, []
-        index.clear()
     missing = [record for name, record in manifest.files.items() if name not in have]
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
     state = index.state
-    if removed:
-        index.commit(state.serial, state.durable_lsn, removed=removed)
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
         part = missing[start : start + CATCH_UP_BUNDLES]
         bundles = [_read_bundle(storage, layers, record, manifest) for record in part]
         index.commit(state.serial, state.durable_lsn, added=bundles)
-    if (index.state.serial, index.state.durable_lsn) != (manifest.serial, manifest.durable_lsn):
-        index.commit(manifest.serial, manifest.durable_lsn)
+    # Only now, and at once: who reads meanwhile must not miss what a merge has put elsewhere.
+    _catch_up_removals(index, storage, manifest, layers, have)
 
 
-def _removals(
-    storage: Storage, layers: Path, manifest: Manifest, have: dict[FileName, FileEntry]
-) -> Iterator[Removal]:
-    """What the manifest removed after the index's last commit; the files are still there."""
+def _catch_up_removals(
+    index: Index,
+    storage: Storage,
+    manifest: Manifest,
+    layers: Path,
+    have: dict[FileName, FileEntry],
+) -> None:
+    """What the manifest removed or settled after the index's last commit; the files are there."""
+    removed, settled = [], []
     for name, entry in have.items():
-        rows: bytes | None = manifest.removed.get(name, b"")
-        if name not in manifest.files:
-            rows = None
-        elif layer_bits.count(rows or b"") == entry.layers_removed:
-            continue
+        rows = manifest.removed.get(name, b"") if name in manifest.files else None
         reader = BundleReader(storage, layers / name.text)
-        yield removal_of(reader, rows, is_l0=is_l0(manifest, name) and entry.state != SETTLED)
+        if name in manifest.settled and entry.state != SETTLED:
+            removed.append(Removal(name, [], 0, 0, is_whole=True))
+            settled.append(_read_bundle(storage, layers, manifest.files[name], manifest))
+        elif rows is None or layer_bits.count(rows) != entry.layers_removed:
+            counts_as_l0 = name.kind == FileKind.L0 and entry.state != SETTLED
+            removed.append(removal_of(reader, rows, is_l0=counts_as_l0))
+    keys = {key for removal in removed for key, _ in removal.layers if key[0] & HISTORY}
+    places = LivePlaces(index, manifest, lambda name: BundleReader(storage, layers / name.text))
+    histories = {subject_of(key): places.history(key, ()) for key in keys}
+    if removed or (index.state.serial, index.state.durable_lsn) != (
+        manifest.serial, manifest.durable_lsn
+    ):  # fmt: skip
+        index.commit(manifest.serial, manifest.durable_lsn, settled, removed, histories)
+
+
+class LivePlaces:
+    """Where the layers that count have a stripe, by the manifest: the index may be behind."""
+
+    def __init__(
+        self, index: Index, manifest: Manifest, reader: Callable[[FileName], BundleReader]
+    ) -> None:
+        self._index = index
+        self._manifest = manifest
+        self._l0 = {name for name in manifest.files if is_l0(manifest, name)}
+        self._reader = reader
+
+    def history(self, key: bytes, added: Iterable[BundleReader]) -> list[RelationChange]:
+        """All that they say of a history chunk, and `added` bundles, which the index lacks."""
+        below = {layer.file for layer in self._index.stripe(key, 0)}
+        names = self._l0 | below & self._manifest.files.keys()
+        readers = [self._reader(name) for name in sorted(names)]
+        changes, removed = [], self._manifest.removed
+        for reader in (*readers, *added):
+            row = reader.directory.find(key, 0, 0)
+            if row >= 0 and not layer_bits.has(removed.get(reader.name, b""), row):
+                changes += changes_of_rows(reader, [row])
+        return changes
 
 
 def is_l0(manifest: Manifest, name: FileName) -> bool:

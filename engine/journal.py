@@ -16,14 +16,15 @@ may trim. What was written last stays in memory, so a reader that keeps up reads
 that lags costs no memory: the files are the queue.
 
 An fsync that fails ends the journal's life: nobody knows what the disk has, so nothing is written
-and nothing is reported after it. A write that fails (a full disk) changes nothing and may be tried
-again.
+and nothing is reported after it; so does a write that fails for any reason but a full disk, which
+changes nothing and may be tried again.
 """
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.disk_room import is_full
 from engine.journal_directory import UNFINISHED_SUFFIX, list_names
 from engine.journal_segment import JournalSegment, LastSegment, sums_path
 from engine.journal_tail import Tail
@@ -36,7 +37,7 @@ TAIL_BYTES = 16 << 20
 
 
 class JournalFailedError(Exception):
-    """An fsync of the journal failed earlier: the process must start again."""
+    """An fsync or a write of the journal failed earlier: the process must start again."""
 
 
 class JournalRewoundError(Exception):
@@ -153,13 +154,23 @@ class Journal:
             )
         rest = memoryview(data)
         while rest:
-            segment = self._writable_segment()
-            piece = rest[: self.segment_bytes - segment.length]
-            segment.append(piece)
+            piece = self._append_piece(rest)
             with self._lock:
                 self._tail.append(piece)
                 self.received_lsn += len(piece)
             rest = rest[len(piece) :]
+
+    def _append_piece(self, rest: memoryview) -> memoryview:
+        """Write as much as the segment at hand takes; a fault of the disk is the last word."""
+        try:
+            segment = self._writable_segment()
+            piece = rest[: self.segment_bytes - segment.length]
+            segment.append(piece)
+        except OSError as error:
+            if not is_full(error):
+                self._failure = self._failure or error
+            raise
+        return piece
 
     def _last(self) -> LastSegment:
         last = self._segments[-1]
@@ -213,7 +224,7 @@ class Journal:
 
     @property
     def has_failed(self) -> bool:
-        """Whether an fsync failed: nothing may be reported any more."""
+        """Whether the disk failed: nothing may be reported any more."""
         return self._failure is not None
 
     def _refuse_failed(self) -> None:

@@ -69,16 +69,26 @@ class LayerMap:
         self._epoch = 0
         self._readers_in: Counter[int] = Counter()  # by the epoch in which they began
         self.visits = memoryview(bytearray(8 * (VISITS_MAX + 1))).cast("Q")
-        bundles = []
-        for name, frame in index.l0():
-            entry = index.file(name)
-            reader = BundleReader(storage, directory / name.text, frame)
-            bundles.append(ResidentBundle(entry.lsn_start, entry.lsn_end, reader))
-        self._l0 = tuple(bundles)
+        self._l0 = self._read_l0()
 
     @property
     def l0_count(self) -> int:
         return len(self._l0)
+
+    def _read_l0(self) -> tuple[ResidentBundle, ...]:
+        bundles = []
+        for name, frame in self._index.l0():
+            entry = self._index.file(name)
+            reader = BundleReader(self._storage, self._directory / name.text, frame)
+            bundles.append(ResidentBundle(entry.lsn_start, entry.lsn_end, reader))
+        return tuple(bundles)
+
+    def reload(self) -> None:
+        """Let readers see what the index has, after it was caught up with the manifest."""
+        self._l0 = self._read_l0()
+        with self._lock:
+            self._stripes.clear()
+            self._generation += 1
 
     @property
     def l0(self) -> tuple[ResidentBundle, ...]:

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo
+from engine.commit_mending import CommitMending
 from engine.flush import file_added
 from engine.index import Index, subject_of
-from engine.index_batch import RelationChange, Removal
-from engine.index_rebuild import bundle_for_index, changes_of_rows, info_of, is_l0, removal_of
+from engine.index_batch import Removal
+from engine.index_rebuild import LivePlaces, bundle_for_index, info_of, is_l0, removal_of
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from formats import layer_bits
 from formats.file_name import FileName
-from formats.manifest import BundleSettled, FileRemoved, LayersRemoved, Record
+from formats.manifest import BundleSettled, FileRemoved, LayersRemoved, Manifest, Record
 
 Rows = Mapping[FileName, bytes]  # a bitmap of rows of each bundle's layer directory
 
@@ -47,6 +48,9 @@ class LayerStore:
         self._storage = storage
         self._directory = directory
         self._lock = committing
+        self._mending = CommitMending(storage, directory)
+        self._gone: list[FileName] = []  # by the manifest, and by the index when it is mended
+        self._in_vain: list[FileName] = []  # outputs of merges that the manifest may not have
         self._doomed: list[tuple[int, FileName]] = []  # (epoch that must be quiet, bundle)
 
     def live_rows(self, reader: BundleReader) -> bytes:
@@ -75,20 +79,53 @@ class LayerStore:
 
         `is_merged`: what is added was there before. `pruned`: history chunks that lost versions.
         """
-        with self._lock:
+        with self._lock, self._mending.watch():
+            self._mend()
             before = self.manifest.state.removed
             removals = [
                 self._removal(name, rows, before.get(name, b""))
                 for name, rows in (removed or {}).items()
                 if any(rows)
             ]
+            if is_merged:
+                self._in_vain = [info.name for info in added]
             self.manifest.append(
                 *(file_added(info) for info in added),
                 *(_record_of(removal, removed or {}) for removal in removals),
                 *records,
             )
+            self._in_vain = []
+            self._gone += [removal.name for removal in removals if removal.is_whole]
             if added or removals:
                 self._change_index(added, removals, is_merged, pruned)
+            self._retire()
+
+    @property
+    def state(self) -> Manifest:
+        """What is true."""
+        return self.manifest.state
+
+    def append(self, *records: Record) -> None:
+        """Make records without bundles true; with the lock of commits, as `commit` holds it."""
+        with self._mending.watch():
+            self._mend()
+            self.manifest.append(*records)
+
+    def _mend(self) -> None:
+        """Finish what an earlier commit could not, as the disk was full; OSError: it still is."""
+        if self._mending.mend(self.manifest, self.index, self.map):
+            lost = [name for name in self._in_vain if name not in self.manifest.state.files]
+            for name in lost:
+                self._storage.remove(self._directory / name.text)
+            self._in_vain = []
+            self._retire()
+
+    def _retire(self) -> None:
+        """The index has no bundle any more that the manifest has not."""
+        if self._gone:
+            epoch = self.map.advance()
+            self._doomed += [(epoch, name) for name in self._gone]
+            self._gone = []
 
     def _removal(self, name: FileName, rows: bytes, before: bytes) -> Removal:
         reader = self.map.reader(name)
@@ -113,21 +150,19 @@ class LayerStore:
             for reader, info in zip(readers, added, strict=True)
         ]
         state = self.manifest.state
-        gone = {(removal.name, layer.number) for removal in removals for _, layer in removal.layers}
-        histories = {subject_of(key): self._history(key, readers, gone) for key in pruned}
+        places = LivePlaces(self.index, state, self.map.reader)
+        histories = {subject_of(key): places.history(key, readers) for key in pruned}
         self.index.commit(state.serial, state.durable_lsn, bundles, removals, histories)
         changed = [layer for bundle in bundles for layer in bundle.layers]
         changed += [layer for removal in removals for layer in removal.layers]
         whole = {removal.name for removal in removals if removal.is_whole}
         self.map.change(added, whole, ((key, layer.block_start >> 14) for key, layer in changed))
         self.bytes_written += sum(info.bytes_total for info in added)
-        if whole:
-            epoch = self.map.advance()
-            self._doomed += [(epoch, name) for name in sorted(whole)]
 
     def settle(self, name: FileName) -> None:
         """Let an L0 bundle, of which merges have taken what they can, be one no more."""
-        with self._lock:
+        with self._lock, self._mending.watch():
+            self._mend()
             self.manifest.append(BundleSettled(name.text))
             state, reader = self.manifest.state, self.map.reader(name)
             bundle = bundle_for_index(
@@ -138,24 +173,6 @@ class LayerStore:
             self.index.commit(state.serial, state.durable_lsn, [bundle], [was_l0])
             places = ((key, layer.block_start >> 14) for key, layer in bundle.layers)
             self.map.change((), {name}, places)
-
-    def _history(
-        self, key: bytes, added: Sequence[BundleReader], gone: Collection[tuple[FileName, int]]
-    ) -> list[RelationChange]:
-        """All that the layers say of a history chunk: L0 bundles, those below that stay, and
-        those that are added."""
-        readers = [bundle.reader for bundle in self.map.l0]
-        readers += [
-            self.map.reader(layer.file)
-            for layer in self.index.stripe(key, 0)
-            if (layer.file, layer.number) not in gone
-        ]
-        changes, removed = [], self.manifest.state.removed
-        for reader in (*readers, *added):
-            row = reader.directory.find(key, 0, 0)
-            if row >= 0 and not layer_bits.has(removed.get(reader.name, b""), row):
-                changes += changes_of_rows(reader, [row])
-        return changes
 
     def unlink_step(self) -> bool:
         """Remove one file that went, if there is one that nobody reads any more."""
@@ -168,7 +185,8 @@ class LayerStore:
         return True
 
     def compact_manifest_if_worthwhile(self) -> None:
-        with self._lock:
+        with self._lock, self._mending.watch():
+            self._mend()
             self.manifest.compact_if_worthwhile()
 
 

@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+from engine.disk_room import is_full
 from engine.storage import File, Storage
 from formats import manifest as layout
 from formats.manifest import Manifest, Record
@@ -25,6 +26,7 @@ class ManifestLog:
         self._file = file
         self._crc = crc
         self._compact_at = COMPACT_BYTES_MIN
+        self._failure: OSError | None = None
 
     @classmethod
     def create(cls, storage: Storage, path: Path, *records: Record) -> "ManifestLog":
@@ -53,18 +55,32 @@ class ManifestLog:
     def append(self, *records: Record) -> None:
         """Make records true, all or none: on disk, then in `state`.
 
-        ValueError if they cannot follow what is true. After an OSError the manifest must be opened
-        anew: whether the records are true is not known.
+        ValueError if they cannot follow what is true. After an OSError whether the records are true
+        is not known until the manifest is opened anew; or, if the disk was full, by `mend`.
         """
         state = self.state.copy()
         for record in records:
             state.apply(record)
         state.serial += 1
         data, crc = layout.pack_entry(state.serial, records, self._crc)
-        self._storage.append(self._file, [data])
-        self._storage.sync(self._file)
+        try:
+            self._storage.append(self._file, [data])
+            self._storage.sync(self._file)
+        except OSError as error:
+            self._failure = self._failure or error
+            raise
         self._crc = crc
         self.state = state
+
+    def mend(self) -> None:
+        """After an append for which the disk had no room: those records are not true.
+
+        What is true is written into a new file, which takes the place of the one whose end nobody
+        knows. A file that the disk failed is left as it is: only a start may look what it has.
+        """
+        if self._failure is not None and is_full(self._failure):
+            self.compact()
+            self._failure = None
 
     def compact_if_worthwhile(self) -> bool:
         """Compact a manifest that has grown to several times what its state needs."""
@@ -82,8 +98,10 @@ class ManifestLog:
         file, crc = _write_new(self._storage, path, state)
         try:
             _take_place(self._storage, file, path)
-        except BaseException:
+        except BaseException as error:
             self._file.is_poisoned = True  # which of the two the directory has is not known
+            if isinstance(error, OSError):
+                self._failure = self._failure or error
             raise
         self._storage.close(self._file)
         self._file, self._crc, self.state = file, crc, state

@@ -33,7 +33,7 @@ cdef class PageReader:
     @cython.locals(i=Py_ssize_t)
     cpdef int fetch(self, Py_ssize_t first, uint8_t[::1] out) except -1 nogil
     cdef bint _look_up(self, PageBatch batch, Py_ssize_t count) except -1 nogil
-    cdef int _prepare(self) except -1 nogil
+    cdef int _prepare(self, Py_ssize_t count) except -1 nogil
     cdef int _search(self, Py_ssize_t count) except -1 nogil
     cdef int _gather_all(self, Py_ssize_t count) except -1 nogil
     cpdef int resume(self, Py_ssize_t count, uint8_t[::1] out) except -1 nogil

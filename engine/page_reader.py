@@ -37,6 +37,9 @@ RECALLED = 7
 EXPIRED = 8
 
 
+BATCH_BYTES_MAX = 4 << 20  # of versions gathered for more than one request
+
+
 def _column(count, size, code):
     return memoryview(bytearray(count * size)).cast(code)
 
@@ -92,6 +95,7 @@ class PageReader:
 
         Else `asking` need history, `still_open` layers, `refused` a reason why they cannot be read,
         and if `rebuilding` is the number of one, that could not be rebuilt because of `problem`.
+        OverflowError: they need more versions together than a batch may take.
         """
         try:
             with cython.nogil:
@@ -130,15 +134,16 @@ class PageReader:
 
     def _look_up(self, batch, count):
         """What is in memory; whether that is all it takes."""
-        self._prepare()
+        self._prepare(count)
         self.asking = self._locate_all(batch, count)
         if self.asking:
             return False
         self._search(count)
         return self.still_open == 0 and self.refused == 0
 
-    def _prepare(self):
+    def _prepare(self, count):
         self.rebuilding = -1
+        self.versions.bytes_max = 4194304 if count > 1 else 0  # BATCH_BYTES_MAX
         self.reconstruct.part.version = self.store.major
         self.reconstruct.new_page_lsn_max = self.store.backup_end_lsn
         self.checksums = self.store.checksums
@@ -175,7 +180,7 @@ class PageReader:
         """Gather what was asked for by `ask`; sets `still_open`."""
         self.store.lock.enter()
         try:
-            self._prepare()
+            self._prepare(count)
             self._gather_all(count)
         finally:
             self.store.lock.leave()

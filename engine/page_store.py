@@ -13,9 +13,11 @@ Until a base backup is complete the store answers nothing: its horizon is above 
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from engine import recovery, store_status
+from engine.backpressure import Backpressure, nothing_to_merge
 from engine.backup_identity import BackupIdentity
 from engine.base_images import BaseImages
 from engine.bundle_factory import BundleFactory
@@ -25,8 +27,8 @@ from engine.cluster_identity import Ids, Wanted, derive_ids
 from engine.cluster_records import ClusterRecords
 from engine.compaction_policy import Policy
 from engine.compactor import Compactor
-from engine.database_copy import DatabaseCopy
-from engine.flush import Flusher, file_added, wait_until_flushed
+from engine.database_creation import DatabaseCreation
+from engine.flush import Flusher, file_added
 from engine.frame_cache import FrameCache
 from engine.ingest import Ingest
 from engine.journal import Journal, JournalRewoundError
@@ -38,6 +40,7 @@ from engine.storage import Bytes, File, Storage
 from engine.version_store import VersionStore
 from engine.waiting_readers import WaitingReaders
 from engine.wal_ingest import WalIngest, decompress_image
+from engine.wal_intake import Hold, Limits, WalIntake
 from engine.wal_reader import WalReader
 from formats import chunk_filter
 from formats.chunk import ChunkKey, SmallFile
@@ -59,12 +62,15 @@ class PageStore:
         memory_bytes_max: int,
         storage: Storage | None = None,
         wanted: Wanted | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """Open or begin a directory; DirectoryRefusedError if it is not what is `wanted`."""
         self.storage = storage or Storage()
         self.paths = Paths(directory)
         self._lock: File = self.storage.lock(self.paths.lock)
         self._wanted = wanted or Wanted()
+        self.intake = WalIntake(self.storage, directory, limits or Limits())
+        self.backpressure = Backpressure(nothing_to_merge)
         self._chunks = chunk_filter.parse(self._wanted.chunks or "all")
         self.table = ChunkTable(lambda *key: self._chunks.matches(*key))
         self.ingest = Ingest(self.table, decompress_image)
@@ -81,10 +87,13 @@ class PageStore:
         self._cluster: ClusterRecords | None = None
         self._base: BaseImages | None = None
         self._backup: BackupIdentity | None = None
-        self._bundles = BundleFactory(self.storage, self.paths.layers)
+        room = self.intake.room
+        self._bundles = BundleFactory(self.storage, self.paths.layers, room.require)
         self._flusher = Flusher(self.versions, self._bundles.create, self._commit)
+        bundles = self.storage, self.paths.layers, self._bundles.create, self._commit
+        self._databases = DatabaseCreation(self.versions, room, *bundles)
         self._committing = threading.Lock()  # whatever makes the manifest grow
-        self.retention = Retention(self.versions, self._committing, lambda: self.manifest)
+        self.retention = Retention(self.versions, self._committing, lambda: self.layers)
         self._bind_reads()
         try:
             self._open()
@@ -125,6 +134,7 @@ class PageStore:
         self.file = versions.file
         self.commit_times = versions.commit_times
         self.end_flush = versions.end_flush
+        self.hold_of, self.free_bytes = self.intake.hold_of, self.intake.room.free_bytes
         self.memtable_frozen = versions.memtable_frozen
 
     @property
@@ -175,16 +185,20 @@ class PageStore:
 
     def begin_base_backup(self, identity: BackupIdentity) -> None:
         """Drop what an earlier attempt left and take a new one."""
-        if self._base is not None:
-            self._base.abort()
-            for name in self.storage.list(self.paths.layers):
-                self.storage.remove(self.paths.layers / name)
+        self.abort_base_backup()
         self._backup = identity
         self._ids = self._bundles.ids = self._wanted.ids(derive_ids(identity))
         self.versions.major = identity.pg_version_num // 10000
         if self._journal is None:
             self._journal = Journal(self.storage, self.paths.journal, identity.wal_segment_size)
         self._base = BaseImages(self._bundles.create, identity.start_lsn, self._holds)
+
+    def abort_base_backup(self) -> None:
+        """Drop what came so far of one that is not complete."""
+        if self._base is not None:
+            self._base.abort()
+            self._base = self._manifest = None
+            recovery.undo_base_backup(self.storage, self.paths)
 
     def add_pages(self, key: ChunkKey, first_block: int, data: Bytes) -> None:
         self._taking().add_pages(key, first_block, data)
@@ -213,14 +227,14 @@ class PageStore:
                 ids.pg_version,
                 backup.wal_segment_size,
                 self._chunks.spec,
-            ),
+            ),  # fmt: skip
             Opened(1),
             *(file_added(info) for info in bundles),
             Progress(backup.start_lsn, end_lsn, backup.start_lsn, end_lsn),
         )
-        self._base = None
         self._open_layers()
         self._start()
+        self._base = None
 
     def _taking(self) -> BaseImages:
         if self._base is None:
@@ -266,11 +280,13 @@ class PageStore:
         files = recovery.cluster_files(versions, max(state.durable_lsn, state.horizon_lsn))
         versions.checksums = parse_control_file(files[SmallFile.PG_CONTROL]).checksums
         self._cluster = ClusterRecords(self.table, self.ingest, versions.major, files)
-        self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), self._copy)
+        create = partial(self._databases.run, self._journal, self._cluster)
+        self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), create)
         self._wal.images_from_lsn = state.backup_end_lsn
         self.compactor = Compactor(
             layers, versions, self._bundles.create, self.retention.retained, Policy()
         )
+        self.backpressure = Backpressure(lambda: layers.map.l0_count)
 
     def _reader(self) -> WalReader:
         return WalReader(
@@ -283,6 +299,10 @@ class PageStore:
     def notify_wal(self) -> None:
         """The journal has more bytes."""
         self.wal_arrived.set()
+
+    def wal_hold(self, length: int) -> Hold | None:
+        """Why the journal must not take `length` more bytes now, None if it may."""
+        return self.intake.hold(self.journal, self.ready_lsn, self.durable_lsn, length)
 
     def ingest_step(self) -> bool:
         """Take what the journal has next; returns whether there was anything.
@@ -309,34 +329,15 @@ class PageStore:
         self._flusher.freeze_part(self.journal.received_lsn)
         return True
 
-    def _copy(self, source: tuple[int, int], target: tuple[int, int], lsn: int) -> None:
-        """CREATE DATABASE by file copy, by the ingest thread and without the lock."""
-        wait_until_flushed(self.journal, lsn)
-        copy = DatabaseCopy(self.versions, lsn)
-        for info in copy.write(source, target, self._bundles.create):
-            self._commit(info)
-        files = copy.files(source)
-        versions = self.versions
-        with versions.lock:
-            versions.layers_lsn = max(versions.layers_lsn, lsn)
-            try:
-                copy.begin(target, files, self.ingest, self._known_cluster)
-            except BaseException:
-                versions.abandon(0)
-                raise
-            versions.advance_ready(lsn)  # before a freeze may come
-
-    @property
-    def _known_cluster(self) -> ClusterRecords:
-        assert self._cluster is not None, "records are ingested by way of it"
-        return self._cluster
-
     def freeze(self) -> None:
         """Freeze the open memtable if anything came since the last time, for the next flush."""
         self._flusher.freeze()
 
     def flush_step(self) -> bool:
-        """Flush a frozen memtable, if there is one that can be and no other thread has it."""
+        """Flush a frozen memtable, if there is one that can be and no other thread has it.
+
+        After an OSError because the disk was full (engine/disk_room.py) it may be called again.
+        """
         if not self._flusher.step(self._is_on_disk):
             return False
         assert self._wal is not None  # behind a WAL switch it has padding to read below durable_lsn
@@ -357,8 +358,9 @@ class PageStore:
         return self.journal.flushed_lsn >= min(lsn, self.journal.received_lsn)
 
     def _commit(self, info: BundleInfo | None, *more: Record) -> None:
-        """Manifest, then index, then layer map: from here on a bundle counts."""
-        self.layers.commit([] if info is None else [info], records=more)
+        """From here on a bundle counts. After a full disk: again."""
+        if info is None or info.name not in self.manifest.state.files:
+            self.layers.commit([] if info is None else [info], records=more)
 
     def close(self) -> None:
         """Flush everything and, even if that fails, close all; the threads must have stopped."""

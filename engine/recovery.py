@@ -78,6 +78,20 @@ def remove_unfinished(storage: Storage, paths: Paths) -> None:
                 storage.remove(directory / name)
 
 
+def undo_base_backup(storage: Storage, paths: Paths) -> None:
+    """Remove what a base backup that is not complete has left, but the WAL beside it.
+
+    In an order in which a directory with a manifest has all that it names but the index.
+    """
+    for name in storage.list(paths.index):
+        storage.remove(paths.index / name)
+    if storage.exists(paths.manifest):
+        storage.remove(paths.manifest)
+        storage.sync_directory(paths.directory)
+    for name in storage.list(paths.layers):
+        storage.remove(paths.layers / name)
+
+
 def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list[str]:
     """Remove bundles that the manifest does not name, and indexes that a reindex did not finish:
     what a crash left; returns the bundles' names."""

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.errors import RequestError, below_horizon
-from engine.manifest_log import ManifestLog
+from engine.layer_store import LayerStore
 from engine.store_state import StoreState
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
@@ -64,7 +64,7 @@ class Retention:
     """
 
     def __init__(
-        self, state: StoreState, committing: threading.Lock, manifest: Callable[[], ManifestLog]
+        self, state: StoreState, committing: threading.Lock, manifest: Callable[[], LayerStore]
     ) -> None:
         """`committing` is held while the manifest grows; `manifest()` raises LookupError while
         there is none. `state` is where readers look."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 Bytes = bytes | bytearray | memoryview
 _VECTOR_MAX = 1024  # IOV_MAX of Linux
@@ -22,6 +23,13 @@ class DirectoryInUseError(Exception):
 
 class PoisonedFileError(OSError):
     """An earlier append or fsync of this file failed."""
+
+
+class Space(NamedTuple):
+    """Of a file system, in bytes."""
+
+    free: int  # what we may still write
+    total: int
 
 
 class File:
@@ -180,6 +188,23 @@ class Storage:
         LMDB does its own I/O; here it only says when.
         """
         yield
+
+    def space(self, path: Path) -> Space:
+        """What the file system that `path` lies on has."""
+        found = os.statvfs(path)
+        return Space(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+
+    def allocate(self, path: Path, size: int) -> None:
+        """Give a file `size` bytes of disk at once, zeros where it has none; it may be new.
+
+        For a file that is written by way of memory: where the disk is full by then, it kills.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with _naming(path):
+                os.posix_fallocate(descriptor, 0, size)
+        finally:
+            os.close(descriptor)
 
     def lock(self, path: Path) -> File:
         """Hold the lock file `path` until the result is closed; DirectoryInUseError if another

@@ -9,9 +9,10 @@ cdef class VersionSet:
     cdef public uint8_t[::1] data
     cdef public uint64_t[::1] offset, lsn
     cdef public uint32_t[::1] length, newer
-    cdef public Py_ssize_t count, used
+    cdef public Py_ssize_t count, used, bytes_max, bytes_initial, versions_initial
     cdef public uint32_t oldest
 
+    cdef int _begin_small(self) except -1 with gil
     cpdef int reset(self) except -1 nogil
     cpdef int begin(self) except -1 nogil
     cpdef int resume(self, uint32_t oldest) except -1 nogil
@@ -19,4 +20,5 @@ cdef class VersionSet:
     cpdef int push(self, const uint8_t[::1] source, Py_ssize_t pos, Py_ssize_t length,
                    uint64_t lsn) except -1 nogil
     cdef int _grow_versions(self) except -1 with gil
+    @cython.locals(size=Py_ssize_t)
     cdef int _grow_bytes(self, Py_ssize_t length) except -1 with gil

@@ -6,6 +6,9 @@ version first, until a self-contained one comes. The bytes are copied into one b
 to the reader: after gathering, no lock, memtable or frame is needed any more, and redo can run
 over them without the GIL (engine/reconstruct.py). Versions of one request are linked from the
 oldest to the newest, the order in which redo wants them.
+
+A batch may take `bytes_max` bytes; one that needs more is an OverflowError, and is asked for again
+in smaller ones. A single request gets what it needs, and memory goes back with the next `reset`.
 """
 
 from formats import coding
@@ -13,15 +16,26 @@ from formats import coding
 
 class VersionSet:
     def __init__(self, bytes_initial=1 << 20, versions_initial=8192):
+        self.bytes_max = 0  # none
+        self.bytes_initial = bytes_initial
+        self.versions_initial = versions_initial
+        self._begin_small()
+        self.reset()
+
+    def _begin_small(self):
+        bytes_initial = self.bytes_initial
+        versions_initial = self.versions_initial
         self.data = memoryview(bytearray(bytes_initial))
         self.offset = memoryview(bytearray(8 * versions_initial)).cast("Q")
         self.lsn = memoryview(bytearray(8 * versions_initial)).cast("Q")
         self.length = memoryview(bytearray(4 * versions_initial)).cast("I")
         self.newer = memoryview(bytearray(4 * versions_initial)).cast("I")
-        self.reset()
+        return 0
 
     def reset(self):
-        """Forget everything; buffers are kept."""
+        """Forget everything; buffers are kept, unless they have become large."""
+        if len(self.data) > 4 * self.bytes_initial or len(self.lsn) > 8 * self.versions_initial:
+            self._begin_small()
         self.count = 0
         self.used = 0
         self.oldest = 0
@@ -41,6 +55,8 @@ class VersionSet:
         """Take the next older version; returns 1 if it is self-contained, so no older is needed."""
         if pos < 0 or length < 0 or pos + length > len(source):
             raise IndexError("version out of the bounds of its frame")  # before room is made for it
+        if self.bytes_max != 0 and self.used + length > self.bytes_max:
+            raise OverflowError("more versions than one batch may take")
         if self.count + 1 >= len(self.offset):
             self._grow_versions()
         if self.used + length > len(self.data):
@@ -76,7 +92,10 @@ class VersionSet:
 
     def _grow_bytes(self, length):
         old = self.data
-        wide = memoryview(bytearray(2 * len(old) + length))
+        size = 2 * len(old) + length
+        if self.used + length <= self.bytes_max < size:
+            size = self.bytes_max
+        wide = memoryview(bytearray(size))
         wide[: self.used] = old[: self.used]
         self.data = wide
         return 0

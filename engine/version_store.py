@@ -35,6 +35,7 @@ from engine.page_reader import (
     PageReader,
 )
 from engine.relation_history import RelationHistory
+from engine.smaller_batches import Asked, read_in_parts, read_one_by_one
 from engine.store_state import StoreState
 from engine.version_set import VersionSet
 from formats.chunk import ChunkKey, ChunkKind, Fork
@@ -150,6 +151,15 @@ class VersionStore(StoreState):
 
     def get_pages(self, batch: PageBatch, count: int, out: memoryview) -> None:
         """Answer the first `count` requests of a batch; see server/store.py for the terms."""
+        try:
+            self._get_pages(batch, count, out)
+        except OverflowError:
+            if count == 1:
+                raise
+            read_one_by_one(self._get_pages, batch, count, out)
+
+    def _get_pages(self, batch: PageBatch, count: int, out: memoryview) -> None:
+        """OverflowError: they need more than a batch may take."""
         reader = self.page_reader()
         if reader.read(batch, count, out):
             return
@@ -305,10 +315,13 @@ class VersionStore(StoreState):
             asked.append((chunk, block, self.history.floor(roots[chunk], block + past, lsn), lsn))
         return self._read(asked, out, stride)
 
-    def _read(
-        self, asked: Sequence[tuple[int, int, int, int]], out: memoryview, stride: int
-    ) -> dict[int, str]:
+    def _read(self, asked: Sequence[Asked], out: memoryview, stride: int) -> dict[int, str]:
         """`read_blocks` of (chunk, block, floor, LSN)."""
+        return read_in_parts(self._read_together, asked, out, stride)
+
+    def _read_together(
+        self, asked: Sequence[Asked], out: memoryview, stride: int
+    ) -> dict[int, str]:
         reader, count = self.page_reader(), len(asked)
         reader.versions.reset()
         for i, (chunk, block, floor, lsn) in enumerate(asked):

@@ -7,16 +7,20 @@ until the copying is over. So:
     slot → BASE_BACKUP → its start LSN → receive WAL from that segment on, while files come
 
 A backup that is cut off starts anew and keeps nothing of the first attempt but the WAL, if it is
-still of use. Errors that a person has to mend end it.
+still of use. So does one for which the disk has no room: what came is removed at once, and it
+starts when there is more room than that left, or after a while. Errors that a person has to mend
+end it.
 """
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from engine.backup_identity import BackupIdentity
+from engine.wal_intake import Hold
 from formats import lsn
 from formats.errors import CorruptionError
 from server.base_backup import BackupReport, BackupStore, take_base_backup
@@ -30,6 +34,9 @@ from server.source_errors import SourceError, is_not_offered
 from server.wal_receiver import RETRY_SECONDS_MAX, RETRY_SECONDS_MIN, WalReceiver
 from server.wal_stream import WalStore
 
+ROOM_BYTES = 1 << 20
+ROOM_POLL_SECONDS = 0.5
+ROOM_SECONDS_MIN, ROOM_SECONDS_MAX = 15.0, 300.0
 DAMAGED_MAX = 3  # pg_control may be read while it is written; more often it is no accident
 
 _log = logging.getLogger(__name__)
@@ -39,6 +46,9 @@ Result = TypeVar("Result")
 
 class AttachStore(BackupStore, WalStore, Protocol):
     """A store that takes a base backup and WAL; its journal is there once the backup has begun."""
+
+    def free_bytes(self) -> int:
+        """What the disk has left."""
 
 
 @dataclass
@@ -56,11 +66,13 @@ def attach(
     slot: str,
     stop: StopSignal,
     on_progress: Callable[[BackupReport], None] = lambda report: None,
+    on_hold: Callable[[Hold | None], None] = lambda hold: None,
 ) -> Attachment:
     """Take a base backup into an empty store and start to receive WAL.
 
     SourceError when a person has to act, CorruptionError when the backup comes damaged again and
-    again, Stopped when the signal came; the receiver is stopped then.
+    again, Stopped when the signal came; the receiver is stopped then. `on_hold` is told why it
+    waits for room on the disk, and None when it goes on.
     """
     reservation = reserve_wal(wal_sources, slot, stop)
     attempt = _Attempt(store, wal_sources, slot)
@@ -78,7 +90,8 @@ def attach(
         )
 
     try:
-        report = _repeat(lambda: _first_that_works(sources, take), stop)
+        waiting = _RoomWait(store, stop, on_hold)
+        report = _repeat(lambda: _first_that_works(sources, take), stop, waiting)
     except BaseException as error:
         attempt.stop()
         if not isinstance(error, Stopped) and reservation.created_at is not None:
@@ -90,7 +103,35 @@ def attach(
     return Attachment(attempt.running_receiver, report)
 
 
-def _repeat(take: Callable[[], BackupReport], stop: StopSignal) -> BackupReport:
+class _RoomWait:
+    """Between attempts for which the disk had no room."""
+
+    def __init__(
+        self, store: AttachStore, stop: StopSignal, on_hold: Callable[[Hold | None], None]
+    ) -> None:
+        self._store = store
+        self._stop = stop
+        self._on_hold = on_hold
+        self._seconds_max = ROOM_SECONDS_MIN
+
+    def wait(self, error: OSError) -> None:
+        """Until there is more room, or for longer each time; a fault of the disk is raised."""
+        hold = self._store.hold_of(error)
+        if hold is None:
+            raise error
+        self._on_hold(hold)
+        self._store.abort_base_backup()
+        free_bytes = self._store.free_bytes()
+        _log.warning("the base backup waits for room on the disk: %s", hold.reason)
+        deadline = time.monotonic() + self._seconds_max
+        while time.monotonic() < deadline and self._store.free_bytes() < free_bytes + ROOM_BYTES:
+            if self._stop.wait(ROOM_POLL_SECONDS):
+                raise Stopped
+        self._seconds_max = min(2 * self._seconds_max, ROOM_SECONDS_MAX)
+        self._on_hold(None)
+
+
+def _repeat(take: Callable[[], BackupReport], stop: StopSignal, room: _RoomWait) -> BackupReport:
     """Until a backup is complete, or refused for good, or came damaged several times."""
     delay = RETRY_SECONDS_MIN
     damaged_count = 0
@@ -106,6 +147,9 @@ def _repeat(take: Callable[[], BackupReport], stop: StopSignal) -> BackupReport:
             if damaged_count == DAMAGED_MAX:
                 raise
             cause = error
+        except OSError as error:
+            room.wait(error)
+            continue
         _log.warning("the base backup was cut off and starts anew: %s", cause)
         if stop.wait(delay):
             raise Stopped
@@ -132,6 +176,7 @@ class _Attempt:
         start = identity.start_lsn // journal.segment_bytes * journal.segment_bytes
         has_start = not journal.is_empty and journal.start_lsn <= start
         if self._receiver is not None and has_start and identity.timeline <= journal.timeline:
+            journal.trim(start)
             return
         self.stop()
         journal.discard()

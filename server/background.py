@@ -1,9 +1,13 @@
 """The threads that keep the store going: ingest follows the journal, flush follows ingest, and
 retention lets leases end and the horizon advance.
 
-Each does one step after the other and sleeps when there is nothing to do. An error that a step
-raises stops that thread and is kept for `status`: what was read before stays readable, and the
+Each does one step after the other and sleeps when there is nothing to do. A step for which the disk
+has no room is done again until it has. Any other error that a step raises stops that thread, a
+flush's stops all of them, and is kept for `status`: what was read before stays readable, and the
 reason is shown instead of a lag that grows without a word.
+
+Where compaction is behind (engine/backpressure.py), ingest rests after each step, and in the end
+nothing is flushed until some bundles have been merged.
 """
 
 import logging
@@ -11,12 +15,17 @@ import threading
 import time
 from collections.abc import Callable
 
+from engine.disk_room import is_full
 from engine.errors import IngestStopped
 from engine.page_store import PageStore
 from engine.retention import Bounds
+from engine.wal_intake import DISK_FULL, Hold
 
 IDLE_SECONDS = 0.05
 RETENTION_PACE_SECONDS = 1.0  # from one look at leases and the horizon to the next
+RETRY_SECONDS = 0.5
+SLOWED = "slowed: compaction is behind"
+WAITING = "waiting for compaction"
 _log = logging.getLogger("pageserver.background")
 
 
@@ -36,7 +45,8 @@ class Worker:
         self._step = step
         self._wait = wait
         self._on_error = on_error
-        self._stopping = False
+        self.full: OSError | None = None  # the disk was, when this was last tried
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -44,7 +54,7 @@ class Worker:
 
     def begin_stop(self) -> None:
         """Let the step at hand be the last."""
-        self._stopping = True
+        self._stopping.set()
 
     def stop(self) -> None:
         """Let the step at hand finish; returns when the thread has ended."""
@@ -54,15 +64,35 @@ class Worker:
 
     def _run(self) -> None:
         try:
-            while not self._stopping:
-                if not self._step():
+            while not self._stopping.is_set():
+                if not self._step_if_there_is_room():
                     self._wait()
         except Exception as error:
-            if self._stopping and isinstance(error, IngestStopped):
+            if self._stopping.is_set() and isinstance(error, IngestStopped):
                 return
             _log.exception("%s stopped", self.name)
             self.error = error
             self._on_error()
+
+    def rest(self, seconds: float) -> None:
+        """Do nothing for so long, or until it is to end."""
+        self._stopping.wait(seconds)
+
+    def _step_if_there_is_room(self) -> bool:
+        try:
+            did_anything = self._step()
+        except OSError as error:
+            if not is_full(error):
+                raise
+            if self.full is None:
+                _log.warning("%s waits for room on the disk: %s", self.name, error)
+            self.full = error
+            self.rest(RETRY_SECONDS)
+            return True
+        if self.full is not None:
+            _log.info("%s goes on: there is room on the disk", self.name)
+            self.full = None
+        return did_anything
 
 
 class Background:
@@ -75,11 +105,11 @@ class Background:
         self._stopping = threading.Event()
         self._flush_seconds_max = flush_seconds_max
         self._flushed_at = time.monotonic()
-        self.ingest = Worker("ingest", store.ingest_step, self._wait_for_wal)
-        self.flush = Worker("flush", self._flush_step, self._wait_for_frozen, store.end_flush)
+        self.ingest = Worker("ingest", self._ingest_step, self._wait_for_wal)
+        self.flush = Worker("flush", self._first_flush_step, self._wait_for_frozen, self._on_fault)
         # When ingest waits for the flush, or has nothing to do, its processor flushes as well.
         self.second_flush = Worker(
-            "second-flush", store.flush_step, self._wait_for_frozen, store.end_flush
+            "second-flush", self._flush_step, self._wait_for_frozen, self._on_fault
         )
         self.compaction = Worker("compaction", store.compact_step, self._wait_for_layers)
         self.retention = Worker("retention", self._retention_step, self._wait_for_retention)
@@ -100,6 +130,24 @@ class Background:
         self._store.notify_wal()
         for worker in self.workers:
             worker.stop()
+
+    def find_hold(self) -> Hold | None:
+        """What holds ingest or flush up, if anything does."""
+        room, pressure = self._store.intake.room, self._store.backpressure
+        if room.problem:
+            return Hold(DISK_FULL, room.problem)
+        for worker in self.workers:
+            if worker.full is not None:
+                return Hold(DISK_FULL, f"{worker.name}: {room.explain(worker.full)}")
+        if pressure.must_wait:
+            return Hold(WAITING, pressure.describe())
+        return Hold(SLOWED, pressure.describe()) if pressure.is_behind else None
+
+    def _on_fault(self) -> None:
+        """A flush failed for good: what the disk has is not known, so the other does not go on."""
+        for worker in (self.flush, self.second_flush):
+            worker.begin_stop()
+        self._store.end_flush()
 
     def _wait_for_wal(self) -> None:
         self._store.wal_arrived.wait(IDLE_SECONDS)
@@ -123,9 +171,22 @@ class Background:
         )
         return False  # at its pace, however much there was to do
 
-    def _flush_step(self) -> bool:
+    def _ingest_step(self) -> bool:
+        begin = time.monotonic()
+        did_anything = self._store.ingest_step()
+        pause = self._store.backpressure.pause_seconds(time.monotonic() - begin)
+        if did_anything and pause:
+            self.ingest.rest(pause)
+        return did_anything
+
+    def _first_flush_step(self) -> bool:
         now = time.monotonic()
-        if now - self._flushed_at >= self._flush_seconds_max:
+        if now - self._flushed_at >= self._flush_seconds_max or self._store.intake.is_journal_full:
             self._flushed_at = now
             self._store.freeze()
+        return self._flush_step()
+
+    def _flush_step(self) -> bool:
+        if self._store.backpressure.must_wait:
+            return False
         return self._store.flush_step()

@@ -43,6 +43,9 @@ class BackupStore(Protocol):
     def begin_base_backup(self, identity: BackupIdentity) -> None:
         """Drop what an earlier backup left and start."""
 
+    def abort_base_backup(self) -> None:
+        """Drop what came of a backup that is not complete."""
+
     def add_pages(self, key: ChunkKey, first_block: int, data: memoryview) -> None:
         """Blocks of a relation or SLRU segment, numbered from its start.
 

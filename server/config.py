@@ -51,6 +51,14 @@ class Settings:
     retention_wal_bytes: int = _setting(
         GIB, "bytes", 0, 1 << 62, "how much WAL every LSN stays readable for, if that is longer"
     )
+    journal_bytes_max: int = _setting(
+        16 * GIB, "bytes", 64 * MIB, 1 << 50,
+        "WAL kept here that is not in layers yet; beyond it the source keeps its WAL",
+    )  # fmt: skip
+    disk_reserve_bytes: int = _setting(
+        256 * MIB, "bytes", 0, 1 << 50,
+        "left free by WAL and layers; on a small file system at most a twentieth of it",
+    )  # fmt: skip
     wait_lsn_timeout: float = _setting(
         30.0, "s", 0.0, 3600.0, "how long a request waits for an LSN that is not ready yet"
     )

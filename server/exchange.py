@@ -51,6 +51,8 @@ class Exchange:
         try:
             with cython.nogil:
                 reason = self._serve()
+        except OverflowError:
+            return 0  # nothing is pinned: Python reads the pages one by one
         except (ValueError, IndexError):
             if self.reader is None or self.reader.rebuilding < 0:
                 raise

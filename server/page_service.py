@@ -210,6 +210,8 @@ class PageService:
 
     def explain(self, batch: PageBatch) -> str:
         """Why the batch's request is refused."""
+        if batch.refusal == pagestream.TIMED_OUT:
+            return self._explain_time_out(lsn_text.show(batch.not_modified_since[0]))
         request = lsn_text.show(batch.request_lsn[0])
         since = lsn_text.show(batch.not_modified_since[0])
         ready = lsn_text.show(self.store.ready_lsn)
@@ -222,6 +224,19 @@ class PageService:
             pagestream.BELOW_HORIZON: "request_lsn "
             + below_horizon(batch.request_lsn[0], self.store.horizon_lsn),
             pagestream.BAD_FORK: f"fork or SLRU kind {batch.fork[0]}: expected 0 to 3",
-            pagestream.TIMED_OUT: f"{since} was not ready within "
-            f"{self.settings.wait_lsn_timeout:g} s: ready is {ready}",
         }[batch.refusal]
+
+    def _explain_time_out(self, wanted: str) -> str:
+        """Names the lag, and what stands between the ready LSN and one that does not come."""
+        status = self.status()
+        text = f"{wanted} was not ready within {self.settings.wait_lsn_timeout:g} s: "
+        text += f"ready is {lsn_text.show(self.store.ready_lsn)}"
+        if status.get("received_lsn") is not None:
+            text += f", received {status['received_lsn']}"
+        if status.get("lag_bytes"):
+            text += f", {status['lag_bytes']} bytes of it wait for ingest"
+        if "state" in status:
+            text += f"; state: {status['state']}"
+        if status.get("error"):
+            text += f" ({status['error']})"
+        return text

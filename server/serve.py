@@ -23,13 +23,15 @@ from pathlib import Path
 from engine import kill_points, server_id
 from engine.cluster_identity import Wanted
 from engine.errors import DirectoryRefusedError
+from engine.journal import JournalFailedError
 from engine.page_store import PageStore
 from engine.retention import Bounds
 from engine.storage import DirectoryInUseError, Storage
+from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold, Limits
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
-from server.background import Background
+from server.background import SLOWED, WAITING, Background
 from server.backup_progress import BackupProgress
 from server.client import STATUS_KEYS
 from server.config import Settings
@@ -42,6 +44,10 @@ from server.wal_receiver import WalReceiver
 log = logging.getLogger("pageserver")
 
 LOCK_FILE = "lock"
+HOLDS = (DISK_FULL, JOURNAL_FULL, WAITING, SLOWED)  # the gravest first
+START_AGAIN = (
+    "check what is behind it, then start the page server again; pages that are here stay readable"
+)
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,7 @@ class Server:
         self._stop_signal = StopSignal()
         self._receiver: WalReceiver | None = None
         self._attaching: threading.Thread | None = None
+        self._attach_hold: Hold | None = None
         self._failure: Exception | None = None
         storage = make_data_directory(options.data_dir)
         self._store = PageStore(
@@ -82,6 +89,7 @@ class Server:
             settings.memory_bytes_max,
             storage,
             Wanted(options.chunks, options.tenant, options.timeline),
+            Limits(settings.journal_bytes_max, settings.disk_reserve_bytes),
         )
         self._slot = options.slot or default_slot_name(
             server_id.read_or_draw(storage, options.data_dir)
@@ -126,6 +134,7 @@ class Server:
                     self._slot,
                     self._stop_signal,
                     progress,
+                    self._on_hold,
                 ).receiver
             log.info("base backup complete")
         except Stopped:
@@ -135,6 +144,9 @@ class Server:
                 log.exception("base backup failed")
             self._failure = error
             self._stop_signal.set()
+
+    def _on_hold(self, hold: Hold | None) -> None:
+        self._attach_hold = hold
 
     def catch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -174,13 +186,21 @@ class Server:
         return first | values
 
     def _describe_source(self) -> tuple[str, str | None, str]:
-        """(state, source, error); a step of ours that failed counts most: WAL piles up then."""
+        """(state, source, error); a step of ours that failed counts most: WAL piles up then.
+
+        What holds one of ours up comes before the source's state, a full disk first.
+        """
         receiver = self._receiver
         source = None if receiver is None else receiver.source
-        background = self._background
-        for worker in (background.ingest, background.flush, background.retention):
+        for worker in self._background.workers:
             if worker.error is not None:
-                return "failed", source, f"{worker.name}: {worker.error}"
+                return "failed", source, f"{worker.name}: {worker.error}; {START_AGAIN}"
+        if receiver is not None and receiver.state in ("failed", "refused"):
+            return receiver.state, source, receiver.error
+        holds = [self._attach_hold, receiver and receiver.hold, self._background.find_hold()]
+        found = sorted((hold for hold in holds if hold), key=lambda hold: HOLDS.index(hold.state))
+        if found:
+            return found[0].state, source, found[0].reason
         if receiver is not None:
             return receiver.state, source, receiver.error
         return ("read-only" if self._attaching is None else "base backup"), None, ""
@@ -225,6 +245,8 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
         return _report(error, code)
     except (DirectoryInUseError, DirectoryRefusedError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
+    except JournalFailedError as error:
+        return _report(error, ExitCode.WRONG)
     log.info("stopped")
     return ExitCode.OK
 

@@ -2,7 +2,8 @@
 
 Sources are tried in the order given, each time from the first. After a round in which none worked
 it waits, longer each time, up to 5 s; up to 30 s when all of them refused for good, because a
-person may still mend that. A failed fsync of the journal ends it: the process must start anew.
+person may still mend that. A disk that fails under the journal ends it: the process must start
+anew. One that is full does not: the connection lasts, and nothing is taken from it for a while.
 """
 
 import logging
@@ -10,10 +11,11 @@ import threading
 from collections.abc import Sequence
 
 from engine.journal import JournalFailedError
+from engine.wal_intake import Hold
 from formats.errors import CorruptionError
 from server.replication import ReplicationConnection, Stopped, StopSignal, describe_source
 from server.source_errors import SourceError
-from server.wal_stream import WalStore, WalStream
+from server.wal_stream import HeldTooLong, WalStore, WalStream
 
 RETRY_SECONDS_MIN = 0.2
 RETRY_SECONDS_MAX = 5.0
@@ -26,7 +28,8 @@ class WalReceiver:
     """Feeds `store.journal`, which must have been begun, until `stop`.
 
     For `status`: `state` is connecting, streaming, waiting, refused, failed or stopped; `source` is
-    the one that it streams from; `error` says what went wrong last, "" while it streams.
+    the one that it streams from; `error` says what went wrong last, "" while it streams; `hold` why
+    it takes no WAL for now, though it streams.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class WalReceiver:
         self.state = "connecting"
         self.source: str | None = None
         self.error = ""
+        self.hold: Hold | None = None
 
     def start(self) -> None:
         self._thread.start()
@@ -77,7 +81,7 @@ class WalReceiver:
         source = describe_source(conninfo)
         try:
             self._stream_from(conninfo, source)
-        except Stopped:
+        except (Stopped, HeldTooLong):
             return False
         except SourceError as error:
             self._note("refused" if error.permanent else "waiting", f"{source}: {error}")
@@ -102,11 +106,16 @@ class WalReceiver:
         self.state = "connecting"
         connection = ReplicationConnection.open(conninfo, self._application_name, self._stop)
         try:
-            stream = WalStream(connection, self._store, self._system_identifier, self._slot)
+            stream = WalStream(
+                connection, self._store, self._system_identifier, self._slot, self._on_hold
+            )
             self.source = source
             stream.run(self._on_streaming)
         finally:
             connection.close()
+
+    def _on_hold(self, hold: Hold | None) -> None:
+        self.hold = hold
 
     def _on_streaming(self) -> None:
         self.state, self.error = "streaming", ""
@@ -115,4 +124,4 @@ class WalReceiver:
     def _note(self, state: str, error: str) -> None:
         if error != self.error:
             _log.warning("WAL receiver %s: %s", state, error)
-        self.state, self.error = state, error
+        self.state, self.error, self.hold = state, error, None

@@ -7,7 +7,9 @@ commits. Where no commit waits for us, 20 ms of WAL share an fsync: one for each
 measured to cost the primary a fifth of its rate, as both use one disk. There, WAL that comes in
 many small messages is also let pile up for some milliseconds (server/read_pace.py), unless a reader
 waits for it. Ingest follows the journal by itself; nothing here waits for it, so keepalives are
-answered however far it lags, and what it has not read yet is in files, not in memory.
+answered however far it lags, and what it has not read yet is in files, not in memory. Where the
+journal must not grow, because it is at its bound or the disk is full, nothing more is read, so that
+the source keeps its WAL, and reports go out as before.
 
 Where to begin. The source is asked for WAL from a little before the end of what is here, and what
 comes is compared with it: a source whose WAL differs is not the one that it came from. Never from
@@ -21,8 +23,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engine.journal import Journal
+from engine.wal_intake import Hold
 from formats import lsn
-from formats.timeline_history import HistoryEntry, parse_history
 from server.read_pace import PAUSE_SECONDS, ReadPace
 from server.replication import (
     KEEPALIVE,
@@ -31,7 +33,6 @@ from server.replication import (
     WAL_DATA_HEADER,
     NextTimeline,
     ReplicationConnection,
-    SourceIdentity,
     Stopped,
     StreamEnded,
 )
@@ -41,6 +42,7 @@ from server.source_errors import (
     other_system_identifier,
     slot_is_missing,
 )
+from server.wal_timelines import WalTimelines
 
 PIECE_BYTES = 1 << 20
 OVERLAP_BYTES = 128 << 10
@@ -49,10 +51,19 @@ UNSYNCED_SECONDS_MAX = 0.1
 GROUP_SECONDS = 0.02
 STATUS_SECONDS = 10.0
 IDLE_SECONDS = 1.0  # how soon a new durable LSN is reported when nothing else is going on
+HOLD_SECONDS = 0.25  # how soon it is noticed that the journal may grow again
+HELD_STATUS_SECONDS = 1.0  # what the source asks for is not read then, so it is told before it asks
+HELD_SECONDS_MAX = 30.0
+"""A WAL sender that has to end, because its server stops or gives our slot up, cannot while nobody
+reads what it sends, and a checkpoint there waits for it: so the connection is made anew by then."""
 SILENCE_ASK_SECONDS = 30.0
 SILENCE_SECONDS_MAX = 60.0
 
 _log = logging.getLogger(__name__)
+
+
+class HeldTooLong(Exception):
+    """Nothing could be taken for so long that the connection had better be a new one."""
 
 
 class WalStore(Protocol):
@@ -67,6 +78,12 @@ class WalStore(Protocol):
     def notify_wal(self) -> None:
         """The journal has more bytes."""
 
+    def wal_hold(self, length: int) -> Hold | None:
+        """Why the journal must not take `length` more bytes now, None if it may."""
+
+    def hold_of(self, error: OSError) -> Hold | None:
+        """The same for a write that failed; None if it is a fault."""
+
     def wait_for_reader(self, timeout_seconds: float) -> bool:
         """Until a reader waits for WAL that is not here; False if the time is over before."""
 
@@ -80,10 +97,14 @@ class WalStream:
         store: WalStore,
         system_identifier: int,
         slot: str | None,
+        on_hold: Callable[[Hold | None], None] = lambda hold: None,
     ) -> None:
+        """`on_hold` is called when nothing more may be taken, and with None when it may again."""
         self._connection = connection
+        self._on_hold = on_hold
         self._store = store
         self._journal = store.journal
+        self._timelines = WalTimelines(connection, store.journal)
         self._system_identifier = system_identifier
         self._slot = slot
         self._pending: list[memoryview] = []
@@ -95,6 +116,8 @@ class WalStream:
         self._unsynced_since = 0.0
         self._group_seconds = 0.0
         self._pace = ReadPace(time.monotonic)
+        self._held: Hold | None = None
+        self._held_since = 0.0
 
     def run(self, on_streaming: Callable[[], None]) -> None:
         identity = self._connection.identify_system()
@@ -104,8 +127,8 @@ class WalStream:
             )
         self._group_seconds = self._ask_group_seconds()
         if self._journal.is_empty and self._journal.timeline == 0:
-            self._begin_journal(identity)
-        limit = self._check_timeline(identity)
+            self._timelines.begin_journal(identity, self._store.durable_lsn)
+        limit = self._timelines.limit(identity)
         while True:
             start = min(self._start_lsn(), limit)
             following = self._start(start)
@@ -117,74 +140,7 @@ class WalStream:
             self._follow(following)
             limit = lsn.LSN_MAX
 
-    # Which timeline, and from where
-
-    def _begin_journal(self, identity: SourceIdentity) -> None:
-        """The server stopped before any WAL came, or lost its journal: begin at the durable LSN."""
-        durable, segment_bytes = self._store.durable_lsn, self._journal.segment_bytes
-        timeline = identity.timeline
-        if timeline > 1:
-            content = self._connection.timeline_history(timeline)
-            history = parse_history(content, f"history of timeline {timeline}")
-            timeline = next((e.timeline for e in history if durable < e.end_lsn), timeline)
-        self._journal.begin(durable - durable % segment_bytes, timeline)
-
-    def _check_timeline(self, identity: SourceIdentity) -> int:
-        """Refuse a source of another history; returns where our timeline ends there, if it does."""
-        journal = self._journal
-        ours = journal.timeline
-        if identity.timeline < ours:
-            raise SourceError(
-                f"{self._connection.source} is on timeline {identity.timeline}, the data directory "
-                f"already on {ours}",
-                "It is not the server that was promoted: name that one as --wal-source",
-                permanent=True,
-            )
-        if identity.timeline == 1:
-            return lsn.LSN_MAX
-        history = self._history(identity.timeline)
-        for entry in journal.history():
-            if entry not in history:
-                raise self._refused(entry, history)
-        if identity.timeline == ours:
-            return lsn.LSN_MAX
-        ends = [entry.end_lsn for entry in history if entry.timeline == ours]
-        if not ends:
-            raise self._refused(None, history)
-        self._refuse_beyond(ends[0], identity.timeline)
-        return ends[0]
-
-    def _history(self, timeline: int) -> list[HistoryEntry]:
-        content = self._connection.timeline_history(timeline)
-        if timeline == self._journal.timeline and not self._journal.history():
-            self._journal.keep_history(timeline, content)
-        return parse_history(content, f"history of timeline {timeline}")
-
-    def _refused(self, entry: HistoryEntry | None, theirs: list[HistoryEntry]) -> SourceError:
-        way = ", ".join(f"{e.timeline} up to {lsn.show(e.end_lsn)}" for e in theirs) or "none"
-        if entry is None:
-            ours = f"timeline {self._journal.timeline} is not in it"
-        else:
-            ours = f"here timeline {entry.timeline} went up to {lsn.show(entry.end_lsn)}"
-        return SourceError(
-            f"{self._connection.source} has another history: its timelines are {way}; {ours}",
-            "Name a source that went the same way, or start with an empty data directory",
-            permanent=True,
-        )
-
-    def _refuse_beyond(self, switch: int, timeline: int) -> None:
-        """Refuse a switch to a new timeline below records that are here; nothing is changed."""
-        whole = self._journal.last_record_end()
-        if whole <= switch:
-            return
-        raise SourceError(
-            f"{self._connection.source} left timeline {self._journal.timeline} for {timeline} at "
-            f"{lsn.show(switch)}, but WAL up to {lsn.show(whole)} was received here: what lies "
-            "above the switch never happened there",
-            "Start with an empty data directory on the new timeline, or name a source that is "
-            "still on the old one",
-            permanent=True,
-        )
+    # From where
 
     def _start_lsn(self) -> int:
         received, segment_bytes = self._journal.received_lsn, self._journal.segment_bytes
@@ -210,7 +166,7 @@ class WalStream:
         return self._connection.start_replication(self._slot, start, timeline)
 
     def _follow(self, following: NextTimeline) -> None:
-        self._refuse_beyond(following.start_lsn, following.timeline)
+        self._timelines.refuse_beyond(following.start_lsn, following.timeline)
         if self._journal.received_lsn < following.start_lsn:
             raise SourceError(
                 f"{self._connection.source} ended timeline {self._journal.timeline} at "
@@ -241,20 +197,18 @@ class WalStream:
                 # More is here, or came while we wrote: the fsync can wait for it, if not for long.
                 if self._fsync_can_wait() and self._receive_more(self._group_left()):
                     continue
-                self._journal.sync()
+                self._sync()
                 self._report_if_due()
                 self._wait()
         except StreamEnded as ended:
             return ended.next_timeline
         except Stopped:
-            self._write()
-            self._journal.sync()
+            self._write_what_can_be()
             self._report(reply=False)
             raise
         finally:
             # What came is worth keeping however the stream ends.
-            self._write()
-            self._journal.sync()
+            self._write_what_can_be()
 
     def _pause(self) -> None:
         """Let small messages pile up, where neither a commit nor a reader waits for them."""
@@ -305,7 +259,7 @@ class WalStream:
                 self._take_wal(message)
             elif message[0] == KEEPALIVE and KEEPALIVE_MESSAGE.unpack(message)[3]:
                 self._write()
-                self._journal.sync()
+                self._sync()
                 self._report(reply=False)
 
     def _take_wal(self, message: memoryview) -> None:
@@ -338,14 +292,76 @@ class WalStream:
         )
 
     def _write(self) -> None:
-        if not self._pending:
-            return
+        """Write what is pending, as soon as it may be written."""
+        while self._pending:
+            hold = self._store.wal_hold(self._pending_bytes)
+            if hold is None:
+                hold = self._unless_full(self._append)
+            if hold is not None:
+                self._hold(hold)
+        self._end_hold()
+
+    def _append(self) -> None:
         data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
-        self._pending, self._pending_bytes = [], 0
         if self._journal.received_lsn == self._journal.flushed_lsn:
             self._unsynced_since = time.monotonic()
-        self._journal.append(self._journal.received_lsn, data)
-        self._store.notify_wal()
+        start = self._journal.received_lsn
+        try:
+            self._journal.append(start, data)
+        finally:
+            rest = memoryview(data)[self._journal.received_lsn - start :]
+            self._pending, self._pending_bytes = [rest] if rest else [], len(rest)
+            self._store.notify_wal()
+
+    def _sync(self) -> None:
+        """Make what was written durable, as soon as there is room for the sums of it."""
+        while (hold := self._unless_full(self._journal.sync)) is not None:
+            self._hold(hold)
+        self._end_hold()
+
+    def _write_what_can_be(self) -> None:
+        """The same at the end of a stream, where nobody waits: the rest will be sent again."""
+        if self._pending and self._store.wal_hold(self._pending_bytes) is None:
+            self._unless_full(self._append)
+        self._pending, self._pending_bytes = [], 0
+        self._unless_full(self._journal.sync)
+
+    # Where nothing more may be written
+
+    def _unless_full(self, action: Callable[[], object]) -> Hold | None:
+        """Do it; why that cannot be now, if the disk is full."""
+        try:
+            action()
+        except OSError as error:
+            hold = None if self._journal.has_failed else self._store.hold_of(error)
+            if hold is None:
+                raise
+            return hold
+        return None
+
+    def _hold(self, hold: Hold) -> None:
+        """Read nothing for a moment, but let the source know that we are there."""
+        if self._held is None or self._held.state != hold.state:
+            _log.warning("no more WAL is taken: %s", hold.reason)
+        if self._held is None:
+            self._held_since = time.monotonic()
+        self._held = hold
+        self._on_hold(hold)
+        if self._journal.received_lsn != self._journal.flushed_lsn:
+            self._unless_full(self._journal.sync)  # what is here may be what a flush waits for
+        if time.monotonic() - self._report_time >= HELD_STATUS_SECONDS:
+            self._report(reply=False)
+        if time.monotonic() - self._held_since > HELD_SECONDS_MAX:
+            raise HeldTooLong
+        if self._connection.wait(HOLD_SECONDS, events=0):
+            raise SourceError(f"{self._connection.source} closed the connection")
+
+    def _end_hold(self) -> None:
+        if self._held is not None:
+            _log.info("WAL is taken again")
+            self._held = None
+            self._heard_time = time.monotonic()
+            self._on_hold(None)
 
     def _wait(self) -> None:
         """Wait for the source; complain when it is silent for too long."""

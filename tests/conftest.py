@@ -14,6 +14,7 @@ from tests.fixtures.page_servers import page_server
 from tests.fixtures.postgres_servers import postgres, postgres_templates, workspace
 from tests.fixtures.receiving import receiving
 from tests.fixtures.running_service import running
+from tests.fixtures.small_disk import small_disk
 
 __all__ = [
     "fast_directory",
@@ -22,6 +23,7 @@ __all__ = [
     "postgres_templates",
     "receiving",
     "running",
+    "small_disk",
     "workspace",
 ]
 

@@ -5,13 +5,14 @@ told apart from a torn end.
 import errno
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from engine.journal import JournalFailedError
 from engine.journal_directory import verify_journal
-from engine.storage import Storage
+from engine.storage import Bytes, File, Storage
 from formats.errors import CorruptionError
 from tests.fixtures.faulty_storage import FaultyStorage
 from tests.fixtures.journals import (
@@ -173,3 +174,24 @@ def test_a_full_disk_changes_nothing(tmp_path: Path, suffix: str) -> None:
     journal.close()
     assert verify_journal(Storage(), tmp_path / "journal", SEGMENT) == []
     assert read_all(open_journal(tmp_path), START) == wal.data
+
+
+def test_a_write_that_fails_for_another_reason_is_the_last_word(tmp_path: Path) -> None:
+    class Broken(Storage):
+        def append(self, file: File, parts: Sequence[Bytes]) -> None:
+            if file.size > 10_000:
+                file.is_poisoned = True
+                raise OSError(errno.EIO, "Input/output error", str(file.path))
+            super().append(file, parts)
+
+    wal = wal_of(100_000)
+    journal = begun(tmp_path, Broken())
+    write(journal, wal, START, START + 10_001, piece=10_001)
+    flushed = journal.sync()
+    with pytest.raises(OSError, match="Input/output error"):
+        journal.append(flushed, b"more")
+    assert journal.has_failed
+    with pytest.raises(JournalFailedError, match="start the page server again"):
+        journal.append(flushed, b"more")
+    whole = wal.whole_end(flushed) - START
+    assert read_all(open_journal(tmp_path), START)[:whole] == wal.data[:whole]

@@ -11,8 +11,10 @@ import pytest
 
 from engine import server_id
 from engine.storage import DirectoryInUseError, Storage
+from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold
 from formats.errors import CorruptionError
 from server import serve
+from server.background import WAITING
 from server.config import Settings
 from server.exit_code import ExitCode
 from server.replication import Stopped
@@ -28,7 +30,11 @@ class Part:
         self._name = name
         self._events = events
         self.state, self.source, self.error = "streaming", "127.0.0.1:5432", ""
-        self.ingest = self.flush = self.retention = SimpleNamespace(name="ingest", error=None)
+        self.workers = [SimpleNamespace(name="ingest", error=None)]
+        self.hold: Hold | None = None
+
+    def find_hold(self) -> Hold | None:
+        return self.hold
 
     def start(self, *_: object) -> tuple[str, int]:
         self._events.append(f"{self._name} starts")
@@ -186,14 +192,32 @@ def test_a_directory_in_use(harness: Harness, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_step_of_ours_that_failed_is_shown(harness: Harness) -> None:
-    broken = SimpleNamespace(name="flush", error=OSError(28, "no space left"))
     part = Part("background", harness.events)
-    part.flush = broken
+    part.workers.append(SimpleNamespace(name="flush", error=OSError(5, "Input/output error")))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serve, "Background", lambda *_: part)
         harness.run("host=a")
     assert harness.status()["state"] == "failed"
-    assert "no space left" in str(harness.status()["error"])
+    assert "Input/output error" in str(harness.status()["error"])
+    assert "start the page server again" in str(harness.status()["error"])
+
+
+def test_what_holds_us_up_is_shown_the_gravest_first(harness: Harness) -> None:
+    background, receiver = Part("background", []), Part("receiver", [])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "Background", lambda *_: background)
+        patch.setattr(serve, "WalReceiver", lambda *_: receiver)
+        harness.run("host=a")
+    assert harness.status()["state"] == "streaming"
+    background.hold = Hold(WAITING, "24 L0 bundles wait")
+    assert harness.status()["state"] == "waiting for compaction"
+    assert harness.status()["error"] == "24 L0 bundles wait"
+    receiver.hold = Hold(JOURNAL_FULL, "much WAL")
+    assert harness.status()["state"] == "journal full: source keeps WAL"
+    background.hold = Hold(DISK_FULL, "no room")
+    assert (harness.status()["state"], harness.status()["error"]) == ("disk full", "no room")
+    receiver.state, receiver.error = "failed", "the journal cannot be written"
+    assert harness.status()["state"] == "failed"
 
 
 def test_the_server_id_is_drawn_once(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import threading
 import pytest
 
 from engine import index_rebuild, version_store, wal_ingest
-from engine.page_store import PageStore
 from formats import page as pages
 from formats.chunk import relation as relation_key
 from formats.errors import CorruptionError
@@ -127,25 +126,24 @@ def test_nothing_above_the_ready_lsn_is_flushed_after_a_bad_record(tmp_path):
     assert small.mark(60, second) == 60
 
 
-def test_a_freeze_in_the_middle_of_a_database_copy(tmp_path, monkeypatch):
+def test_a_freeze_in_the_middle_of_a_database_copy(tmp_path):
     """The flush thread freezes when it likes: what it freezes ends at the ready LSN."""
     small = SmallStore(tmp_path, [(relation_key(*REL, 0), [heap_page(1), heap_page(2)])])
     small.add(image(0, 10), image(7, 17))
     truncated = small.add(truncate(1))
     copied = small.add(copy_database(5, 9))
-    real = PageStore._copy
+    real = small.store._wal.copy_database
     frozen = []
 
-    def copy(store, *arguments):
+    def copy(*arguments):
         small.store.freeze()
-        real(store, *arguments)
+        real(*arguments)
         small.store.freeze()
         for memtable in small.store.versions.frozen:
             lsns = memtable.entry_lsn[1 : memtable.entry_count + 1]
             frozen.append(max(lsns) <= memtable.lsn_end)
 
-    monkeypatch.setattr(PageStore, "_copy", copy)
-    small.store._wal.copy_database = lambda *arguments: copy(small.store, *arguments)
+    small.store._wal.copy_database = copy
     small.ingest()
     assert frozen == [True]
     while small.store.flush_step():

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.journal import JournalFailedError
+from engine.journal_directory import verify_journal
+from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold
 from formats import lsn
 from server.read_pace import PAUSE_SECONDS, ReadPace
 from server.replication import NextTimeline, SourceIdentity, Stopped, checked_slot, describe_source
@@ -142,6 +144,60 @@ def test_nothing_is_reported_after_a_failed_fsync(tmp_path: Path) -> None:
     with pytest.raises(JournalFailedError):
         script.run(script.piece(0, 5000), None)
     assert set(script.flushed) == {5000}
+
+
+def test_while_the_journal_must_not_grow_nothing_is_read_and_reports_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.wal_stream.HELD_STATUS_SECONDS", 0.0)
+    script = Script(tmp_path)
+    held: list[Hold | None] = []
+    full = Hold(JOURNAL_FULL, "much WAL")
+
+    def hold(count: int) -> Callable[[], None]:
+        return lambda: script.store.holds.extend([full] * count)
+
+    script.source.messages = [script.piece(0, 5000), None, hold(5), script.piece(5000, 9000), None]
+    stream = WalStream(script.source, script.store, SYSTEM_IDENTIFIER, "slot", held.append)
+    stream.run(_nothing)
+    assert script.source.paused == 5
+    assert held == [full] * 5 + [None]
+    assert script.flushed[:7] == [0, 5000, *[5000] * 5]
+    assert script.store.read_wal(START) == script.wal.data[:9000]
+
+
+@pytest.mark.parametrize("suffix", ["3", "3.sums"])
+def test_a_full_disk_costs_nothing_that_came(tmp_path: Path, suffix: str) -> None:
+    """The connection lasts, and what was taken from it is written as soon as there is room."""
+    script = Script(tmp_path)
+    held: list[Hold | None] = []
+    pieces = [script.piece(at, at + 1000) for at in range(0, 200_000, 1000)]
+
+    def fill() -> None:
+        script.storage.fail_append = suffix
+
+    script.source.messages = [script.piece(0, 1000), None, fill, *pieces[1:], None]
+    stream = WalStream(script.source, script.store, SYSTEM_IDENTIFIER, "slot", held.append)
+    stream.run(_nothing)
+    assert script.source.paused == 1
+    assert [hold.state if hold else None for hold in held] == [DISK_FULL, None]
+    assert script.store.read_wal(START) == script.wal.data[:200_000]
+    assert script.journal.flushed_lsn == START + 200_000
+    script.journal.close()
+    assert verify_journal(script.storage, tmp_path / "journal", SEGMENT) == []
+
+
+def test_a_stream_that_ends_while_it_is_held_keeps_the_journal_sound(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    script.source.ends_with = SourceError("gone")
+    script.source.messages = [script.piece(0, 5000), None, script.piece(5000, 9000)]
+    script.store.holds = [None, Hold(DISK_FULL, "no room")]
+    with pytest.raises(SourceError, match="gone"):
+        WalStream(script.source, script.store, SYSTEM_IDENTIFIER, "slot").run(_nothing)
+    assert script.journal.received_lsn == script.journal.flushed_lsn == START + 5000
+    script.source.ends_with = []
+    script.run(script.piece(0, 5000), script.piece(5000, 9000), None)
+    assert script.store.read_wal(START) == script.wal.data[:9000]
 
 
 def test_stopping_keeps_and_reports_what_came(tmp_path: Path) -> None:

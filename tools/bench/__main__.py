@@ -29,6 +29,7 @@ from tools.bench import (
     redo_27,
     redo_lsn_order,
     redo_table,
+    restart,
     wal_decode,
 )
 from tools.bench.bench import Bench
@@ -54,13 +55,17 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
 }
 
 
+# Those that take more than a minute, only when they are named.
+LONG: dict[str, Callable[[Bench], list[Row]]] = {restart.NAME: restart.run}
+
+
 def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="The benchmarks.")
-    parser.add_argument("--only", action="append", choices=BENCHMARKS, metavar="NAME")
+    parser.add_argument("--only", action="append", choices=BENCHMARKS | LONG, metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="see that they work")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     options = parser.parse_args()
@@ -72,7 +77,7 @@ def main() -> int:
     with ExitStack() as resources:
         bench = Bench(console, resources, quick=options.quick)
         for name in options.only or BENCHMARKS:
-            rows += BENCHMARKS[name](bench)
+            rows += (BENCHMARKS | LONG)[name](bench)
             write_json(rows, options.out)
     show(rows, console)
     console.print(f"{time.monotonic() - began:.0f} s in all; {options.out}", highlight=False)
