@@ -10,7 +10,7 @@ WITHOUT_SERVERS := tests/unit tests/property
 DECLARATIONS := $(shell find formats engine server tools -name '*.pxd')
 KERNELS := $(DECLARATIONS) $(DECLARATIONS:.pxd=.py)
 
-.PHONY: build servers demo soak oracle-b test check lint bench coverage mutation regression-suite fuzz fuzz-asan power-loss index-flips clean
+.PHONY: build servers demo soak oracle-b test check lint bench compaction coverage mutation regression-suite fuzz fuzz-asan power-loss index-flips clean
 
 build: $(VENV)/built
 
@@ -49,6 +49,10 @@ test: build servers
 
 bench: build
 	$(BIN)/python -m tools.bench
+
+# Months of load for the compaction policy: writes the tables of docs/compaction.md. Five minutes.
+compaction: build
+	$(BIN)/python -m tools.compaction_simulator --document docs/compaction.md
 
 # All targets, each until it had 100 million inputs or an hour; build/fuzz.json sums over runs.
 fuzz: build

@@ -3,9 +3,10 @@
 Pure: no files, no clock, no state. The compactor asks it, and so does the simulator
 (tools/compaction_simulator), whose tables justify the numbers (docs/compaction.md).
 
-    L0 bundles, oldest first    [ ][ ][ ][ ] [ ]             from the flush, each over all stripes
-                                 \\  merged  /
-    delta layers of a stripe    [ ] [  ] [    ] [         ]  newest first; geometric, at most six
+    L0 bundles, oldest first    [ ][ ][ ] [ ]                from the flush, each over all stripes
+                                 \\merged/
+    delta layers of a stripe    [ ] [  ] [    ] [         ]  newest first; at most six, the older
+                                                             the larger
     its newest image layer      [============]               anew when the debt is twice its size
 
 Sizes are stored bytes, after compression, unless a name says otherwise.
@@ -22,7 +23,7 @@ KIB, MIB = 1 << 10, 1 << 20
 class Policy:
     """All numbers of the policy. The defaults are the server's."""
 
-    l0_bundles_merged_min: int = 4
+    l0_bundles_merged_min: int = 3
     """Bundles. Fewer merge each stripe's layers more often; more are looked into by each read."""
     l0_bundles_merged_max: int = 10
     """Bundles. What a compactor that fell behind takes at once: fewer passes over the stripes."""
@@ -32,7 +33,7 @@ class Policy:
     """Bundles. From here on ingest is slowed: twice a job waits or is under way."""
     l0_bundles_wait: int = 24
     """Bundles. From here on nothing is flushed: each read looks into all of them."""
-    layers_max: int = 5
+    layers_max: int = 6
     """Delta layers of a stripe above its newest image. Nothing is merged before there are more."""
     debt_per_image_byte: float = 2.0
     """Bytes of delta layers for each byte of the image layer that is to replace them. Images are
@@ -44,7 +45,7 @@ class Policy:
     """Bytes of a page in an image layer, where there is none to measure."""
     debt_bytes_min: int = 64 * KIB
     """Bytes. A debt below this is one frame's, and is no reason for an image."""
-    own_file_bytes_min: int = 8 * MIB
+    own_file_bytes_min: int = 1 * MIB
     """Bytes of a stripe in one merge. In a file of its own it dies without being rewritten."""
 
     def l0_to_merge(self, l0_bytes: Sequence[int]) -> int:
@@ -69,12 +70,10 @@ class Policy:
         place of those and of the incoming versions. 0 while there is room for one more layer.
         """
         room = self.layers_max - len(newest_first)
-        lot = 0.75 + 0.5 * _fraction(incoming + sum(newest_first))
         count, merged = 0, incoming
         for size in newest_first:
-            if room + count > 0 and (
-                count == 0 or size > merged * lot * _ratio(merged, incoming, room + count)
-            ):
+            place = room + count
+            if place > 0 and (count == 0 or size > merged * _ratio(merged, incoming, place)):
                 break
             merged += size
             count += 1
@@ -99,7 +98,7 @@ class Policy:
 
     def is_worth_rewriting(self, bytes_live: int, bytes_total: int) -> bool:
         """Whether a file's live layers are copied, so that the file can go."""
-        return 0 < bytes_live < bytes_total / 3
+        return 0 < bytes_live < bytes_total / 2
 
     def is_worth_pruning(self, bytes_dead: int, bytes_total: int) -> bool:
         """Whether a layer without images (relation history, small files, commit times) is
@@ -115,20 +114,15 @@ class Policy:
         return l0_count >= self.l0_bundles_wait
 
 
-def _ratio(merged: int, incoming: int, layer: int) -> float:
+def _ratio(merged: int, incoming: int, place: int) -> float:
     """How many times as large as `merged` the next older layer may be, to be merged with it.
 
-    layer: the place of what is merged, counted from the newest, 1 …. Binomial merging (Bentley and
+    place: that of what is merged, counted from the newest, 1 …. Binomial merging (Bentley and
     Saxe's k-binomial transform): a layer in place i that was merged x times has C(x + i - 1, i)
     times the size of what comes in, and when the one in place i + 1 was merged no more often, both
     become one. Of all ways to keep at most k layers it writes least, whatever their sizes become;
-    here x is told from the sizes.
+    here x is told from the sizes, nearly.
     """
-    times: float = (math.factorial(layer) * merged / max(incoming, 1)) ** (1 / layer)
-    times -= (layer - 1) / 2
-    return (times - 1) / (layer + 1)
-
-
-def _fraction(number: int) -> float:
-    """Something in 0 … 1 as if drawn by lot, but always the same for the same number."""
-    return (number * 0x9E3779B1 & 0xFFFFFFFF) / (1 << 32)
+    units = merged / max(incoming, 1)
+    times = math.pow(math.factorial(place) * units, 1 / place) - (place - 1) / 2
+    return (times - 1) / (place + 1)

@@ -196,7 +196,8 @@ def test_packages_are_found_in_this_checkout_and_shadow_nothing() -> None:
 
 
 DEVELOPERS_PACKAGES = {
-    f"tools.{name}" for name in ("bench", "fuzz", "mutation", "sql_fuzzer", "workloads")
+    f"tools.{name}"
+    for name in ("bench", "compaction_simulator", "fuzz", "mutation", "sql_fuzzer", "workloads")
 }
 
 

@@ -3,6 +3,7 @@
     layertool dump FILE       a bundle: header, ranges, directory, entries; a manifest: its records;
                               a WAL segment, as of the journal: its records as pg_waldump has them
     layertool verify PATH…    a data directory, or single bundles and manifests: everything checked
+    layertool draw DIR        the plane of keys and LSNs of a data directory, as SVG
     layertool reindex PATH    the LMDB index of a data directory made anew from the other files
     layertool stat PATH       a data directory: layers, debt and layers a read, chunk by chunk
 
@@ -28,10 +29,10 @@ from engine import directory_check
 from engine.directory_check import Finding
 from engine.index_rebuild import reindex as rebuild
 from engine.storage import DirectoryInUseError, File, Storage
-from formats import wal_page
+from formats import chunk_filter, wal_page
 from formats.errors import CorruptionError
 from formats.file_name import SUFFIX
-from tools import layer_stat_tables, wal_dump
+from tools import layer_draw, layer_stat_tables, layer_svg, wal_dump
 from tools.layer_dump import BundleDump, dump_manifest
 from tools.layer_stat import read_directory
 
@@ -253,6 +254,22 @@ def stat(
 
     Chunk by chunk, the worst first. Debt is what lies above a stripe's newest image. A server may
     have the directory open.
+
+
+@app.command(epilog=_EXIT_STATUS, short_help="Draw the layers of a directory.")
+def draw(
+    path: Annotated[Path, typer.Argument(metavar="DIR", help="A data directory.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.svg", help="Not to stdout.")
+    ] = None,
+    chunk: Annotated[
+        str, typer.Option(metavar="SPEC", help=f"Which chunks: {chunk_filter.FORMS}.")
+    ] = "all",
+) -> None:
+    """Draw the plane of keys and LSNs: L0, delta and image layers, and the horizon, as SVG.
+
+    A column is a stripe of a chunk, LSNs grow upwards. The manifest and the bundles' directories
+    are read, no page is.
     """
     with _exit_codes():
         if not _is_data_directory(path):
@@ -266,6 +283,19 @@ def stat(
         console.print(table)
     for line in layer_stat_tables.lines(found):
         print(line)
+
+
+        try:
+            wanted = chunk_filter.parse(chunk)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        storage = Storage()
+        with _locked(storage, path):
+            text = layer_svg.svg(layer_draw.read_drawing(storage, path, wanted))
+        if output is None:
+            print(text, end="")
+        else:
+            output.write_text(text, encoding="utf-8")
 
 
 def _console() -> Console:

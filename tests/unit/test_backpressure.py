@@ -7,6 +7,7 @@ import pytest
 from engine import index_rebuild
 from engine.backpressure import PAUSE_SECONDS_MAX, Backpressure, nothing_to_merge
 from engine.compaction_policy import Policy
+from engine.retention import Bounds
 from engine.wal_intake import JOURNAL_FULL, Limits
 from server.background import SLOWED, WAITING, Background
 from tests.fixtures.fake_ingest import wait_until
@@ -67,7 +68,7 @@ def test_nothing_is_flushed_while_compaction_must_catch_up(tmp_path) -> None:
     end = small.add(image(0, 20))
     small.receive()
     durable = store.durable_lsn
-    background = Background(store, 0.1)
+    background = Background(store, 0.1, Bounds(0, 1 << 62))
     background.start()
     try:
         wait_until(lambda: len(store.versions.frozen) == 2)
@@ -90,7 +91,7 @@ def test_nothing_is_flushed_while_compaction_must_catch_up(tmp_path) -> None:
 def test_a_slowed_ingest_rests_after_each_step(tmp_path, monkeypatch) -> None:
     small = SmallStore(tmp_path)
     small.store.backpressure = Backpressure(Debt(20))
-    background, rests = Background(small.store, 3600), []
+    background, rests = Background(small.store, 3600, Bounds(0, 1 << 62)), []
     monkeypatch.setattr(background.ingest, "rest", rests.append)
     small.add(create(), image(0, 10))
     small.receive()
@@ -116,7 +117,7 @@ def test_the_journal_has_a_bound(tmp_path) -> None:
     assert store.intake.is_journal_full
     small.ingest()
     assert store.wal_hold(1) is not None
-    background = Background(store, 3600)
+    background = Background(store, 3600, Bounds(0, 1 << 62))
     background.start()
     try:  # the flush does not wait for its time
         wait_until(lambda: store.durable_lsn == store.ready_lsn)
