@@ -7,7 +7,8 @@ Run before a directory is opened, and by `layertool verify`.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import lmdb
@@ -71,18 +72,17 @@ def _problems(found: Databases) -> Iterator[CorruptionError]:
 
 
 def _value_problems(found: Databases) -> Iterator[CorruptionError]:
-    checks = {
+    checks: dict[bytes, Callable[[bytes, bytes], object]] = {
+        L0: partial(values.unseal, L0),
         LAYERS: values.unpack_layers,
         FILES: values.unpack_file,
         CHUNKS: values.unpack_stripes,
         RELATIONS: values.unpack_relation,
     }
-    for database in (L0, *checks):
+    for database, check in checks.items():
         for key, value in found.get(database, {}).items():
             try:
-                values.unseal(database, key, value)
-                if database in checks:
-                    checks[database](key, value)
+                check(key, value)
             except CorruptionError as error:
                 yield error
 
@@ -123,7 +123,7 @@ def _reference_problems(found: Databases) -> Iterator[CorruptionError]:
             values.stripe_key(key, stripe)
             for key, value in found.get(CHUNKS, {}).items()
             for bits in (values.unpack_stripes(key, value),)
-            for stripe in range(32)
+            for stripe in range(bits.bit_length())
             if bits >> stripe & 1
         }
         named = {

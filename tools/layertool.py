@@ -254,6 +254,19 @@ def stat(
 
     Chunk by chunk, the worst first. Debt is what lies above a stripe's newest image. A server may
     have the directory open.
+    """
+    with _exit_codes():
+        if not _is_data_directory(path):
+            raise UsageError(f"not a data directory: {path}")
+        found = read_directory(Storage(), path)
+    if as_json:
+        print(json.dumps(found.as_json(), indent=2))
+        return
+    console = _console()
+    for table in layer_stat_tables.tables(found):
+        console.print(table)
+    for line in layer_stat_tables.lines(found):
+        print(line)
 
 
 @app.command(epilog=_EXIT_STATUS, short_help="Draw the layers of a directory.")
@@ -274,17 +287,6 @@ def draw(
     with _exit_codes():
         if not _is_data_directory(path):
             raise UsageError(f"not a data directory: {path}")
-        found = read_directory(Storage(), path)
-    if as_json:
-        print(json.dumps(found.as_json(), indent=2))
-        return
-    console = _console()
-    for table in layer_stat_tables.tables(found):
-        console.print(table)
-    for line in layer_stat_tables.lines(found):
-        print(line)
-
-
         try:
             wanted = chunk_filter.parse(chunk)
         except ValueError as error:

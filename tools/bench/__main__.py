@@ -19,17 +19,23 @@ from rich.console import Console
 
 from tools.bench import (
     base_backup,
+    cold_getpage,
     compaction_merge,
     freshness,
     getpage_hit,
     getpage_replay,
+    growth,
     ingest_durable,
+    lsm,
     memory,
     primary_cost,
+    read_under_load,
     redo_27,
     redo_lsn_order,
     redo_table,
+    relations,
     restart,
+    space,
     wal_decode,
 )
 from tools.bench.bench import Bench
@@ -52,11 +58,20 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     base_backup.NAME: base_backup.run,
     compaction_merge.NAME: compaction_merge.run,
     memory.NAME: memory.run,
+    lsm.INGEST: lsm.run_ingest,
+    lsm.WRITE: lsm.run_write_amplification,
+    lsm.SPACE: lsm.run_space,
+    lsm.READ: lsm.run_read,
+    space.NAME: space.run,
+    cold_getpage.NAME: cold_getpage.run,
+    read_under_load.NAME: read_under_load.run,
 }
-
-
-# Those that take more than a minute, only when they are named.
-LONG: dict[str, Callable[[Bench], list[Row]]] = {restart.NAME: restart.run}
+LONG: dict[str, Callable[[Bench], list[Row]]] = {
+    growth.NAME: growth.run,
+    relations.NAME: relations.run,
+    restart.NAME: restart.run,
+}
+"""Minutes each: only when they are asked for by name."""
 
 
 def interrupt(number: int, frame: FrameType | None) -> None:
@@ -65,7 +80,7 @@ def interrupt(number: int, frame: FrameType | None) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="bench", description="The benchmarks.")
-    parser.add_argument("--only", action="append", choices=BENCHMARKS | LONG, metavar="NAME")
+    parser.add_argument("--only", action="append", choices=[*BENCHMARKS, *LONG], metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="see that they work")
     parser.add_argument("--out", type=Path, default=OUT, metavar="FILE")
     options = parser.parse_args()

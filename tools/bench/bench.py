@@ -10,7 +10,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from tools.bench.c_programs import CPrograms
-from tools.bench.generated_wal import GeneratedWal, generate
+from tools.bench.generated_wal import GeneratedWal, generate, generate_payloads
 from tools.postgres import Workspace
 
 Result = TypeVar("Result")
@@ -35,6 +35,12 @@ class Bench:
         """pgbench's WAL, with rare and with frequent full-page images; made when first needed."""
         with self.step("WAL of pgbench, with rare and with frequent full-page images"):
             return generate(self.workspace, self.seconds(20.0), self.scale)
+
+    @cached_property
+    def payload_wals(self) -> list[GeneratedWal]:
+        """A minute of pgbench with frequent images, and one with random payload as well."""
+        with self.step("WAL of a minute of pgbench, with blank and with random payload"):
+            return generate_payloads(self.workspace, self.seconds(60.0), self.scale)
 
     @property
     def scale(self) -> int:

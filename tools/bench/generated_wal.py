@@ -9,6 +9,7 @@ all the time.
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,26 @@ SETTINGS = {
 """The primary keeps all of its WAL, and makes checkpoints when it is told to."""
 
 CHECKPOINT_SECONDS = 1.5
+RANDOM_TEXT = (
+    "encode(sha256(random()::text::bytea), 'base64') || encode(sha256(random()::text::bytea), "
+    "'base64')::char(40)"
+)
+"""84 characters of six bits each: no compression gets below three quarters of it."""
+RANDOM_PAYLOAD = f"""
+\\set aid random(1, {{accounts}})
+\\set bid random(1, {{branches}})
+\\set tid random(1, {{tellers}})
+\\set delta random(-5000, 5000)
+begin;
+update pgbench_accounts set abalance = abalance + :delta, filler = {RANDOM_TEXT} where aid = :aid;
+select abalance from pgbench_accounts where aid = :aid;
+update pgbench_tellers set tbalance = tbalance + :delta where tid = :tid;
+update pgbench_branches set bbalance = bbalance + :delta where bid = :bid;
+insert into pgbench_history (tid, bid, aid, delta, mtime, filler)
+values (:tid, :bid, :aid, :delta, current_timestamp, left({RANDOM_TEXT}, 22));
+end;
+"""
+"""pgbench's own transaction, with random text where it has blanks."""
 MEMORY_BYTES = 256 << 20
 
 
@@ -56,7 +77,7 @@ def generate(workspace: Workspace, seconds: float, scale: int) -> list[Generated
     primary = workspace.cluster(settings=SETTINGS).start()
     primary.pgbench("-i", "-q", "-s", str(scale))
     wals = [
-        _generate(workspace, primary, name, seconds, checkpoint_seconds)
+        capture(workspace, primary, name, _load(primary, seconds, checkpoint_seconds))
         for name, checkpoint_seconds in (
             ("rare images", None),
             ("frequent images", CHECKPOINT_SECONDS),
@@ -66,17 +87,31 @@ def generate(workspace: Workspace, seconds: float, scale: int) -> list[Generated
     return wals
 
 
-def _generate(
-    workspace: Workspace,
-    primary: Server,
-    name: str,
-    seconds: float,
-    checkpoint_seconds: float | None,
+def generate_payloads(workspace: Workspace, seconds: float, scale: int) -> list[GeneratedWal]:
+    """Both with frequent images: pgbench's blank columns, and random text in their place."""
+    primary = workspace.cluster(settings=SETTINGS).start()
+    primary.pgbench("-i", "-q", "-s", str(scale))
+    blank = _load(primary, seconds, CHECKPOINT_SECONDS)
+    wals = [capture(workspace, primary, "frequent images", blank)]
+    primary.psql(f"update pgbench_accounts set filler = {RANDOM_TEXT};")
+    primary.psql("vacuum full pgbench_accounts;")
+    script = workspace.new_path("random-payload.sql")
+    script.write_text(RANDOM_PAYLOAD.format(accounts=scale * 100_000, branches=scale,
+                                            tellers=10 * scale))  # fmt: skip
+    filled = _load(primary, seconds, CHECKPOINT_SECONDS, "-f", str(script))
+    wals.append(capture(workspace, primary, "frequent images, random payload", filled))
+    primary.stop()
+    return wals
+
+
+def capture(
+    workspace: Workspace, primary: Server, name: str, load: Callable[[], None]
 ) -> GeneratedWal:
+    """The WAL that `load` makes on a primary, and both forms of the state before it."""
     page_store = workspace.new_path("page-store")
     identity = take_into(page_store, primary, MEMORY_BYTES)
     base_backup = primary.base_backup(workspace.new_path("base"))
-    _load(primary, seconds, checkpoint_seconds)
+    load()
     ((end_text,),) = primary.sql("select pg_switch_wal()::text")
     size = identity.wal_segment_size
     first = lsn.segment_number(identity.start_lsn, size)
@@ -106,17 +141,25 @@ def take_into(directory: Path, primary: Server, memory_bytes_max: int) -> Backup
     return began[0]
 
 
-def _load(primary: Server, seconds: float, checkpoint_seconds: float | None) -> None:
-    process = primary.start_pgbench("-T", str(round(seconds)), "-c", "2", "-n")
-    try:
-        while checkpoint_seconds is not None and process.poll() is None:
-            time.sleep(checkpoint_seconds)
-            primary.sql("checkpoint")
-        process.communicate()
-    finally:
-        process.kill()
-    if process.returncode != 0:
-        raise subprocess.CalledProcessError(process.returncode, "pgbench")
+def _load(
+    primary: Server, seconds: float, checkpoint_seconds: float | None, *pgbench_options: str
+) -> Callable[[], None]:
+    """pgbench by two clients, with checkpoints all the time if wanted."""
+
+    def load() -> None:
+        words = ("-T", str(round(seconds)), "-c", "2", "-n", *pgbench_options)
+        process = primary.start_pgbench(*words)
+        try:
+            while checkpoint_seconds is not None and process.poll() is None:
+                time.sleep(checkpoint_seconds)
+                primary.sql("checkpoint")
+            process.communicate()
+        finally:
+            process.kill()
+        if process.returncode != 0:
+            raise subprocess.CalledProcessError(process.returncode, "pgbench")
+
+    return load
 
 
 def _first_bytes_after(primary: Server, timeline: int, start: int, segment_bytes: int) -> bytes:

@@ -40,7 +40,7 @@ def run(bench: Bench) -> list[Row]:
     ):
         _load(bench, primary, server)
         catch_up(primary, server)
-        peak = _peak_bytes(address_of(server)[0])
+        peak = peak_bytes(address_of(server)[0])
         server.stop()
     limit = BUDGET_BYTES + ALLOWED_BYTES
     peer = f"budget of {BUDGET_BYTES // MIB} MiB + 200 MB"
@@ -69,7 +69,7 @@ def _load(bench: Bench, primary: Server, server: PageServer) -> None:
         writing.kill()
 
 
-def _peak_bytes(pid: int) -> int:
+def peak_bytes(pid: int) -> int:
     """The most memory that was resident at any time."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
