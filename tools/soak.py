@@ -173,6 +173,8 @@ class Soak:
         self.flushed_lsn = lsn_text.parse(str(status["flushed_lsn"]))
         received = lsn_text.parse(str(status["received_lsn"]))
         self.samples.lag.append((self.seconds, max(0, received - self.ready_lsn)))
+        horizon = lsn_text.parse(str(status["horizon_lsn"]))
+        self.samples.kept.append((self.seconds, self.ready_lsn - horizon))
         if status["state"] == "failed":
             raise PageServerFailed(f"the page server has failed: {status.get('error')}")
 

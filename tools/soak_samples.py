@@ -17,8 +17,8 @@ LAYERS_READ_P99_MAX = 10
 PROCESS_BYTES = 96 * MIB
 """Interpreter, libraries, code, thread stacks and what malloc keeps: beside the budget."""
 ROWS = 10
-COLUMNS = ("until", "WAL", "into layers", "amplification", "so far", "layers", "debt",
-           "a read: mean", "p99", "max", "memory", "behind", "kills")  # fmt: skip
+COLUMNS = ("until", "WAL", "into layers", "amplification", "so far", "layers", "dead", "debt",
+           "a read: mean", "p99", "max", "memory", "behind", "kept", "kills")  # fmt: skip
 
 
 @dataclass
@@ -31,6 +31,7 @@ class LayerSample:
     l0_bytes_written: int
     layer_bytes_written: int
     layer_bytes: int
+    dead_bytes: int
     debt_bytes: int
     layers_read_mean: float
     layers_read_p99: int
@@ -45,6 +46,8 @@ class Samples:
     layers: list[LayerSample] = field(default_factory=list)
     memory: list[tuple[float, int]] = field(default_factory=list)
     lag: list[tuple[float, int]] = field(default_factory=list)
+    kept: list[tuple[float, int]] = field(default_factory=list)
+    """WAL from the horizon to what is ready."""
     kills: list[tuple[float, str]] = field(default_factory=list)
     restart_seconds: list[float] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
@@ -72,7 +75,8 @@ class Samples:
         self.layers.append(
             LayerSample(
                 seconds, wal_bytes, self._written[FileKind.L0], sum(self._written.values()),
-                sum(files.bytes_total for files in stat.files.values()), total.debt_bytes,
+                sum(files.bytes_total for files in stat.files.values()),
+                sum(files.bytes_dead for files in stat.files.values()), total.debt_bytes,
                 total.depth_mean, p99, total.depth_max,
             )
         )  # fmt: skip
@@ -98,12 +102,14 @@ class Samples:
                 f"{end:.0f} s",
                 *_growth(before, last),
                 decimal(last.layer_bytes),
+                decimal(last.dead_bytes),
                 decimal(last.debt_bytes),
                 f"{last.layers_read_mean:.1f}",
                 f"{max(sample.layers_read_p99 for sample in within)}",
                 f"{max(sample.layers_read_max for sample in within)}",
                 decimal(_most(self.memory, begin, end)),
                 decimal(_most(self.lag, begin, end)),
+                decimal(_most(self.kept, begin, end)),
                 f"{sum(begin <= at < end for at, _ in self.kills)}",
             )
             before = last
