@@ -6,6 +6,7 @@ import pytest
 
 from engine import index_rebuild
 from engine.bundle_reader import BundleReader
+from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
 from formats import chunk
 from tests.fixtures.small_store import SmallStore, create, image
@@ -57,7 +58,8 @@ def damage(small: SmallStore, bundle: BundleReader) -> None:
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallStore:
-    monkeypatch.setattr("engine.bundle_writer.BundleWriter.__init__.__defaults__", (512,))
+    _, require_room = BundleWriter.__init__.__defaults__
+    monkeypatch.setattr(BundleWriter.__init__, "__defaults__", (512, require_room))
     return SmallStore(tmp_path)
 
 
