@@ -36,7 +36,6 @@ REFUSED = 6
 RECALLED = 7
 EXPIRED = 8
 
-
 BATCH_BYTES_MAX = 4 << 20  # of versions gathered for more than one request
 
 

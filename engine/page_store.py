@@ -359,8 +359,7 @@ class PageStore:
 
     def _commit(self, info: BundleInfo | None, *more: Record) -> None:
         """From here on a bundle counts. After a full disk: again."""
-        if info is None or info.name not in self.manifest.state.files:
-            self.layers.commit([] if info is None else [info], records=more)
+        self.layers.commit([] if info is None else [info], records=more)
 
     def close(self) -> None:
         """Flush everything and, even if that fails, close all; the threads must have stopped."""

@@ -63,7 +63,7 @@ def check(small: SmallStore, lsns: list[int]) -> None:
 
 def die(small: SmallStore) -> None:
     """The machine's end, before the storage's `crash`: nothing more is written."""
-    small.store._index.close()
+    small.store.layers.index.close()
 
 
 @pytest.mark.parametrize("call", ["create", "append", "sync", "sync_directory", "commit"])
@@ -114,7 +114,7 @@ def test_neon_5635_the_index_names_a_layer_that_is_gone(fill: Fill) -> None:
     storage.remove(small.directory / "layers" / newest.text)
     small.let_go()
     small.open(storage)
-    assert newest not in small.store._index.files()
+    assert newest not in small.store.layers.index.files()
     assert small.mark(0, lsns[0]) == 10
     small.let_go()
 

@@ -1,5 +1,6 @@
 """Merging bundles: where outputs end, what they say of the inputs, and what errors leave behind."""
 
+import errno
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -191,12 +192,12 @@ def test_versions_that_are_missing_are_noticed(tmp_path: Path) -> None:
     assert merger.outputs() == []
 
 
-@pytest.mark.parametrize("fault", ["fail_append", "fail_sync"])
-def test_a_disk_that_fails_leaves_no_half_bundle(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize("kind", ["append", "sync"])
+def test_a_disk_that_fails_leaves_no_half_bundle(tmp_path: Path, kind: str) -> None:
     storage = FaultyStorage()
     merger = Merger(tmp_path, storage)
     merger.add(versions(10))
-    setattr(storage, fault, ".bundle")
+    storage.fail(kind, errno.EIO, name=".bundle")
     with pytest.raises(OSError, match="bundle"):
         list(merger.merge())
     assert merger.outputs() == []

@@ -262,9 +262,9 @@ def test_a_record_taken_again_is_stored_again(tmp_path):
     ingest = small.store.ingest
     small.add(insert(0, 1, init=True), dropped(DAY))
     end = small.wal.placed[-1][1]
-    room = small.store._known_cluster.room
+    room = small.store._cluster.room
     full = iter((True, False))
-    small.store._known_cluster.room = lambda *record: (1 << 40, 0) if next(full) else room(*record)
+    small.store._cluster.room = lambda *record: (1 << 40, 0) if next(full) else room(*record)
     small.ingest()
     assert ingest.target.memtable.newest_lsn(small.store.table.find(*COMMIT_TIMES), 0) == end
     assert times(small) == [DAY]

@@ -97,7 +97,7 @@ def check_files(small: SmallStore) -> None:
     fresh.mkdir()
     rebuilt = Index(fresh)
     index_rebuild.catch_up(rebuilt, Storage(), state, small.store.paths.layers)
-    ours, theirs = small.store._index.dump(), rebuilt.dump()
+    ours, theirs = small.store.layers.index.dump(), rebuilt.dump()
     rebuilt.close()
     assert ours.pop("meta").keys() == theirs.pop("meta").keys()
     assert ours == theirs
@@ -164,7 +164,7 @@ def test_an_index_without_room_is_caught_up(tmp_path, monkeypatch, killed):
         assert small.store.durable_lsn == lsns[2]
     else:
         assert small.store.flush_step()
-        assert len(small.store.versions.layers._l0) == len(small.store._index.l0())
+        assert len(small.store.versions.layers._l0) == len(small.store.layers.index.l0())
     assert len(list(small.store.paths.layers.iterdir())) == bundles + 1
     check(small, lsns)
     check_files(small)

@@ -174,7 +174,7 @@ def test_a_full_disk_costs_nothing_that_came(tmp_path: Path, suffix: str) -> Non
     pieces = [script.piece(at, at + 1000) for at in range(0, 200_000, 1000)]
 
     def fill() -> None:
-        script.storage.fail_append = suffix
+        script.storage.fail("append", errno.ENOSPC, name=suffix)
 
     script.source.messages = [script.piece(0, 1000), None, fill, *pieces[1:], None]
     stream = WalStream(script.source, script.store, SYSTEM_IDENTIFIER, "slot", held.append)
