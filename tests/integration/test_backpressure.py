@@ -42,12 +42,12 @@ class Running:
         )
         self.server = serve.Server(options, settings)
         self.debt = Behind()
-        self.server._store.backpressure = Backpressure(self.debt)
         self.server.start()
         listener = self.server._service._listener
         assert listener is not None
         self.address = f"127.0.0.1:{listener.getsockname()[1]}"
         wait_until(lambda: self.status()["ready_lsn"] and self.status()["state"] == "streaming")
+        self.server._store.backpressure = Backpressure(self.debt)
 
     def status(self) -> dict[str, object]:
         with PageClient(self.address) as client:
