@@ -7,6 +7,7 @@ FrameCache that all readers share.
 
 import itertools
 import threading
+from array import array
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -75,6 +76,7 @@ class BundleReader:
         self._directory_frame = directory_frame
         self._directory: LayerDirectory | None = None
         self._table: FrameTable | None = None
+        self._stored: array[int] | None = None
 
     def _open(self) -> "_Opened":
         """The file with its header checked and its footer read, at the first use."""
@@ -116,11 +118,16 @@ class BundleReader:
             self._table = self._parse(FrameTable, FrameKind.TABLE, data)
         return self._table
 
-    def stored_bytes(self) -> list[int]:
-        """Bytes of each layer in the file, by row of the directory.
+    def stored_bytes(self) -> "array[int]":
+        """Bytes of each layer in the file, by row of the directory; kept, 8 bytes a layer.
 
         A frame that several layers share counts for each of them in equal parts.
         """
+        if self._stored is None:
+            self._stored = self._share_frames()
+        return self._stored
+
+    def _share_frames(self) -> "array[int]":
         directory, table = self.directory, self.table
         sharing = [0] * table.count
         for row in range(directory.count):
@@ -128,7 +135,7 @@ class BundleReader:
             sharing[first] += 1
             if last != first:
                 sharing[last] += 1
-        found = []
+        found = array("Q")
         for row in range(directory.count):
             first, last = directory.frame_start(row), directory.frame_end(row) - 1
             stored = table.stored_length(first) // sharing[first]

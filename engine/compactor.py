@@ -8,13 +8,14 @@ L0 merge may come first. docs/compaction.md has the policy and why it is so.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
 from engine.errors import RequestError
-from engine.l0_merge import L0Merge, Layer
+from engine.l0_merge import L0Merge
+from engine.layer_damage import Layer, find_damage
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
 from engine.pruning import is_history_of_nothing, is_worth_pruning, prune
@@ -55,7 +56,9 @@ class Compactor:
         self._retained = retained
         self._images = StripeImages(versions)
         self._wanting: set[Stripe] = set()  # an image
-        self._shrunk: set[FileName] = set()  # files that lost layers
+        files = layers.index.files().items()
+        self._shrunk = {name for name, file in files if file.layers_removed}  # and not looked at
+        self._is_copying = False  # layers below L0, which nobody else may merge meanwhile
         self._job: Job | None = None
         self._l0_job: Job | None = None
         self._surveyed: tuple[int, tuple[int, ...]] | None = None  # horizon, retained LSNs
@@ -63,9 +66,11 @@ class Compactor:
     def step(self) -> bool:
         """Do a bounded piece of work; False if there is none now."""
         self._versions.read_once()
+        self._layers.mend()
         if self._layers.unlink_step():
             return True
-        self._l0_job = self._l0_job or self._begin_l0_merge()
+        if self._l0_job is None and not self._is_copying:
+            self._l0_job = self._begin_l0_merge()
         if self._l0_job is not None:
             self._l0_job, did = self._advance(self._l0_job)
             return did
@@ -88,15 +93,15 @@ class Compactor:
         lsns, horizon = self._retained()
         asked = horizon, tuple(lsns)
         if asked != self._surveyed:
-            self._surveyed = asked
             return self._survey(*asked)
         return None
 
     # L0 bundles
 
     def _begin_l0_merge(self) -> Job | None:
+        bundles = self._layers.map.l0  # first: the manifest names them before they are here
         files = self._layers.manifest.state.files
-        sizes = [files[bundle.reader.name].bytes_total for bundle in self._layers.map.l0]
+        sizes = [files[bundle.reader.name].bytes_total for bundle in bundles]
         count = self.policy.l0_to_merge(sizes[::-1])
         return self._merge_l0(count) if count else None
 
@@ -107,20 +112,26 @@ class Compactor:
                 self._shrunk.update(shrunk)
                 yield True
         except (CorruptionError, OSError):
-            if not self._note_damage(merge):
+            if not self._note_damage(merge.inputs):
                 raise  # nothing of what is read is damaged
-        for stripe in merge.stripes:
+        for stripe, error in merge.unreadable.items():
+            self._report(stripe, error)
+        for number, stripe in enumerate(merge.stripes, 1):
             self._judge(stripe, self._layers.index.stripe(*stripe))
+            if number % SURVEY_STRIPES == 0:
+                yield True
 
-    def _note_damage(self, merge: L0Merge) -> bool:
+    def _note_damage(self, inputs: Sequence[MergeInput]) -> bool:
         """Find the layers because of which a merge failed; the next one leaves them out."""
         known = len(self._unmergeable)
-        for layer, stripe, error in merge.find_damage():
+        for layer, stripe, error in find_damage(inputs):
             self._unmergeable.add(layer)
             self._report(stripe, error)
         return len(self._unmergeable) > known
 
     def _report(self, stripe: Stripe, error: Exception) -> None:
+        if stripe in self.damaged:
+            return
         self.damaged[stripe] = str(error)
         name = ChunkKey.unpack(stripe[0]).name
         _log.error("stripe %d of %s is damaged and not compacted: %s", stripe[1], name, error)
@@ -132,23 +143,35 @@ class Compactor:
         newest = newest_generation(layers)
         if (
             not newest.deltas
+            or not self._needs_image(newest, 1)  # nor would it with more blocks
             or newest.lsn_newest < self._versions.backup_end_lsn
             or stripe in self.damaged
         ):
             return
         n_blocks = self._blocks(stripe, self._image_lsn(newest))
-        image_bytes = 0 if newest.image is None else newest.image.bytes_stored
-        if n_blocks and self.policy.needs_image(
-            newest.bytes_stored, newest.versions, image_bytes, n_blocks
-        ):
+        if n_blocks and self._needs_image(newest, n_blocks):
             self._wanting.add(stripe)
+
+    def _needs_image(self, newest: Generation, n_blocks: int) -> bool:
+        image_bytes = 0 if newest.image is None else newest.image.bytes_stored
+        return self.policy.needs_image(newest.bytes_stored, newest.versions, image_bytes, n_blocks)
 
     def _image_lsn(self, newest: Generation) -> int:
         """From where on an image says the same as the deltas; below the horizon nobody reads."""
         return max(newest.lsn_newest, self._versions.horizon_lsn)
 
     def _blocks(self, stripe: Stripe, lsn: int) -> int:
-        """How many blocks an image has; 0: there shall be none."""
+        """How many blocks an image has; 0: there shall be none now.
+
+        Reads look into L0 first. What it has of the stripe is above the image, so that a read which
+        starts there takes the rest from the image, whatever has gone below it.
+        """
+        for bundle in self._layers.map.l0:
+            if bundle.lsn_start <= lsn:
+                directory = bundle.reader.directory
+                row = directory.find(stripe[0], 0, stripe[1])
+                if row >= 0 and directory.lsn_start(row) <= lsn:
+                    return 0  # the horizon has passed it; once it is merged, it is judged anew
         try:
             return self._images.blocks(stripe, lsn)
         except RequestError:
@@ -158,23 +181,27 @@ class Compactor:
         """Image layers of the stripes that want one, in the order of their keys."""
         while self._wanting:
             writer = self._create_bundle(FileKind.IMAGE)
+            info = None
             try:
                 done, added = self._add_images(writer)
                 if added:
-                    self._layers.commit([writer.finish()], is_merged=True)
+                    info = writer.finish()
                 else:
                     writer.abort()
-                self._wanting -= done
             except CorruptionError:
                 writer.abort()  # what is there of a damaged stripe cannot be taken out again
+                done = set()
             except BaseException:
                 writer.abort()
                 raise
+            if info is not None:  # a commit that fails may have made it count: it stays
+                self._layers.commit([info], is_merged=True)
+            self._wanting -= done
             yield True
 
     def _add_images(self, writer: BundleWriter) -> tuple[set[Stripe], int]:
         """Fill a bundle; returns the stripes that are done with, and the bytes of their pages."""
-        done, added = set(), 0
+        done, added = set[Stripe](), 0
         for stripe in sorted(self._wanting):
             if added >= IMAGE_BYTES_MAX:
                 break
@@ -217,26 +244,66 @@ class Compactor:
                     continue
                 self._judge(stripe, layers)
                 if is_worth_pruning(self.policy, stripe, layers, retained, horizon):
-                    pruned.append((stripe, layers))
+                    pruned.append(stripe)
             yield from self._remove(gone)
-            what_stays = Retained(retained, horizon)
-            for shrunk in prune(self._layers, pruned, what_stays, self._create_l1):
-                self._shrunk.update(shrunk)
-                yield True
+            yield from self._prune(pruned, Retained(retained, horizon))
             yield True
+        self._surveyed = horizon, tuple(retained)
 
     def _remove(self, gone: Mapping[Stripe, Sequence[LayerEntry]]) -> Job:
         """Layers that nobody needs, when nobody reads who may have."""
+        if not any(gone.values()):
+            return
+        yield from self._until_quiet()
+        # Only now: some may have been merged in the meantime, and their bundles be gone.
+        there = {
+            stripe: set(layers).intersection(self._layers.index.stripe(*stripe))
+            for stripe, layers in gone.items()
+        }
+        rows = self._rows(there)
+        removed = {name: layer_bits.of_rows(numbers) for name, numbers in rows.items()}
+        histories = {key for (key, _), layers in there.items() if layers and key[0] & HISTORY}
+        self._layers.commit(removed=removed, pruned=histories)
+        self._shrunk.update(removed)
+
+    def _rows(self, stripes: Mapping[Stripe, Iterable[LayerEntry]]) -> dict[FileName, list[int]]:
+        """Where layers stand in their bundles' directories; those that cannot be read are not
+        there, and their stripes damaged."""
         rows: dict[FileName, list[int]] = {}
-        for stripe, layers in gone.items():
+        for stripe, layers in stripes.items():
             for layer in layers:
-                rows.setdefault(layer.file, []).append(self._layers.row(layer.file, stripe))
-        if rows:
-            yield from self._until_quiet()
-            removed = {name: layer_bits.of_rows(numbers) for name, numbers in rows.items()}
-            histories = {key for (key, _), layers in gone.items() if layers and key[0] & HISTORY}
-            self._layers.commit(removed=removed, pruned=histories)
-            self._shrunk.update(removed)
+                try:
+                    row = self._layers.row(layer.file, stripe)
+                except (CorruptionError, OSError) as error:
+                    self._report(stripe, error)
+                else:
+                    rows.setdefault(layer.file, []).append(row)
+        return rows
+
+    def _prune(self, stripes: Iterable[Stripe], retained: Retained) -> Job:
+        """Stripes without images anew, without the versions that nobody needs."""
+        layers = {stripe: self._layers.index.stripe(*stripe) for stripe in stripes}
+        rows = self._rows(layers)
+        whole = {stripe: found for stripe, found in layers.items() if stripe not in self.damaged}
+        if len(whole) < len(layers):
+            rows = self._rows(whole)
+        names = sorted(rows, key=lambda name: name[1:], reverse=True)
+        inputs = [MergeInput(self._layers.map.reader(name), sorted(rows[name])) for name in names]
+        if inputs:
+            yield from self._copy(inputs, prune(self._layers, inputs, retained, self._create_l1))
+
+    def _copy(self, inputs: Sequence[MergeInput], outputs: Iterator[set[FileName]]) -> Job:
+        """Write layers anew; nobody else merges them until that is done."""
+        self._is_copying = True
+        try:
+            for shrunk in outputs:
+                self._shrunk.update(shrunk)
+                yield True
+        except (CorruptionError, OSError):
+            if not self._note_damage(inputs):
+                raise
+        finally:
+            self._is_copying = False
 
     def _create_l1(self) -> BundleWriter:
         return self._create_bundle(FileKind.L1)
@@ -258,9 +325,19 @@ class Compactor:
                 yield from self._rewrite(name)
 
     def _rewrite(self, name: FileName) -> Job:
-        reader = self._layers.map.reader(name)
-        source = MergeInput(reader, list(layer_bits.rows(self._layers.live_rows(reader))))
+        try:
+            reader = self._layers.map.reader(name)
+            rows = list(layer_bits.rows(self._layers.live_rows(reader)))
+        except (CorruptionError, OSError) as error:
+            _log.error("%s is damaged and not rewritten: %s", name.text, error)
+            return
+        if not any((name, row) in self._unmergeable for row in rows):
+            source = MergeInput(reader, rows)
+            yield from self._copy([source], self._rewritten(source))
+
+    def _rewritten(self, source: MergeInput) -> Iterator[set[FileName]]:
+        name = source.reader.name
         for output in merge_bundles([source], lambda: self._create_bundle(name.kind)):
             assert output.info is not None, "nothing is pruned"
             self._layers.commit([output.info], {name: output.rows[0]}, is_merged=True)
-            yield True
+            yield set()

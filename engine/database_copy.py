@@ -3,25 +3,23 @@
 The record says only from where to where. PostgreSQL's redo copies the files as they are then; this
 reads every page of the source as of the record's end, in runs, and writes it under the new key.
 What cannot be read, because this server does not hold it or it is unreadable itself, is unreadable
-in the copy (design invariant 10) until something self-contained overwrites it: UNREADABLE versions
-in a bundle of their own, the images have gaps there.
+in the copy (design invariant 10) until something self-contained overwrites it: an UNREADABLE
+version in the image layer, which stands for its whole stripe: nothing below it is looked at.
 """
 
 from collections.abc import Callable
 
-from engine.bundle_writer import BundleInfo, BundleWriter, Version, run_of
+from engine.bundle_writer import BundleInfo, BundleWriter, run_of
 from engine.cluster_records import ClusterRecords
 from engine.errors import RequestError
-from engine.flush import write_bundle
 from engine.ingest import Ingest
-from engine.version_store import PAGE_BYTES, VersionStore
+from engine.version_store import VersionStore
 from formats import version
 from formats.chunk import SEGMENT_BLOCKS, ChunkKey, ChunkKind, SmallFile, small_file
 from formats.chunk import relation as relation_key
 from formats.file_name import FileKind
 
 RUN_BLOCKS = 128
-UNREADABLE_MAX = 1 << 17  # in one bundle, as they are collected in memory
 DATABASE_RMGR = 4
 _UNREADABLE = bytes([version.UNREADABLE, DATABASE_RMGR, 0, 0])
 
@@ -40,7 +38,6 @@ class DatabaseCopy:
         self._image_kind = version.IMAGE_FUZZY if is_fuzzy else version.IMAGE_EXACT
         self.sizes: list[tuple[ChunkKey, int]] = []
         self.bundles: list[BundleInfo] = []
-        self._unreadable: list[Version] = []
 
     def write(
         self,
@@ -53,7 +50,7 @@ class DatabaseCopy:
         After an error `bundles` has those that were finished before."""
         writer = create_bundle(FileKind.IMAGE)
         try:
-            pages = 0
+            copied = 0
             for spc, db, rel, fork, blocks in self._versions.relations(self._lsn):
                 if (spc, db) != source:
                     continue
@@ -61,22 +58,14 @@ class DatabaseCopy:
                 for segment in range(-(-blocks // SEGMENT_BLOCKS)):
                     key = relation_key(*target, rel, fork, segment)
                     count = min(SEGMENT_BLOCKS, blocks - segment * SEGMENT_BLOCKS)
-                    pages += self._copy_segment((spc, db, rel, fork), key, count, writer)
-                    if len(self._unreadable) >= UNREADABLE_MAX:
-                        self._write_unreadable(create_bundle)
-            if self._unreadable:
-                self._write_unreadable(create_bundle)
-            if pages:
+                    copied += self._copy_segment((spc, db, rel, fork), key, count, writer)
+            if copied:
                 self.bundles.append(writer.finish())
         except BaseException:
             writer.abort()
             raise
-        if not pages:
+        if not copied:
             writer.abort()
-
-    def _write_unreadable(self, create_bundle: Callable[[FileKind], BundleWriter]) -> None:
-        self.bundles.append(write_bundle(create_bundle(FileKind.L0), run_of(self._unreadable)))
-        self._unreadable = []
 
     def _holds(self, key: ChunkKey) -> bool:
         with self._versions.lock:
@@ -84,30 +73,36 @@ class DatabaseCopy:
             return bool(self._versions.table.held[number])
 
     def _copy_segment(self, source: Fork, key: ChunkKey, count: int, writer: BundleWriter) -> int:
-        """Copy `count` blocks of a segment to `key`; how many could be."""
+        """Copy `count` blocks of a segment to `key`; how many are in the bundle now."""
         if not self._holds(key):
             return 0
-        if not self._holds(relation_key(*source, key.seg)):
-            self._unreadable += [(key.pack(), i, self._lsn, _UNREADABLE) for i in range(count)]
-            return 0
-        return sum(
-            self._copy_run(source, key, block, min(RUN_BLOCKS, count - block), writer)
-            for block in range(0, count, RUN_BLOCKS)
-        )
+        is_held = self._holds(relation_key(*source, key.seg))
+        for block in range(0, count, RUN_BLOCKS):
+            run = min(RUN_BLOCKS, count - block)
+            if is_held:
+                self._copy_run(source, key, block, run, writer)
+            else:
+                self._mark_unreadable(key, block, run, writer)
+        return count
 
     def _copy_run(
         self, source: Fork, key: ChunkKey, block: int, count: int, writer: BundleWriter
-    ) -> int:
+    ) -> None:
         first = key.seg * SEGMENT_BLOCKS + block
         try:
             data = self._versions.read_relation(*source, first, count, self._lsn)
         except RequestError:
-            if count > 1:
-                return sum(self._copy_run(source, key, block + i, 1, writer) for i in range(count))
-            self._unreadable.append((key.pack(), block, self._lsn, _UNREADABLE))
-            return 0
-        writer.add_pages(key.pack(), block, self._lsn, self._image_kind, data)
-        return len(data) // PAGE_BYTES
+            if count == 1:
+                self._mark_unreadable(key, block, 1, writer)
+            else:
+                for i in range(count):
+                    self._copy_run(source, key, block + i, 1, writer)
+        else:
+            writer.add_pages(key.pack(), block, self._lsn, self._image_kind, data)
+
+    def _mark_unreadable(self, key: ChunkKey, block: int, count: int, writer: BundleWriter) -> None:
+        blocks = range(block, block + count)
+        writer.add_run(run_of([(key.pack(), i, self._lsn, _UNREADABLE) for i in blocks]))
 
     def files(self, source: tuple[int, int]) -> list[tuple[int, bytes]]:
         """(code, content) of the small files of the source database."""

@@ -16,6 +16,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,7 @@ class Index:
         """Open the index in directory `path`, which must exist; an empty one becomes an index."""
         self.path = path
         self._committing = (storage or Storage()).committing
+        self._changing = threading.Lock()  # what LMDB has, and what memory says that it has
         with lmdb_errors(path), self._committing(path):
             self._environment = lmdb.open(
                 str(path), map_size=MAP_BYTES, max_dbs=len(DATABASES), max_readers=512, mode=0o600
@@ -132,7 +134,12 @@ class Index:
         key = values.stripe_key(chunk_key, stripe)
         value = self._get(LAYERS, key)
         if value is None:
-            raise self._absent(LAYERS, key)
+            with self._changing:  # else a commit may just now have taken the last of them
+                if not self._stripes.get(chunk_key, 0) >> stripe & 1:
+                    return ()
+                value = self._get(LAYERS, key)
+            if value is None:
+                raise self._absent(LAYERS, key)
         return values.unpack_layers(key, value)
 
     def stripes_after(
@@ -219,23 +226,24 @@ class Index:
         still say of relations whose histories lost versions.
         """
         stripes, relation_keys = dict(self._stripes), set(self._relation_keys)
-        with (
-            lmdb_errors(self.path),
-            self._committing(self.path),
-            self._environment.begin(write=True) as transaction,
-        ):
-            batch = IndexBatch(transaction, self._databases)
-            for removal in removed:
-                batch.remove(removal, stripes)
-            for bundle in added:
-                batch.add_bundle(bundle, stripes)
-                batch.change_relations(bundle.changes, relation_keys)
-            for key, changes in (histories or {}).items():
-                batch.replace_relation(key, changes)
-                (relation_keys.add if changes else relation_keys.discard)(key)
-            state = IndexState(values.FORMAT_VERSION, serial, durable_lsn)
-            batch.finish(state)
-        self._stripes, self._relation_keys, self.state = stripes, relation_keys, state
+        state = IndexState(values.FORMAT_VERSION, serial, durable_lsn)
+        with self._changing:
+            with (
+                lmdb_errors(self.path),
+                self._committing(self.path),
+                self._environment.begin(write=True) as transaction,
+            ):
+                batch = IndexBatch(transaction, self._databases)
+                for removal in removed:
+                    batch.remove(removal, stripes)
+                for bundle in added:
+                    batch.add_bundle(bundle, stripes)
+                    batch.change_relations(bundle.changes, relation_keys)
+                for key, changes in (histories or {}).items():
+                    batch.replace_relation(key, changes)
+                    (relation_keys.add if changes else relation_keys.discard)(key)
+                batch.finish(state)
+            self._stripes, self._relation_keys, self.state = stripes, relation_keys, state
 
 
 def subject_of(history_key: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 With the versions of a stripe come those of its newest delta layers that the policy names, so that
 they stay few. Nothing is dropped but what is there twice: a reader may see the merge done in part.
+Outputs count one by one; the bundles of L0 go in the end, the oldest first. Reads look into L0 from
+the newest to the oldest, so none may go while there is an older one: what it had would be missed.
 
 A layer that is damaged is never merged. Of a stripe that has one in these bundles nothing is: what
 is older and what is newer than it must not become one layer. What is left of the bundles then is
@@ -11,9 +13,9 @@ settled, and lies below L0 as it is; the others go on.
 from collections.abc import Callable, Iterator, Set
 
 from engine.bundle_merge import Images, merge_bundles
-from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
+from engine.layer_damage import Layer
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
 from engine.stripe_layers import Stripe, newest_generation
@@ -21,8 +23,6 @@ from formats import layer_bits
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.layer_directory import LayerDirectory
-
-Layer = tuple[FileName, int]  # a bundle, and a row of its layer directory
 
 
 class L0Merge:
@@ -37,45 +37,40 @@ class L0Merge:
         self._damaged = damaged
         oldest = layers.map.l0[-bundle_count:]  # newest first
         self._bundles = [bundle.reader for bundle in oldest]
-        self._inputs: list[MergeInput] = []
+        self.inputs: list[MergeInput] = []
         self.stripes: set[Stripe] = set()
+        self.unreadable: dict[Stripe, Exception] = {}  # by the directory of a bundle below L0
         self._own_files: set[Stripe] = set()
 
     def run(
         self, create_bundle: Callable[[FileKind], BundleWriter], images: Images
     ) -> Iterator[set[FileName]]:
-        """Merge; yields, whenever an output counts, the bundles that lost layers to it.
+        """Merge; yields, whenever an output counts, the bundles below L0 that lost layers to it.
 
-        CorruptionError: `find_damage` says which layers; what was merged before counts.
+        CorruptionError: some of `inputs` are damaged; what was merged before counts.
         """
-        inputs = self._inputs = self._plan()
+        inputs = self.inputs = self._plan()
         outputs = merge_bundles(
             inputs, lambda: create_bundle(FileKind.L1), images=images, own_files=self._own_files
         )
         for output in outputs:
-            rows = {
-                source.reader.name: done
-                for source, done in zip(inputs, output.rows, strict=True)
-                if any(done)
-            }
+            below = zip(
+                inputs[len(self._bundles) :], output.rows[len(self._bundles) :], strict=True
+            )
+            rows = {source.reader.name: done for source, done in below if any(done)}
             assert output.info is not None, "nothing is pruned"
             self._layers.commit([output.info], rows, is_merged=True)
             yield set(rows)
-        for reader in self._bundles:
-            if any(self._layers.live_rows(reader)):
-                self._layers.settle(reader.name)
+        for source in reversed(inputs[: len(self._bundles)]):
+            self._retire(source)
+            yield set()
 
-    def find_damage(self) -> Iterator[tuple[Layer, Stripe, Exception]]:
-        """Read all layers that were to be merged; those of which a frame cannot be."""
-        for reader, rows in self._inputs:
-            directory, frames = reader.directory, dict[int, Exception | None]()
-            for row in rows:
-                for number in range(directory.frame_start(row), directory.frame_end(row)):
-                    if number not in frames:
-                        frames[number] = _problem(reader, number)
-                    if (problem := frames[number]) is not None:
-                        yield (reader.name, row), _stripe(directory, row), problem
-                        break
+    def _retire(self, source: MergeInput) -> None:
+        """A bundle of L0, all older ones of which are gone from there, has been merged."""
+        name, merged = source.reader.name, layer_bits.of_rows(source.rows)
+        if any(layer_bits.without(self._layers.live_rows(source.reader), merged)):
+            self._layers.settle(name)
+        self._layers.commit(removed={name: merged})
 
     def _plan(self) -> list[MergeInput]:
         """The L0 bundles, and of L1 bundles the layers that are merged with them, newest first."""
@@ -105,12 +100,8 @@ class L0Merge:
         """Rows of bundles that the policy wants merged; notes who gets a file of its own."""
         found: dict[FileName, set[int]] = {}
         for stripe, size in incoming.items():
-            layers = [
-                (layer.file, self._layers.row(layer.file, stripe), layer.bytes_stored)
-                for layer in newest_generation(self._layers.index.stripe(*stripe)).deltas
-            ]
-            whole = next((i for i, x in enumerate(layers) if x[:2] in self._damaged), len(layers))
-            count = self._policy.layers_to_merge([layer[2] for layer in layers[:whole]], size)
+            layers = list(self._newest_sound(stripe))
+            count = self._policy.layers_to_merge([layer[2] for layer in layers], size)
             for name, row, stored in layers[:count]:
                 found.setdefault(name, set()).add(row)
                 size += stored
@@ -118,14 +109,18 @@ class L0Merge:
                 self._own_files.add(stripe)
         return found
 
+    def _newest_sound(self, stripe: Stripe) -> Iterator[tuple[FileName, int, int]]:
+        """Bundle, row and bytes of a stripe's newest delta layers, down to a damaged one."""
+        for layer in newest_generation(self._layers.index.stripe(*stripe)).deltas:
+            try:
+                row = self._layers.row(layer.file, stripe)
+            except (CorruptionError, OSError) as error:
+                self.unreadable[stripe] = error
+                return
+            if (layer.file, row) in self._damaged:
+                return
+            yield layer.file, row, layer.bytes_stored
+
 
 def _stripe(directory: LayerDirectory, row: int) -> Stripe:
     return directory.key(row), directory.stripe(row)
-
-
-def _problem(reader: BundleReader, number: int) -> Exception | None:
-    try:
-        reader.read_frame(number)
-    except (CorruptionError, OSError) as error:
-        return error
-    return None

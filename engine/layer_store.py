@@ -113,6 +113,11 @@ class LayerStore:
             self._mend()
             self.manifest.append(*records)
 
+    def mend(self) -> None:
+        """Bring the index up to what is true, if a commit could not; OSError: nor can this."""
+        with self._lock:
+            self._mend()
+
     def _mend(self) -> None:
         """Finish what an earlier commit could not, as the disk was full; OSError: it still is."""
         if self._mending.mend(self.manifest, self.index, self.map):

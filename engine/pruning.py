@@ -6,7 +6,7 @@ a stripe are written anew without the others where that pays; and nothing is lef
 a relation that exists at no LSN that can be asked for.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleWriter
@@ -65,19 +65,12 @@ def is_history_of_nothing(
 
 def prune(
     store: LayerStore,
-    stripes: Iterable[tuple[Stripe, Sequence[LayerEntry]]],
+    inputs: Sequence[MergeInput],
     retained: Retained,
     create_bundle: Callable[[], BundleWriter],
 ) -> Iterator[set[FileName]]:
-    """Write stripes anew; yields, whenever an output counts, the bundles that lost layers."""
-    rows: dict[FileName, set[int]] = {}
-    for stripe, layers in stripes:
-        for layer in layers:
-            rows.setdefault(layer.file, set()).add(store.row(layer.file, stripe))
-    inputs = [
-        MergeInput(store.map.reader(name), sorted(rows[name]))
-        for name in sorted(rows, key=lambda name: name[1:], reverse=True)
-    ]
+    """Write stripes, all of whose layers are `inputs`, anew; yields, whenever an output counts,
+    the bundles that lost layers."""
     for output in merge_bundles(inputs, create_bundle, retained=retained):
         removed = {
             source.reader.name: done

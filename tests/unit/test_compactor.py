@@ -8,6 +8,7 @@ from engine import index_rebuild
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
+from engine.retention import Bounds
 from formats import chunk
 from tests.fixtures.small_store import SmallStore, create, image
 
@@ -15,6 +16,11 @@ GOOD, BAD = (1663, 5, 16384), (1663, 5, 16385)
 POLICY = Policy(l0_bundles_merged_min=2, layers_max=2, debt_bytes_min=1 << 40,
                 debt_versions_per_block=1 << 40)  # fmt: skip
 STEPS_MAX = 200
+PAGES_OF_BAD = chunk.relation(*BAD, 0).pack()
+HISTORY_OF_BAD, HISTORY_OF_GOOD = (
+    bytes([key[0] | chunk.HISTORY]) + key[1:]
+    for key in (PAGES_OF_BAD, chunk.relation(*GOOD, 0).pack())
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +46,10 @@ def round_of_writes(small: SmallStore, number: int) -> int:
     return small.store.durable_lsn
 
 
-def damage(small: SmallStore, bundle: BundleReader) -> None:
-    """One bit of a frame that has only pages of BAD."""
+def damage(small: SmallStore, bundle: BundleReader, key: bytes = PAGES_OF_BAD) -> None:
+    """One bit of a frame that has nothing but what is of this chunk."""
     directory = bundle.directory
-    row = directory.find(chunk.relation(*BAD, 0).pack(), 0, 0)
+    row = directory.find(key, 0, 0)
     mine = set(range(directory.frame_start(row), directory.frame_end(row)))
     for other in range(directory.count):
         if other != row:
@@ -93,3 +99,28 @@ def check(small: SmallStore, lsns: list[int]) -> None:
     assert {number for number, _ in failed} == {2}
     assert len(failed) < 12
     assert all("checksum" in text for text in failed.values())
+
+
+def test_a_damaged_history_does_not_stop_the_others_pruning(small: SmallStore) -> None:
+    store = small.store
+    small.put(create(GOOD), create(BAD))
+    for block in range(100):
+        small.add(image(block, block, GOOD), image(block, block, BAD))
+        if block % 50 == 49:
+            small.ingest()
+            small.flush()
+    compact(small)
+    index = store.layers.index
+    before = sum(layer.versions for layer in index.stripe(HISTORY_OF_GOOD, 0))
+    bundle = store.layers.map.reader(index.stripe(HISTORY_OF_BAD, 0)[0].file)
+    damage(small, bundle, HISTORY_OF_BAD)
+    for mark in (1, 2):
+        small.put(image(0, mark, GOOD))
+        small.flush()
+        store.retention.step(0.0, Bounds(0, 0), lambda time: None, store.durable_lsn)
+        compact(small)
+        assert {key for key, _ in store.compactor.damaged} == {HISTORY_OF_BAD}
+    after = sum(layer.versions for layer in index.stripe(HISTORY_OF_GOOD, 0))
+    assert after < before / 4
+    assert small.mark(99, store.ready_lsn, GOOD) == 99
+    small.let_go()

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from engine import index_rebuild, version_store, wal_ingest
+from engine.compaction_policy import Policy
 from formats import page as pages
 from formats.chunk import relation as relation_key
 from formats.errors import CorruptionError
@@ -228,6 +229,12 @@ def test_a_copied_database_with_an_unreadable_page(tmp_path):
         assert small.mark(4, end) == 14
         small.flush()
         small.reopen()
+    small.store.compactor.policy = Policy(l0_bundles_merged_min=1)
+    while small.store.compact_step():
+        pass
+    assert not small.store.layers.map.l0
+    with pytest.raises(LookupError, match="no redo"):
+        small.page(1, small.put(image(0, 30, target)), target)
     repaired = small.put(image(1, 21, target))
     assert small.mark(1, repaired, target) == 21
 
