@@ -23,15 +23,15 @@ class BundleFactory:
         self._directory = directory
         self._require_room = require_room
         self._lock = threading.Lock()
-        self._sequence = 0
+        self.sequence = 0  # of the last one
 
     def create(self, kind: FileKind) -> BundleWriter:
         ids = self.ids
         if ids is None:
             raise LookupError("the base backup has not begun: the cluster is not known yet")
         with self._lock:
-            self._sequence += 1
-            name = FileName(kind, 0, self.run, self._sequence)
+            self.sequence += 1
+            name = FileName(kind, 0, self.run, self.sequence)
         return BundleWriter(
             self._storage, self._directory, name, ids.tenant, ids.timeline, ids.pg_version,
             require_room=self._require_room,

@@ -174,10 +174,11 @@ class BundleReader:
             stored, FrameKind.VERSIONS, number, self.identity, _decompressor(), where
         )
 
-    def collect(self, query: LayerQuery, cache: FrameCache) -> None:
-        """Push what this bundle has for all open requests of a query."""
+    def collect(self, query: LayerQuery, cache: FrameCache, dead: bytes = b"") -> None:
+        """Push what this bundle has for all open requests of a query; `dead`: rows of its
+        directory that count no longer."""
         try:
-            hits = query.locate(self.directory)
+            hits = query.locate(self.directory, dead)
         except (CorruptionError, OSError) as error:
             query.fail_all(error)
             return

@@ -39,6 +39,6 @@ class CommitMending:
             return False
         manifest.mend()
         catch_up(index, self._storage, manifest.state, self._directory)
-        layers.reload()
+        layers.reload(manifest.state.removed)
         self._is_due = False
         return True

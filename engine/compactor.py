@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from engine.bundle_merge import Retained, merge_bundles
-from engine.bundle_writer import BundleWriter
+from engine.bundle_writer import BundleInfo, BundleWriter
 from engine.compaction_policy import Policy
 from engine.errors import RequestError
 from engine.l0_merge import L0Merge
@@ -170,7 +170,11 @@ class Compactor:
             if bundle.lsn_start <= lsn:
                 directory = bundle.reader.directory
                 row = directory.find(stripe[0], 0, stripe[1])
-                if row >= 0 and directory.lsn_start(row) <= lsn:
+                if (
+                    row >= 0
+                    and directory.lsn_start(row) <= lsn
+                    and not layer_bits.has(bundle.dead, row)
+                ):
                     return 0  # the horizon has passed it; once it is merged, it is judged anew
         try:
             return self._images.blocks(stripe, lsn)
@@ -180,24 +184,26 @@ class Compactor:
     def _make_images(self) -> Job:
         """Image layers of the stripes that want one, in the order of their keys."""
         while self._wanting:
-            writer = self._create_bundle(FileKind.IMAGE)
-            info = None
-            try:
-                done, added = self._add_images(writer)
-                if added:
-                    info = writer.finish()
-                else:
-                    writer.abort()
-            except CorruptionError:
-                writer.abort()  # what is there of a damaged stripe cannot be taken out again
-                done = set()
-            except BaseException:
-                writer.abort()
-                raise
+            done, info = self._write_images()
             if info is not None:  # a commit that fails may have made it count: it stays
                 self._layers.commit([info], is_merged=True)
             self._wanting -= done
             yield True
+
+    def _write_images(self) -> tuple[set[Stripe], BundleInfo | None]:
+        """A bundle, if there is anything for one, and the stripes that are done with."""
+        writer = self._create_bundle(FileKind.IMAGE)
+        try:
+            done, added = self._add_images(writer)
+            if added:
+                return done, writer.finish()
+        except CorruptionError:
+            done = set[Stripe]()  # what is there of a damaged stripe cannot be taken out again
+        except BaseException:
+            writer.abort()
+            raise
+        writer.abort()
+        return done, None
 
     def _add_images(self, writer: BundleWriter) -> tuple[set[Stripe], int]:
         """Fill a bundle; returns the stripes that are done with, and the bytes of their pages."""

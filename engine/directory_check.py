@@ -148,7 +148,7 @@ def _check_index(
 ) -> Iterator[Finding]:
     """The index, and unless bundles are damaged (no `work`) whether it equals a rebuilt one."""
     path = root / INDEX_NAME
-    if not storage.exists(path) or not storage.list(path):
+    if not storage.exists(path / "data.mdb"):
         yield Finding("no index, built at the next start", str(path), is_fault=False)
         return
     contents = []

@@ -245,6 +245,18 @@ class Index:
                 batch.finish(state)
             self._stripes, self._relation_keys, self.state = stripes, relation_keys, state
 
+    def clear(self) -> None:
+        """Forget everything."""
+        with (
+            lmdb_errors(self.path),
+            self._committing(self.path),
+            self._environment.begin(write=True) as transaction,
+        ):
+            for database in self._databases.values():
+                transaction.drop(database, delete=False)
+        self._stripes, self._relation_keys = {}, set()
+        self.state = IndexState(values.FORMAT_VERSION, 0, 0)
+
 
 def subject_of(history_key: bytes) -> bytes:
     """The key of what a history chunk is the history of."""

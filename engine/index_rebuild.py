@@ -54,6 +54,10 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         where = f"{layers.parent}; the manifest has lost entries that the index knows"
         raise CorruptionError("manifest serial", where, index.state.serial, manifest.serial)
     have = index.files()
+    if any(name not in manifest.files and not storage.exists(layers / name.text) for name in have):
+        # The index is older than its last commit: which layers it had there cannot be known.
+        have = {}
+        index.clear()
     missing = [record for name, record in manifest.files.items() if name not in have]
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
     state = index.state

@@ -2,8 +2,8 @@
 
 With the versions of a stripe come those of its newest delta layers that the policy names, so that
 they stay few. Nothing is dropped but what is there twice: a reader may see the merge done in part.
-Outputs count one by one; the bundles of L0 go in the end, the oldest first. Reads look into L0 from
-the newest to the oldest, so none may go while there is an older one: what it had would be missed.
+Outputs count one by one, and what they have of L0 counts there no more, whatever is left of its
+bundle (LayerMap): else a newer bundle might be gone before an older one, and hidden by it.
 
 A layer that is damaged is never merged. Of a stripe that has one in these bundles nothing is: what
 is older and what is newer than it must not become one layer. What is left of the bundles then is
@@ -45,7 +45,7 @@ class L0Merge:
     def run(
         self, create_bundle: Callable[[FileKind], BundleWriter], images: Images
     ) -> Iterator[set[FileName]]:
-        """Merge; yields, whenever an output counts, the bundles below L0 that lost layers to it.
+        """Merge; yields, whenever an output counts, the bundles that lost layers to it.
 
         CorruptionError: some of `inputs` are damaged; what was merged before counts.
         """
@@ -54,23 +54,16 @@ class L0Merge:
             inputs, lambda: create_bundle(FileKind.L1), images=images, own_files=self._own_files
         )
         for output in outputs:
-            below = zip(
-                inputs[len(self._bundles) :], output.rows[len(self._bundles) :], strict=True
-            )
-            rows = {source.reader.name: done for source, done in below if any(done)}
+            done = zip(inputs, output.rows, strict=True)
+            rows = {source.reader.name: taken for source, taken in done if any(taken)}
             assert output.info is not None, "nothing is pruned"
             self._layers.commit([output.info], rows, is_merged=True)
             yield set(rows)
-        for source in reversed(inputs[: len(self._bundles)]):
-            self._retire(source)
-            yield set()
-
-    def _retire(self, source: MergeInput) -> None:
-        """A bundle of L0, all older ones of which are gone from there, has been merged."""
-        name, merged = source.reader.name, layer_bits.of_rows(source.rows)
-        if any(layer_bits.without(self._layers.live_rows(source.reader), merged)):
-            self._layers.settle(name)
-        self._layers.commit(removed={name: merged})
+        # The oldest first: reads look into L0 before what lies below it.
+        for bundle in reversed(self._bundles):
+            if any(self._layers.live_rows(bundle)):
+                self._layers.settle(bundle.name)
+                yield set()
 
     def _plan(self) -> list[MergeInput]:
         """The L0 bundles, and of L1 bundles the layers that are merged with them, newest first."""

@@ -7,7 +7,8 @@ Readers hold no lock while they read: the tuple of L0 bundles is replaced, never
 bundle's file stays open as long as anyone reads it. Whoever reads must have asked the memtables
 first: a flush adds its bundle here before it drops the memtable, so a version is seen once or
 twice, and twice does no harm (engine/layer_query.py). The same goes for a merge of L0 bundles,
-which drops no version: a reader may see it done in part.
+which drops no version: a reader may see it done in part. Rows of an L0 bundle that were merged are
+dead at once, though: a newer bundle may be gone before an older one, and its versions lie below.
 
 What *drops* versions must wait until nobody reads who may have seen what was there before:
 `advance` ends an epoch, and `is_quiet` says when the readers that began in it have left.
@@ -15,7 +16,7 @@ What *drops* versions must wait until nobody reads who may have seen what was th
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +41,7 @@ class ResidentBundle(NamedTuple):
     lsn_start: int
     lsn_end: int
     reader: BundleReader
+    dead: bytes  # rows of its directory that were merged: below may be newer versions by now
 
 
 class LayerMap:
@@ -51,10 +53,11 @@ class LayerMap:
         directory: Path,
         index: Index,
         cache: FrameCache,
+        removed: Mapping[FileName, bytes] | None = None,
         table_bytes_max: int = TABLE_BYTES_MAX,
         stripes_max: int = STRIPES_MAX,
     ) -> None:
-        """`directory` is where the bundles lie."""
+        """`directory` is where the bundles lie; `removed`: rows of them, as in the manifest."""
         self.cache = cache
         self._storage = storage
         self._directory = directory
@@ -69,23 +72,24 @@ class LayerMap:
         self._epoch = 0
         self._readers_in: Counter[int] = Counter()  # by the epoch in which they began
         self.visits = memoryview(bytearray(8 * (VISITS_MAX + 1))).cast("Q")
-        self._l0 = self._read_l0()
+        self._l0 = self._read_l0(removed or {})
 
     @property
     def l0_count(self) -> int:
         return len(self._l0)
 
-    def _read_l0(self) -> tuple[ResidentBundle, ...]:
+    def _read_l0(self, removed: Mapping[FileName, bytes]) -> tuple[ResidentBundle, ...]:
         bundles = []
         for name, frame in self._index.l0():
             entry = self._index.file(name)
             reader = BundleReader(self._storage, self._directory / name.text, frame)
-            bundles.append(ResidentBundle(entry.lsn_start, entry.lsn_end, reader))
+            dead = removed.get(name, b"")
+            bundles.append(ResidentBundle(entry.lsn_start, entry.lsn_end, reader, dead))
         return tuple(bundles)
 
-    def reload(self) -> None:
+    def reload(self, removed: Mapping[FileName, bytes]) -> None:
         """Let readers see what the index has, after it was caught up with the manifest."""
-        self._l0 = self._read_l0()
+        self._l0 = self._read_l0(removed)
         with self._lock:
             self._stripes.clear()
             self._generation += 1
@@ -98,20 +102,27 @@ class LayerMap:
     def change(
         self,
         added: Iterable[BundleInfo],
-        removed: Collection[FileName],
+        gone: Collection[FileName],
         stripes: Iterable[tuple[bytes, int]],
+        removed: Mapping[FileName, bytes],
     ) -> None:
-        """Let readers see what the index has taken: bundles, and `stripes` whose layers changed."""
+        """Let readers see what the index has taken: bundles, some of which are `gone`, `stripes`
+        whose layers changed, and the rows that are `removed` now, as in the manifest."""
         with self._lock:
             for place in stripes:
                 self._stripes.pop(place, None)
             self._generation += 1
-        bundles = [bundle for bundle in self._l0 if bundle.reader.name not in removed]
+        bundles = [
+            bundle._replace(dead=removed.get(bundle.reader.name, b""))
+            for bundle in self._l0
+            if bundle.reader.name not in gone
+        ]
         for info in added:
             if info.name.kind == FileKind.L0:
                 path = self._directory / info.name.text
                 reader = BundleReader(self._storage, path, info.directory_frame)
-                bundles.append(ResidentBundle(info.footer.lsn_start, info.footer.lsn_end, reader))
+                lsns = info.footer.lsn_start, info.footer.lsn_end
+                bundles.append(ResidentBundle(*lsns, reader, b""))
         self._l0 = tuple(sorted(bundles, key=lambda b: b[:2][::-1], reverse=True))
 
     def forget(self, name: FileName) -> None:
@@ -172,7 +183,7 @@ class LayerMap:
                 if not query.open:
                     break
                 if query.wants(bundle.lsn_start, bundle.lsn_end):
-                    bundle.reader.collect(query, self.cache)
+                    bundle.reader.collect(query, self.cache, bundle.dead)
             while query.open and (first := query.next_group()) >= 0:
                 self._collect_stripe(query, first)
             query.count_visits(self.visits)

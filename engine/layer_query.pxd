@@ -11,6 +11,7 @@ from formats.layer_directory cimport FrameTable, LayerDirectory
 @cython.final
 cdef class LayerQuery:
     cdef public VersionSet versions
+    cdef const uint8_t[::1] dead
     cdef public uint8_t[::1] keys, complete, group_done, is_based
     cdef public uint32_t[::1] block, oldest, layer, first, end, frame, hits, group, visited
     cdef public uint64_t[::1] lsn_floor, lsn_max, delta_floor, floor
@@ -32,7 +33,8 @@ cdef class LayerQuery:
     cpdef bint wants_of(self, Py_ssize_t i, uint64_t lsn_start, uint64_t lsn_end) except -1 nogil
     cpdef uint32_t block_of(self, Py_ssize_t i) except? 0x6E1B35C9 nogil
     cpdef uint32_t oldest_of(self, Py_ssize_t i) except? 0x6E1B35C9 nogil
-    cpdef Py_ssize_t locate(self, LayerDirectory directory) except -1
+    cpdef Py_ssize_t locate(self, LayerDirectory directory, const uint8_t[::1] dead) except -1
+    cdef bint _is_dead(self, Py_ssize_t row) except -1 nogil
     @cython.locals(hits=Py_ssize_t, i=Py_ssize_t, row=Py_ssize_t)
     cdef Py_ssize_t _locate(self, LayerDirectory directory) except -1 nogil
     @cython.locals(first=Py_ssize_t, i=Py_ssize_t)

@@ -220,10 +220,17 @@ class LayerQuery:
         """The packed chunk key of a request."""
         return bytes(self.keys[18 * i : 18 * i + 18])
 
-    def locate(self, directory):
-        """Find the layer of every open request in a bundle; returns how many hits there are."""
+    def locate(self, directory, dead):
+        """Find the layer of every open request in a bundle; returns how many hits there are.
+
+        `dead`: bitmap of rows of the directory that count no longer; missing bytes are zero.
+        """
+        self.dead = dead
         with cython.nogil:
             return self._locate(directory)
+
+    def _is_dead(self, row):
+        return row >> 3 < len(self.dead) and self.dead[row >> 3] >> (row & 7) & 1
 
     def _locate(self, directory):
         hits = 0
@@ -233,6 +240,7 @@ class LayerQuery:
                 row = directory.find(self.keys, 18 * i, self.block[i] >> 14)
                 if (
                     row >= 0
+                    and not self._is_dead(row)
                     and self.wants_of(i, directory.lsn_start(row), directory.lsn_end(row))
                     and directory.block_start(row) <= self.block[i]
                     and directory.block_end(row) > self.block[i]

@@ -163,7 +163,8 @@ class LayerStore:
         changed = [layer for bundle in bundles for layer in bundle.layers]
         changed += [layer for removal in removals for layer in removal.layers]
         whole = {removal.name for removal in removals if removal.is_whole}
-        self.map.change(added, whole, ((key, layer.block_start >> 14) for key, layer in changed))
+        stripes = ((key, layer.block_start >> 14) for key, layer in changed)
+        self.map.change(added, whole, stripes, state.removed)
         self.bytes_written += sum(info.bytes_total for info in added)
 
     def settle(self, name: FileName) -> None:
@@ -179,7 +180,7 @@ class LayerStore:
             was_l0 = Removal(name, [], 0, 0, is_whole=True)
             self.index.commit(state.serial, state.durable_lsn, [bundle], [was_l0])
             places = ((key, layer.block_start >> 14) for key, layer in bundle.layers)
-            self.map.change((), {name}, places)
+            self.map.change((), {name}, places, state.removed)
 
     def unlink_step(self) -> bool:
         """Remove one file that went, if there is one that nobody reads any more."""

@@ -111,10 +111,12 @@ class PageStore:
             self._open_layers()
             # Only now: an index that knows more than the manifest shows that this one is damaged.
             self._manifest.append(Opened(self._manifest.state.run + 1))
+            state = self._manifest.state  # and now it shows if damage takes this entry away
+            self.layers.index.commit(state.serial, state.durable_lsn)
             recovery.remove_leftovers(self.storage, self.paths, self._manifest.state)
             self._start()
         else:
-            recovery.remove_unfinished(self.storage, self.paths)
+            self._bundles.sequence = recovery.remove_unfinished(self.storage, self.paths)
 
     def _bind_reads(self) -> None:
         """Reading is the version store's."""

@@ -62,8 +62,9 @@ def is_complete(storage: Storage, paths: Paths) -> bool:
     return storage.exists(paths.manifest)
 
 
-def remove_unfinished(storage: Storage, paths: Paths) -> None:
-    """Empty a directory whose base backup was cut off.
+def remove_unfinished(storage: Storage, paths: Paths) -> int:
+    """Empty a directory whose base backup was cut off; returns the highest sequence number of its
+    bundles, behind which the next attempt goes on.
 
     The index is made only after the manifest: where there is one, the manifest was there and is
     lost, and with it the meaning of the layers; CorruptionError then, and nothing is removed.
@@ -72,10 +73,15 @@ def remove_unfinished(storage: Storage, paths: Paths) -> None:
         raise CorruptionError(
             "manifest", str(paths.manifest), "present, as there is an index", "no such file"
         )
-    for directory in (paths.layers, paths.journal):
-        if storage.exists(directory):
-            for name in storage.list(directory):
-                storage.remove(directory / name)
+    bundles = sorted(
+        map(FileName.parse, storage.list(paths.layers)), key=lambda name: name.sequence
+    )
+    for bundle in bundles:  # the highest goes last, whatever ends this
+        storage.remove(paths.layers / bundle.text)
+    if storage.exists(paths.journal):
+        for name in storage.list(paths.journal):
+            storage.remove(paths.journal / name)
+    return bundles[-1].sequence if bundles else 0
 
 
 def undo_base_backup(storage: Storage, paths: Paths) -> None:
@@ -119,7 +125,7 @@ def open_layers(
     """
     index = open_index(storage, paths.index, manifest.state, paths.layers)
     try:
-        layers = LayerMap(storage, paths.layers, index, frames)
+        layers = LayerMap(storage, paths.layers, index, frames, manifest.state.removed)
     except BaseException:
         index.close()
         raise

@@ -101,7 +101,7 @@ def test_many_bundles(
         for directory in ("index", "layers"):
             (root / directory).mkdir()
         index = Index(root / "index")
-        layers = LayerMap(Storage(), root / "layers", index, FrameCache(1 << 12), 1, 2)
+        layers = LayerMap(Storage(), root / "layers", index, FrameCache(1 << 12), {}, 1, 2)
         for serial, (low, high) in enumerate(zip(bounds, bounds[1:], strict=False), 1):
             part = [version for version in written if low < version[2] <= high]
             is_base = has_base and serial == 1
@@ -109,7 +109,7 @@ def test_many_bundles(
             info = bundles.write(root / "layers", file, part, frame_bytes)
             reader = BundleReader(Storage(), root / "layers" / file.text)
             index.commit(serial, high, added=[bundle_for_index(reader, info)])
-            layers.change([info], (), {(key, block >> 14) for key, block, _, _ in part})
+            layers.change([info], (), {(key, block >> 14) for key, block, _, _ in part}, {})
         model = Model(written)
         everything = [(key, block, LSN_MAX, 0) for key, block in model.blocks]
         check_reads(layers, model, requests + everything)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from engine import index_rebuild, version_store
 from engine.compaction_policy import Policy
-from engine.index import Index
 from formats import page as pages
 from formats.manifest import Progress
+from tests.fixtures.rebuilt_index import check_index
 from tests.fixtures.small_store import SmallStore, create, drop, image, insert, mark_of, truncate
 from tests.fixtures.wal_builder import Record
 
@@ -256,23 +256,12 @@ def run(small: SmallStore, steps: list) -> None:
     compact(small, STEPS_MAX)
     for lsn in readable(small, model):
         check(small, model, lsn)
-    check_index(small)
+    work = small.directory / "rebuilt"
+    work.mkdir()
+    check_index(small.store, work)
     small.reopen()
     for lsn in reversed(readable(small, model)):
         check(small, model, lsn)
-
-
-def check_index(small: SmallStore) -> None:
-    """It is what one made anew from the manifest and the bundles is."""
-    store, path = small.store, small.directory / "rebuilt"
-    path.mkdir()
-    rebuilt = Index(path)
-    index_rebuild.catch_up(rebuilt, store.storage, store.manifest.state, store.paths.layers)
-    dump = rebuilt.dump()
-    rebuilt.close()
-    # A commit without layers, as of a horizon, leaves the index where it was.
-    store.layers.index.commit(store.manifest.state.serial, store.durable_lsn)
-    assert dump == store.layers.index.dump()
 
 
 def compact(small: SmallStore, steps: int) -> None:

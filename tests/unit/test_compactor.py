@@ -1,5 +1,6 @@
 """Compaction of small stores: what a damaged layer stops, and what it does not."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
 from engine.retention import Bounds
 from formats import chunk
+from formats.file_name import FileName
 from tests.fixtures.small_store import SmallStore, create, image
 
 GOOD, BAD = (1663, 5, 16384), (1663, 5, 16385)
@@ -123,4 +125,45 @@ def test_a_damaged_history_does_not_stop_the_others_pruning(small: SmallStore) -
     after = sum(layer.versions for layer in index.stripe(HISTORY_OF_GOOD, 0))
     assert after < before / 4
     assert small.mark(99, store.ready_lsn, GOOD) == 99
+    small.let_go()
+
+
+def test_a_merge_that_is_done_in_part_hides_nothing(small: SmallStore) -> None:
+    """The newer of two bundles is merged as a whole while the older one has more to merge: what was
+    merged of the older one no longer counts, or its versions would be the newest."""
+    small.add(create(GOOD), create(BAD))
+    small.put(image(0, 1, GOOD), image(0, 1, BAD))
+    small.flush()
+    end = small.put(image(0, 2, GOOD))
+    small.flush()
+    store = small.store
+    assert store.compactor is not None
+    store.compactor.policy = replace(POLICY, own_file_bytes_min=1)
+    counts = [store.layers.map.l0_count]
+    while store.compact_step():
+        assert (small.mark(0, end, GOOD), small.mark(0, end, BAD)) == (2, 1)
+        counts.append(store.layers.map.l0_count)
+    assert 1 in counts  # or it was no test
+    assert counts[-1] == 0
+    small.let_go()
+
+
+def test_the_oldest_bundle_is_settled_first(
+    small: SmallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is L0 still is looked into before what lies below it."""
+    small.add(create(GOOD), create(BAD))
+    lsns = [round_of_writes(small, number) for number in (1, 2, 3)]
+    damage(small, small.store.layers.map.l0[1].reader)
+    settle, settled = small.store.layers.settle, list[int]()
+
+    def settle_and_check(name: FileName) -> None:
+        settle(name)
+        settled.append(name.sequence)
+        check(small, lsns)
+
+    monkeypatch.setattr(small.store.layers, "settle", settle_and_check)
+    compact(small)
+    assert len(settled) > 1
+    assert settled == sorted(settled)
     small.let_go()

@@ -35,7 +35,7 @@ def layers(directory: StoppedDirectory) -> LayerMap:
 @pytest.fixture
 def flush(directory: StoppedDirectory, layers: LayerMap) -> Flush:
     def flush(name: FileName, versions: list[Version]) -> None:
-        layers.change([directory.flush(name, versions)], (), places(versions))
+        layers.change([directory.flush(name, versions)], (), places(versions), {})
 
     return flush
 

@@ -165,7 +165,7 @@ class LayerTarget(Target):
             self.query.add(memoryview(directory.key(row)), block, 0, LSN_MAX, 0)
             directory.kind(row)
             directory.versions(row)
-            return 3 if self.query.locate(directory) else 2
+            return 3 if self.query.locate(directory, b"") else 2
         table = FrameTable(raw)
         row %= max(1, table.count)
         last = m.below(50)

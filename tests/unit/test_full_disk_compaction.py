@@ -1,0 +1,131 @@
+"""A full disk at every call of compaction, garbage and retention: the step fails, reads go on, and
+the steps that come when there is room finish the work. Their threads do so of themselves."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from engine import index_rebuild
+from engine.compaction_policy import Policy
+from engine.disk_room import is_full
+from engine.retention import Bounds
+from formats.file_name import FileKind
+from server import background
+from server.background import Background, Worker
+from tests.fixtures.faulty_storage import FaultyStorage
+from tests.fixtures.rebuilt_index import check_index
+from tests.fixtures.small_store import SmallStore, create, drop, image
+from tests.unit.test_background import wait_until
+from tests.unit.test_full_disk import OTHER, FullStorage
+
+POLICY = Policy(l0_bundles_merged_min=2, debt_bytes_min=1, debt_per_image_byte=0.01)
+BOUNDS = Bounds(0, 1)
+STEPS_MAX = 300
+
+
+@pytest.fixture(autouse=True)
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
+
+
+def fill(directory: Path, storage: FullStorage | FaultyStorage) -> tuple[SmallStore, int]:
+    """A store with layers to merge, and some that go with the horizon; the last LSN."""
+    directory.mkdir()
+    small = SmallStore(directory, storage=storage)
+    assert small.store.compactor is not None
+    small.store.compactor.policy = POLICY
+    small.put(create(), create(OTHER))
+    for number in range(3):
+        small.put(image(0, number, OTHER), image(0, 10 + number), image(1, 20 + number))
+        small.flush()
+    small.put(drop(OTHER), image(0, 30))
+    return small, small.flush()
+
+
+def finish(small: SmallStore) -> int:
+    """Retention and compaction until there is nothing to do; how often the disk was full."""
+    store, failures, idle = small.store, 0, 0
+    for _ in range(STEPS_MAX):
+        try:
+            did = store.retention.step(0.0, BOUNDS, lambda time: None, store.durable_lsn)
+            did = store.compact_step() or did
+        except OSError as error:
+            assert is_full(error)
+            failures += 1
+            continue
+        idle = 0 if did else idle + 1
+        if idle == 2:
+            return failures
+    raise AssertionError("it comes to no end")
+
+
+def check(small: SmallStore, lsn: int) -> None:
+    assert [small.mark(block, lsn) for block in (0, 1)] == [30, 22]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_compaction_and_retention_go_on_when_there_is_room(
+    fast_directory: Path, times: int
+) -> None:
+    call = 0
+    while True:
+        storage = FullStorage()
+        small, lsn = fill(fast_directory / str(call), storage)
+        storage.fail_at, storage.times = storage.calls + call, times
+        failures = finish(small)
+        storage.fail_at = -1
+        check(small, lsn)
+        store = small.store
+        assert store.horizon_lsn > store.versions.backup_end_lsn
+        assert any(name.kind == FileKind.IMAGE for name in store.manifest.state.files)
+        named = {name.text for name in store.manifest.state.files}
+        assert {path.name for path in store.paths.layers.iterdir()} == named
+        work = fast_directory / f"{call}.rebuilt"
+        work.mkdir()
+        check_index(store, work)
+        small.let_go()
+        small.open()
+        check(small, lsn)
+        small.let_go()
+        if not failures:
+            break
+        call += 1
+    assert call > 15
+
+
+def test_their_threads_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(background, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(background, "RETENTION_PACE_SECONDS", 0.01)
+    storage = FaultyStorage()
+    small, lsn = fill(tmp_path / "store", storage)
+    storage.room = 0
+    threads = Background(small.store, 3600, BOUNDS)
+    workers = (threads.retention, threads.compaction)
+
+    def are_full(*found: Worker) -> bool:
+        return all(worker.full is not None for worker in found)
+
+    for worker in workers:
+        worker.start()
+    wait_until(lambda: are_full(*workers))
+    check(small, lsn)
+    storage.room = None
+    wait_until(lambda: not any(worker.full or worker.error for worker in workers))
+    wait_until(lambda: small.store.layers.map.l0_count < POLICY.l0_bundles_merged_min)
+    wait_until(lambda: small.store.horizon_lsn > small.store.versions.backup_end_lsn)
+    threads.stop()
+    check(small, lsn)
+    assert (threads.retention.error, threads.compaction.error) == (None, None)
+    small.let_go()
+
+
+def test_a_disk_that_fails_ends_retention(tmp_path: Path) -> None:
+    storage = FaultyStorage()
+    small, _ = fill(tmp_path / "store", storage)
+    threads = Background(small.store, 3600, BOUNDS)
+    storage.fail("sync", errno.EIO, name="manifest")
+    threads.retention.start()
+    wait_until(lambda: threads.retention.error is not None)
+    threads.stop()
+    small.let_go()

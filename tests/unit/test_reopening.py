@@ -1,0 +1,116 @@
+"""Opening a directory again: what shows that something was lost, and names that go on."""
+
+from pathlib import Path
+
+import pytest
+
+from engine import directory_check, index_rebuild
+from engine.backup_identity import BackupIdentity
+from engine.directory_check import check_directory
+from engine.page_store import PageStore
+from engine.storage import File, Storage
+from formats import manifest as layout
+from formats.chunk import relation as relation_key
+from formats.errors import CorruptionError
+from tests.fixtures.rebuilt_index import check_index
+from tests.fixtures.small_store import MEMORY_BYTES, REL, SmallStore, create, heap_page, image
+from tests.fixtures.wal_builder import MIB, SYSTEM_IDENTIFIER
+from tests.unit.test_compactor import POLICY
+
+
+@pytest.fixture(autouse=True)
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (index_rebuild, directory_check):
+        monkeypatch.setattr(module, "check_in_child", lambda path: True)
+
+
+def test_a_start_that_the_manifest_lost_shows(tmp_path: Path) -> None:
+    """Else its run number would be used again, and with it names."""
+    small = SmallStore(tmp_path)
+    small.let_go()
+    path = small.store.paths.manifest
+    before = path.stat().st_size
+    small.open()
+    run = small.store.manifest.state.run
+    small.let_go()
+    content = path.read_bytes()
+    assert len(content) > before
+    path.write_bytes(content[:before])
+    state, _ = layout.replay(path.read_bytes(), "")
+    assert state.run == run - 1
+    with pytest.raises(CorruptionError, match="manifest has lost entries that the index knows"):
+        small.open()
+
+
+def directory_in(tmp_path: Path) -> Path:
+    path = tmp_path / "store"
+    path.mkdir()
+    return path
+
+
+class NamesKept(Storage):
+    """Remembers which bundles were created."""
+
+    def __init__(self) -> None:
+        self.created: list[str] = []
+
+    def create(self, path: Path) -> File:
+        if path.parent.name == "layers":
+            self.created.append(path.name)
+        return super().create(path)
+
+
+def begin(store: PageStore, start: int) -> None:
+    """A base backup that has some pages."""
+    store.begin_base_backup(BackupIdentity(SYSTEM_IDENTIFIER, 1, start, 180006, MIB, True))
+    store.add_pages(relation_key(*REL, 0), 0, heap_page(1) * 3)
+
+
+def test_a_base_backup_that_begins_anew_has_new_names(tmp_path: Path) -> None:
+    storage, start = NamesKept(), 16 * MIB
+    for _ in range(3):
+        store = PageStore(tmp_path, MEMORY_BYTES, storage)
+        begin(store, start)
+        begin(store, start)
+        storage.close(store._lock)  # the process dies
+    assert len(storage.created) == 6
+    assert len(set(storage.created)) == 6
+
+
+def test_an_index_from_before_a_file_went_is_made_anew(tmp_path: Path) -> None:
+    """It names a file that nobody can look into any more."""
+    small = SmallStore(directory_in(tmp_path))
+    small.put(create())
+    lsns = []
+    for number in (1, 2, 3):
+        lsns.append(small.put(image(0, number)))
+        small.flush()
+    index = small.store.paths.index / "data.mdb"
+    old = index.read_bytes()
+    assert small.store.compactor is not None
+    small.store.compactor.policy = POLICY
+    before = set(small.store.manifest.state.files)
+    while small.store.compact_step():
+        pass
+    gone = before - small.store.manifest.state.files.keys()
+    assert gone
+    assert not any((small.store.paths.layers / name.text).exists() for name in gone)
+    small.let_go()
+    index.write_bytes(old)
+    small.open()
+    assert [small.mark(0, lsn) for lsn in lsns] == [1, 2, 3]
+    (tmp_path / "work").mkdir()
+    check_index(small.store, tmp_path / "work")
+    small.let_go()
+
+
+def test_verify_of_a_directory_whose_index_has_only_its_lock(tmp_path: Path) -> None:
+    """As a death before the index's first commit leaves it."""
+    small = SmallStore(directory_in(tmp_path))
+    small.let_go()
+    (small.store.paths.index / "data.mdb").unlink()
+    assert small.store.paths.index.exists()
+    (tmp_path / "work").mkdir()
+    (finding,) = check_directory(Storage(), small.directory, tmp_path / "work")
+    assert not finding.is_fault
+    assert "no index" in str(finding)
