@@ -92,6 +92,20 @@ class Policy:
             return True
         return debt_versions >= self.debt_versions_per_block * max(n_blocks, 1)
 
+    def is_worth_ending(
+        self, debt_bytes: int, image_bytes: int, image_blocks: int, n_blocks: int
+    ) -> bool:
+        """Whether an image takes the place of an image and debt that nobody needs beside it.
+
+        As for files: when less than half of it would be left. image_blocks: of the newest image
+        layer, 0 if there is none; n_blocks: of the one that is to come.
+        """
+        expected = n_blocks * self.image_bytes_per_block
+        if image_blocks:
+            expected = image_bytes * n_blocks // image_blocks
+        total = debt_bytes + image_bytes
+        return debt_bytes >= self.debt_bytes_min and self.is_worth_rewriting(expected, total)
+
     def wants_own_file(self, stripe_bytes: int) -> bool:
         """Whether what a merge writes of one stripe goes into a file of its own."""
         return stripe_bytes >= self.own_file_bytes_min

@@ -138,23 +138,39 @@ class Compactor:
 
     # images
 
-    def _judge(self, stripe: Stripe, layers: Sequence[LayerEntry]) -> None:
-        """Whether a stripe shall have an image."""
+    def _judge(
+        self,
+        stripe: Stripe,
+        layers: Sequence[LayerEntry],
+        retained: Sequence[int] = (),
+        horizon: int = 0,
+    ) -> None:
+        """Whether a stripe shall have an image: its debt calls for one, or it is all below the
+        horizon, and an image would be the lesser part of what it takes."""
         newest = newest_generation(layers)
+        is_over = bool(newest.deltas) and newest.is_over(retained, horizon)
         if (
             not newest.deltas
-            or not self._needs_image(newest, 1)  # nor would it with more blocks
+            or not (is_over or self._needs_image(newest, 1))  # nor would it with more blocks
             or newest.lsn_newest < self._versions.backup_end_lsn
             or stripe in self.damaged
         ):
             return
         n_blocks = self._blocks(stripe, self._image_lsn(newest))
-        if n_blocks and self._needs_image(newest, n_blocks):
+        if n_blocks and (
+            self._needs_image(newest, n_blocks)
+            or (is_over and self._is_worth_ending(newest, n_blocks))
+        ):
             self._wanting.add(stripe)
 
     def _needs_image(self, newest: Generation, n_blocks: int) -> bool:
         image_bytes = 0 if newest.image is None else newest.image.bytes_stored
         return self.policy.needs_image(newest.bytes_stored, newest.versions, image_bytes, n_blocks)
+
+    def _is_worth_ending(self, newest: Generation, n_blocks: int) -> bool:
+        image = newest.image
+        image_bytes, image_blocks = (image.bytes_stored, image.versions) if image else (0, 0)
+        return self.policy.is_worth_ending(newest.bytes_stored, image_bytes, image_blocks, n_blocks)
 
     def _image_lsn(self, newest: Generation) -> int:
         """From where on an image says the same as the deltas; below the horizon nobody reads."""
@@ -229,6 +245,8 @@ class Compactor:
             self._wanting.discard(stripe)
             self._report(stripe, error)
             raise
+        if lsn <= self._versions.horizon_lsn:
+            self._surveyed = None  # what lies below can go at once
         return n_blocks << 13
 
     # garbage
@@ -248,7 +266,7 @@ class Compactor:
                     gone[stripe] = unneeded(layers, retained, horizon, cuts)
                 if gone[stripe]:
                     continue
-                self._judge(stripe, layers)
+                self._judge(stripe, layers, retained, horizon)
                 if is_worth_pruning(self.policy, stripe, layers, retained, horizon):
                     pruned.append(stripe)
             yield from self._remove(gone)

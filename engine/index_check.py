@@ -66,17 +66,35 @@ def problems(path: Path) -> Iterator[CorruptionError]:
 def _problems(found: Databases) -> Iterator[CorruptionError]:
     if not any(found.values()):
         return
-    yield from _value_problems(found)
+    stripes: set[bytes] = set()
+    named: set[bytes] = set()
+    damaged = list(_value_problems(found, stripes, named))
+    yield from damaged
     yield from _sum_problems(found)
-    yield from _reference_problems(found)
+    if not damaged:
+        yield from _reference_problems(found, stripes, named)
 
 
-def _value_problems(found: Databases) -> Iterator[CorruptionError]:
+def _value_problems(
+    found: Databases, stripes: set[bytes], named: set[bytes]
+) -> Iterator[CorruptionError]:
+    """Each value is taken apart once: `stripes` gets the keys that the values of `chunks` name,
+    `named` the files that those of `layers` do."""
+
+    def note_stripes(key: bytes, value: bytes) -> None:
+        bits = values.unpack_stripes(key, value)
+        for stripe in range(bits.bit_length()):
+            if bits >> stripe & 1:
+                stripes.add(values.stripe_key(key, stripe))
+
+    def note_files(key: bytes, value: bytes) -> None:
+        named.update(layer.file.pack() for layer in values.unpack_layers(key, value))
+
     checks: dict[bytes, Callable[[bytes, bytes], object]] = {
         L0: partial(values.unseal, L0),
-        LAYERS: values.unpack_layers,
+        LAYERS: note_files,
         FILES: values.unpack_file,
-        CHUNKS: values.unpack_stripes,
+        CHUNKS: note_stripes,
         RELATIONS: values.unpack_relation,
     }
     for database, check in checks.items():
@@ -116,23 +134,10 @@ def _sum_problems(found: Databases) -> Iterator[CorruptionError]:
                                   (len(entries), crcs % (1 << 64)))  # fmt: skip
 
 
-def _reference_problems(found: Databases) -> Iterator[CorruptionError]:
+def _reference_problems(
+    found: Databases, stripes: set[bytes], named: set[bytes]
+) -> Iterator[CorruptionError]:
     """`chunks` names exactly the stripes of `layers`; these and `l0` only files of `files`."""
-    try:
-        stripes = {
-            values.stripe_key(key, stripe)
-            for key, value in found.get(CHUNKS, {}).items()
-            for bits in (values.unpack_stripes(key, value),)
-            for stripe in range(bits.bit_length())
-            if bits >> stripe & 1
-        }
-        named = {
-            layer.file.pack()
-            for key, value in found.get(LAYERS, {}).items()
-            for layer in values.unpack_layers(key, value)
-        }
-    except (CorruptionError, ValueError):
-        return  # reported with its value
     for key in sorted(stripes ^ found.get(LAYERS, {}).keys()):
         where = f"index, layers key {key.hex()}"
         yield CorruptionError("index key", where, "in chunks and in layers", "in one of them")

@@ -1,5 +1,6 @@
 """A stripe's layers below L0 as compaction sees them: the newest image, and the debt above it."""
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -28,6 +29,14 @@ class Generation(NamedTuple):
     def lsn_newest(self) -> int:
         """The highest LSN of a version in the deltas; there must be one."""
         return max(layer.lsn_end for layer in self.deltas) - 1
+
+    def is_over(self, retained: Sequence[int], horizon: int) -> bool:
+        """Whether an image at the horizon takes the place of all of this: nothing is newer, and no
+        retained LSN, which rise, reads from it."""
+        first = 0 if self.image is None else self.image.lsn_start
+        at = bisect_left(retained, first)
+        is_held = at < len(retained) and retained[at] < horizon
+        return self.lsn_newest <= horizon and not is_held
 
 
 def newest_generation(layers: Sequence[LayerEntry]) -> Generation:

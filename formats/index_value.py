@@ -9,6 +9,7 @@ how many entries there are and the sum of their CRCs.
 
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 from crc32c import crc32c
@@ -89,19 +90,23 @@ class IndexState(NamedTuple):
 
 
 def seal(database: bytes, key: bytes, count: int, payload: bytes) -> bytes:
-    crc = crc32c(payload, crc32c(count.to_bytes(4, "little"), crc32c(key, crc32c(database))))
-    return _SEAL.pack(count, crc) + payload
+    return _SEAL.pack(count, _crc(database, key, count, payload)) + payload
+
+
+def _crc(database: bytes, key: bytes, count: int, payload: bytes) -> int:
+    return int(crc32c(b"".join((database, key, count.to_bytes(4, "little"), payload))))
 
 
 def unseal(database: bytes, key: bytes, value: bytes) -> tuple[int, bytes]:
     """The count and payload of a value that belongs to its key."""
-    where = f"index, {database.decode()} key {key.hex()}"
     if len(value) < _SEAL.size:
+        where = f"index, {database.decode()} key {key.hex()}"
         raise CorruptionError("index value", where, f"{_SEAL.size} bytes", len(value))
     count, crc = _SEAL.unpack_from(value)
     payload = value[_SEAL.size :]
-    expected = _SEAL.unpack_from(seal(database, key, count, payload))[1]
+    expected = _crc(database, key, count, payload)
     if crc != expected:
+        where = f"index, {database.decode()} key {key.hex()}"
         raise CorruptionError("index value checksum", where, f"{expected:08x}", f"{crc:08x}")
     return count, payload
 
@@ -141,7 +146,7 @@ def unpack_layers(key: bytes, value: bytes) -> tuple[LayerEntry, ...]:
     _check_length(LAYERS, key, payload, count * _ENTRY.size)
     base = int.from_bytes(key[-4:], "big") << 14
     return tuple(
-        LayerEntry(start, end, FileName.unpack(file), kind, base + first, base + last + 1, *place)
+        LayerEntry(start, end, _file_name(file), kind, base + first, base + last + 1, *place)
         for start, end, file, kind, first, last, *place in _ENTRY.iter_unpack(payload)
     )
 
@@ -225,6 +230,12 @@ def unpack_sum(database: bytes, value: bytes) -> tuple[int, int]:
     _check_length(META, key, payload, _SUM.size)
     count, crc_sum = _SUM.unpack(payload)
     return count, crc_sum
+
+
+@lru_cache(4096)
+def _file_name(packed: bytes) -> FileName:
+    """Many layers are in few files."""
+    return FileName.unpack(packed)
 
 
 def _check_length(database: bytes, key: bytes, payload: bytes, expected: int) -> None:

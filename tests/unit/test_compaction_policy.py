@@ -200,6 +200,16 @@ def test_without_an_image_its_size_is_estimated_and_the_smallest_debt_is_none() 
 # Files --------------------------------------------------------------------------------------------
 
 
+def test_a_generation_ends_when_less_than_half_of_it_would_be_left() -> None:
+    assert not POLICY.is_worth_ending(MIB, MIB, 500, 500)
+    assert POLICY.is_worth_ending(MIB + 1, MIB, 500, 500)
+    assert not POLICY.is_worth_ending(3 * MIB, MIB, 500, 1000)  # the new one will be larger
+    assert POLICY.is_worth_ending(3 * MIB + 1, MIB, 500, 1000)
+    assert not POLICY.is_worth_ending(64 * MIB, 0, 0, 16384)  # 2 KiB a block: there is none yet
+    assert POLICY.is_worth_ending(64 * MIB + 1, 0, 0, 16384)
+    assert not POLICY.is_worth_ending((64 << 10) - 1, 100, 1, 1)
+
+
 def test_files() -> None:
     assert not POLICY.wants_own_file(MIB - 1) and POLICY.wants_own_file(MIB)
     assert POLICY.is_worth_rewriting(49, 100) and not POLICY.is_worth_rewriting(50, 100)

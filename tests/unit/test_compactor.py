@@ -12,6 +12,7 @@ from engine.compaction_policy import Policy
 from engine.retention import Bounds
 from formats import chunk
 from formats.file_name import FileName
+from formats.layer_file import LayerKind
 from tests.fixtures.small_store import SmallStore, create, image
 
 GOOD, BAD = (1663, 5, 16384), (1663, 5, 16385)
@@ -30,9 +31,9 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
 
 
-def compact(small: SmallStore) -> None:
+def compact(small: SmallStore, policy: Policy = POLICY) -> None:
     assert small.store.compactor is not None
-    small.store.compactor.policy = POLICY
+    small.store.compactor.policy = policy
     for _ in range(STEPS_MAX):
         if not small.store.compact_step():
             return
@@ -166,4 +167,34 @@ def test_the_oldest_bundle_is_settled_first(
     compact(small)
     assert len(settled) > 1
     assert settled == sorted(settled)
+    small.let_go()
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_a_table_that_is_let_alone_becomes_one_image(small: SmallStore, *, is_held: bool) -> None:
+    """Debt that calls for no image goes all the same when the horizon has passed it, if nobody
+    holds an LSN in it."""
+    policy = Policy(l0_bundles_merged_min=1, debt_bytes_min=0, debt_per_image_byte=1e9,
+                    image_bytes_per_block=8)  # fmt: skip
+    small.add(create(GOOD), create(BAD))
+    lsns = [round_of_writes(small, number) for number in (1, 2, 3)]
+    compact(small, policy)
+    key = chunk.relation(*GOOD, 0).pack()
+    before = small.store.layers.index.stripe(key, 0)
+    assert {layer.kind for layer in before} == {LayerKind.DELTA}
+    if is_held:
+        small.store.retention.create_point("held", lsns[1])
+    end = small.put(image(0, 1, (1663, 5, 16386)))
+    small.flush()
+    small.store.retention.step(0.0, Bounds(0, 0), lambda time: None, end)
+    compact(small, policy)
+    after = small.store.layers.index.stripe(key, 0)
+    if is_held:
+        assert after == before
+    else:
+        assert [(layer.kind, layer.lsn_start) for layer in after] == [(LayerKind.IMAGE, end)]
+    for lsn, number in ((lsns[1], 2), (end, 3)) if is_held else ((end, 3),):
+        assert [small.mark(block, lsn, GOOD) for block in range(12)] == [
+            100 * number + block for block in range(12)
+        ]
     small.let_go()

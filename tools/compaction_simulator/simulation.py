@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from tools.compaction_simulator.measured import Measured
 from tools.compaction_simulator.plane import START, File, Layer, Plane, Stripe
 from tools.compaction_simulator.strategy import Strategy
-from tools.compaction_simulator.workload import DAY, IMAGE_BYTES_PER_BLOCK, Flush, Workload
+from tools.compaction_simulator.workload import DAY, Flush, Workload
 
 COMPACTOR_BYTES_PER_SECOND = 50 << 20
 RETENTION_DAYS = 7.0
@@ -137,6 +137,9 @@ class Simulation:
             self._blocks += blocks
         return self.plane.stripes[number]
 
+    def _image_bytes(self, stripe: Stripe) -> int:
+        return stripe.n_blocks * self.workload.image_bytes_per_block
+
     # The compactor --------------------------------------------------------------------------------
 
     def _work(self, until: float) -> None:
@@ -230,7 +233,7 @@ class Simulation:
             if not self.strategy.needs_image(stripe):
                 continue
             stripes.append(stripe)
-            total += stripe.n_blocks * IMAGE_BYTES_PER_BLOCK
+            total += self._image_bytes(stripe)
         return Slow(total, stripes) if stripes else None
 
     def _plan_rewrite(self) -> Slow | None:
@@ -245,7 +248,7 @@ class Simulation:
         images = []
         for stripe in slow.stripes:
             lsn = slow.lsn if slow.lsn is not None else stripe.debt[-1].lsn_end - 1
-            images.append((stripe, Layer(stripe.n_blocks * IMAGE_BYTES_PER_BLOCK, 0, lsn, lsn + 1)))
+            images.append((stripe, Layer(self._image_bytes(stripe), 0, lsn, lsn + 1)))
         own = self.strategy.wants_own_file
         self.plane.write(((image, own(image.stored)) for _, image in images), "image")
         for stripe, image in images:
@@ -263,7 +266,7 @@ class Simulation:
         if not least or self._slow is not None:
             return
         stripes = list(self.plane.stripes.values())
-        images = sum(stripe.n_blocks * IMAGE_BYTES_PER_BLOCK for stripe in stripes)
+        images = sum(self._image_bytes(stripe) for stripe in stripes)
         below = self._bottom_bytes * self.workload.stands_for
         if below >= max(least, images * self.workload.stands_for):
             self._slow = Slow(images, stripes, self._horizon)
@@ -285,5 +288,5 @@ class Simulation:
             seen.append(bundles + self.plane.stripes[number].layers_at(lsn))
         self.measured.l0_counts.append(len(self.l0))
         retained = sum(size for _, size in self._history[self._horizon + 1 :])
-        ideal = self._blocks * IMAGE_BYTES_PER_BLOCK + retained
+        ideal = self._blocks * self.workload.image_bytes_per_block + retained
         self.measured.space.append(self.plane.bytes_stored / ideal)

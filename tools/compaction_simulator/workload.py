@@ -15,7 +15,7 @@ from dataclasses import dataclass
 MIB, GIB, TIB = 1 << 20, 1 << 30, 1 << 40
 STRIPE_BLOCKS = 16384
 IMAGE_BYTES_PER_BLOCK = 2730
-"""Of a page in an image layer: compressed to a third."""
+"""Of a page in an image layer, where nothing else is said: compressed to a third."""
 DAY = 86_400
 PATTERNS = 256
 """How many different flushes a load has; they come in random order."""
@@ -44,6 +44,7 @@ class Workload:
     version_bytes: int
     flush_bytes: int = 64 * MIB
     n_blocks: int = STRIPE_BLOCKS
+    image_bytes_per_block: int = IMAGE_BYTES_PER_BLOCK
     zipf: float = 0.0
     """Exponent: the stripe of rank r is written 1 / r ** zipf times as often as the first."""
 
@@ -54,7 +55,7 @@ class Workload:
     @property
     def image_bytes(self) -> int:
         """Of a whole stripe."""
-        return self.n_blocks * IMAGE_BYTES_PER_BLOCK
+        return self.n_blocks * self.image_bytes_per_block
 
     @property
     def database_bytes(self) -> int:
