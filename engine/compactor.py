@@ -14,13 +14,14 @@ from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleInfo, BundleWriter
 from engine.compaction_policy import Policy
 from engine.errors import RequestError
+from engine.held_space import Space, SpaceCount
 from engine.l0_merge import L0Merge
 from engine.layer_damage import Layer, find_damage
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
 from engine.pruning import is_history_of_nothing, is_worth_pruning, prune
-from engine.stripe_image import StripeImages
-from engine.stripe_layers import Generation, Stripe, newest_generation, unneeded
+from engine.stripe_image import WITH_IMAGES, StripeImages
+from engine.stripe_layers import Generation, Stripe, asked_for, newest_generation
 from engine.version_store import VersionStore
 from formats import layer_bits
 from formats.chunk import HISTORY, ChunkKey
@@ -30,9 +31,12 @@ from formats.index_value import LayerEntry
 
 IMAGE_BYTES_MAX = 128 << 20  # of pages in one image bundle, before the next stripe gets another
 SURVEY_STRIPES = 256  # a step
+SURVEY_SHARE = 10  # of what there is, one part in so many is written, and there is another survey
 _log = logging.getLogger("pageserver.compactor")
 
 Job = Iterator[bool]
+IDLE, MERGING, IMAGING = "idle", "merging L0", "making images"
+REWRITING, COLLECTING = "rewriting files", "collecting garbage"
 
 
 class Compactor:
@@ -49,6 +53,8 @@ class Compactor:
         """`retained`: LSNs below the horizon that must stay readable, rising, and the horizon."""
         self.policy = policy
         self.damaged: dict[Stripe, str] = {}  # stripes that are not compacted, and why
+        self.state = IDLE  # what the last step was for
+        self.space: Space | None = None  # as the last survey found it
         self._unmergeable: set[Layer] = set()
         self._layers = layers
         self._versions = versions
@@ -59,9 +65,20 @@ class Compactor:
         files = layers.index.files().items()
         self._shrunk = {name for name, file in files if file.layers_removed}  # and not looked at
         self._is_copying = False  # layers below L0, which nobody else may merge meanwhile
-        self._job: Job | None = None
+        self._job: tuple[str, Job] | None = None  # what for
         self._l0_job: Job | None = None
         self._surveyed: tuple[int, tuple[int, ...]] | None = None  # horizon, retained LSNs
+        self._survey_at_bytes = 0  # written: time for another one
+
+    @property
+    def bytes_written(self) -> int:
+        """By merges, images and rewriting, since the start."""
+        return self._layers.bytes_compacted
+
+    @property
+    def images_wanted(self) -> int:
+        """Stripes that wait for one."""
+        return len(self._wanting)
 
     def step(self) -> bool:
         """Do a bounded piece of work; False if there is none now."""
@@ -72,12 +89,16 @@ class Compactor:
         if self._l0_job is None and not self._is_copying:
             self._l0_job = self._begin_l0_merge()
         if self._l0_job is not None:
+            self.state = MERGING
             self._l0_job, did = self._advance(self._l0_job)
             return did
         self._job = self._job or self._choose()
         if self._job is None:
+            self.state = IDLE
             return False
-        self._job, did = self._advance(self._job)
+        self.state, job = self._job
+        more, did = self._advance(job)
+        self._job = None if more is None else (self.state, more)
         return did
 
     def _advance(self, job: Job) -> tuple[Job | None, bool]:
@@ -85,16 +106,25 @@ class Compactor:
         did = next(job, None)
         return (job, did) if did is not None else (None, True)
 
-    def _choose(self) -> Job | None:
+    def _choose(self) -> tuple[str, Job] | None:
         if self._wanting:
-            return self._make_images()
+            return IMAGING, self._make_images()
         if self._shrunk:
-            return self._rewrite_files()
+            return REWRITING, self._rewrite_files()
         lsns, horizon = self._retained()
         asked = horizon, tuple(lsns)
-        if asked != self._surveyed:
-            return self._survey(*asked)
+        if self._is_survey_due(lsns, horizon):
+            total = sum(file.bytes_total for file in self._layers.state.files.values())
+            self._survey_at_bytes = self.bytes_written + total // SURVEY_SHARE
+            return COLLECTING, self._survey(*asked)
         return None
+
+    def _is_survey_due(self, lsns: Sequence[int], horizon: int) -> bool:
+        """The horizon has come a part of the way to the newest LSN, or much was written."""
+        if self._surveyed is None or self._surveyed[1] != tuple(lsns):
+            return True
+        way = max(0, self._versions.ready_lsn - horizon) // SURVEY_SHARE
+        return horizon - self._surveyed[0] > way or self.bytes_written > self._survey_at_bytes
 
     # L0 bundles
 
@@ -253,6 +283,7 @@ class Compactor:
 
     def _survey(self, horizon: int, retained: Sequence[int]) -> Job:
         """Look at all stripes below L0: which layers nobody needs, who wants an image."""
+        space = SpaceCount(retained, horizon)
         place: Stripe | None = None
         while stripes := self._layers.index.stripes_after(place, SURVEY_STRIPES):
             place = stripes[-1][0]
@@ -262,8 +293,11 @@ class Compactor:
                 if is_history_of_nothing(self._layers, stripe, layers, retained, horizon):
                     gone[stripe] = layers
                 else:
-                    cuts = self._images.cuts(stripe)
-                    gone[stripe] = unneeded(layers, retained, horizon, cuts)
+                    asked = asked_for(layers, retained, horizon, self._images.cuts(stripe))
+                    gone[stripe] = [layer for layer, askers in asked if askers is None]
+                    space.add(asked)
+                    if stripe[0][0] in WITH_IMAGES:
+                        space.add_debt([layer for layer in layers if layer not in gone[stripe]])
                 if gone[stripe]:
                     continue
                 self._judge(stripe, layers, retained, horizon)
@@ -272,6 +306,7 @@ class Compactor:
             yield from self._remove(gone)
             yield from self._prune(pruned, Retained(retained, horizon))
             yield True
+        self.space = space.result()
         self._surveyed = horizon, tuple(retained)
 
     def _remove(self, gone: Mapping[Stripe, Sequence[LayerEntry]]) -> Job:

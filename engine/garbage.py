@@ -20,12 +20,22 @@ from typing import NamedTuple
 
 from formats.index_value import Cut
 
+Askers = tuple[int, int] | None
+"""The lowest and the highest LSN asked for that need a layer: they and all those between do."""
+
 
 class Needed(NamedTuple):
     """Of each layer, in the order in which they were given, whether it must stay."""
 
     images: list[bool]
     deltas: list[bool]
+
+
+class AskedFor(NamedTuple):
+    """Of each layer, in the order in which they were given, who needs it; None: it may go."""
+
+    images: list[Askers]
+    deltas: list[Askers]
 
 
 def needed(
@@ -41,6 +51,22 @@ def needed(
     `deltas`: (lsn_start, lsn_end), half-open. `cuts`: LSNs at which no block of the stripe was
     left. Image layers above the horizon always stay. Nothing needs to be sorted.
     """
+    found = asked_for(images, deltas, retained, horizon, cuts)
+    return Needed(
+        [askers is not None for askers in found.images],
+        [askers is not None for askers in found.deltas],
+    )
+
+
+def asked_for(
+    images: Sequence[tuple[int, bool]],
+    deltas: Sequence[tuple[int, int]],
+    retained: Sequence[int],
+    horizon: int,
+    cuts: Sequence[int] = (),
+) -> AskedFor:
+    """The same, with the retained LSNs that need each layer; the horizon stands for itself and all
+    above it."""
     lows: dict[int, int] = {}  # base -> the lowest LSN of a version that counts above it
     for lsn, is_fuzzy in images:
         lows[lsn] = min(lows.get(lsn, lsn + 1), lsn if is_fuzzy else lsn + 1)
@@ -48,14 +74,18 @@ def needed(
     asked = _asked(retained, horizon)
     bases = _at_or_below(sorted(lows), asked)
     low_of = [0 if base is None else lows[base] for base in bases]
-    kept = {*bases}.difference(cuts)
+    asks_of = _first_and_last(bases, asked)
+    for lsn in cuts:
+        asks_of.pop(lsn, None)
     last = len(asked) - 1
-    # The lowest LSN asked for at or above a layer's start has the lowest base: the others need of
-    # the layer no more than it does. The horizon stands for everything above it as well.
-    return Needed(
-        [lsn > horizon or lsn in kept for lsn, _ in images],
-        [end > low_of[min(bisect_left(asked, start), last)] for start, end in deltas],
-    )
+    found: list[Askers] = []
+    for start, end in deltas:
+        # Bases rise with the LSN asked for: those that are too high for this layer come last.
+        first = min(bisect_left(asked, start), last)
+        past = bisect_left(low_of, end)
+        found.append((asked[first], asked[past - 1]) if first < past else None)
+    above = horizon, horizon
+    return AskedFor([above if lsn > horizon else asks_of.get(lsn) for lsn, _ in images], found)
 
 
 def is_forgotten(
@@ -109,6 +139,17 @@ def _at_or_below(rising: Sequence[int], asked: Sequence[int]) -> list[int | None
     """Of each LSN asked for, the highest of some LSNs that is no higher, if there is one."""
     places = (bisect_right(rising, lsn) for lsn in asked)
     return [rising[place - 1] if place else None for place in places]
+
+
+def _first_and_last(
+    bases: Sequence[int | None], asked: Sequence[int]
+) -> dict[int | None, tuple[int, int]]:
+    """Of each base the first and the last LSN that is read from it."""
+    found: dict[int | None, tuple[int, int]] = {}
+    for base, lsn in zip(bases, asked, strict=True):
+        first, _ = found.get(base, (lsn, lsn))
+        found[base] = first, lsn
+    return found
 
 
 def _lsn(cut: Cut) -> int:

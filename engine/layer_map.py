@@ -186,7 +186,8 @@ class LayerMap:
                     bundle.reader.collect(query, self.cache, bundle.dead)
             while query.open and (first := query.next_group()) >= 0:
                 self._collect_stripe(query, first)
-            query.count_visits(self.visits)
+            if query.keeps_frames:  # else compaction reads
+                query.count_visits(self.visits)
         finally:
             self._leave(epoch)
 

@@ -45,6 +45,7 @@ class LayerStore:
         self.index = index
         self.map = layers
         self.bytes_written = 0  # of bundles that were committed since the start
+        self.bytes_compacted = 0  # of those, by merges, images and rewriting
         self._storage = storage
         self._directory = directory
         self._lock = committing
@@ -165,7 +166,9 @@ class LayerStore:
         whole = {removal.name for removal in removals if removal.is_whole}
         stripes = ((key, layer.block_start >> 14) for key, layer in changed)
         self.map.change(added, whole, stripes, state.removed)
-        self.bytes_written += sum(info.bytes_total for info in added)
+        size = sum(info.bytes_total for info in added)
+        self.bytes_written += size
+        self.bytes_compacted += size if is_merged else 0
 
     def settle(self, name: FileName) -> None:
         """Let an L0 bundle, of which merges have taken what they can, be one no more."""

@@ -351,6 +351,11 @@ class PageStore:
         """Merge, materialise or collect a piece; False if there is nothing to do now."""
         return self.compactor is not None and self.compactor.step()
 
+    def held_bytes(self, lsn: int) -> int | None:
+        """What only a retained LSN keeps from going; None: not known yet."""
+        space = None if self.compactor is None else self.compactor.space
+        return None if space is None else space.held_by(lsn)
+
     def _is_on_disk(self, lsn: int) -> bool:
         """Whether the journal's records up to `lsn` are.
 
@@ -391,4 +396,5 @@ class PageStore:
     def status(self) -> Mapping[str, object]:
         """The engine's part of `pageserver status`; LSNs as text, None where there is none."""
         described = store_status.describe(self._ids, self._manifest, self._journal, self.versions)
-        return described | self.retention.status()
+        compaction = store_status.describe_compaction(self.compactor, self._layers)
+        return described | compaction | self.retention.status()

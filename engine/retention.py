@@ -7,7 +7,8 @@ A *point* is a named LSN that is kept until somebody drops it, a *lease* one tha
 time, if nobody renews it. What stands here is in the manifest, each change on disk before it
 counts, and nothing else says what a collector may delete. The horizon only advances. It follows
 the ready LSN at a distance in time and in WAL bytes, whichever reaches further back, and never
-passes what compaction has yet to merge.
+passes the durable LSN, so that a restart finds it readable. L0 does not hold it: merges drop no
+version, and an image at the horizon is made of what a reader finds in L0 and below.
 
 There is no clock here: who calls says what time it is, in seconds since 1970.
 """
@@ -151,16 +152,13 @@ class Retention:
 
     # The horizon ----------------------------------------------------------------------------------
 
-    def step(self, now: float, bounds: Bounds, lsn_at: LsnAt, compacted_lsn: int) -> bool:
-        """Drop the leases that are over and advance the horizon; whether anything changed.
-
-        `compacted_lsn`: what is above it has yet to be merged, and stays.
-        """
+    def step(self, now: float, bounds: Bounds, lsn_at: LsnAt) -> bool:
+        """Drop the leases that are over and advance the horizon; whether anything changed."""
         try:
-            self._manifest()
+            durable = self._manifest().state.durable_lsn
         except LookupError:
             return False
-        target = self._target(now, bounds, lsn_at, compacted_lsn)
+        target = self._target(now, bounds, lsn_at, durable)
         with self._committing:
             true = self._true()
             over = [name for name, lease in true.leases.items() if lease.until_seconds <= now]
@@ -171,13 +169,13 @@ class Retention:
                 self._append(*records)
         return bool(records)
 
-    def _target(self, now: float, bounds: Bounds, lsn_at: LsnAt, compacted_lsn: int) -> int:
+    def _target(self, now: float, bounds: Bounds, lsn_at: LsnAt, durable_lsn: int) -> int:
         """Where the horizon may be, 0 if that is not known; sets `held_by`.
 
         Without the lock: times are looked up in layers.
         """
         ready = self._state.ready_lsn
-        limits = [(ready - bounds.wal_bytes, "retention_wal_bytes"), (compacted_lsn, "compaction")]
+        limits = [(ready - bounds.wal_bytes, "retention_wal_bytes"), (durable_lsn, "flush")]
         if bounds.seconds:
             time = round((now - bounds.seconds - POSTGRES_EPOCH_SECONDS) * 1_000_000)
             try:

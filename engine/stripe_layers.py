@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from engine import garbage
+from engine.garbage import Askers
 from formats.index_value import LayerEntry
 from formats.layer_file import LayerKind
 
@@ -53,18 +54,17 @@ def first_lsn_above(image: LayerEntry) -> int:
     return image.lsn_start + (image.kind == LayerKind.IMAGE)
 
 
-def unneeded(
+def asked_for(
     layers: Sequence[LayerEntry], retained: Sequence[int], horizon: int, cuts: Sequence[int]
-) -> list[LayerEntry]:
-    """The layers of a stripe that no read needs; engine/garbage.py says what the others are."""
+) -> list[tuple[LayerEntry, Askers]]:
+    """A stripe's layers, images first, and who needs each (engine/garbage.py)."""
     images = [layer for layer in layers if layer.kind != LayerKind.DELTA]
     deltas = [layer for layer in layers if layer.kind == LayerKind.DELTA]
-    kept = garbage.needed(
+    found = garbage.asked_for(
         [(layer.lsn_start, layer.kind == LayerKind.FUZZY_IMAGE) for layer in images],
         [(layer.lsn_start, layer.lsn_end) for layer in deltas],
         retained,
         horizon,
         cuts,
     )
-    needs = zip(images + deltas, kept.images + kept.deltas, strict=True)
-    return [layer for layer, is_needed in needs if not is_needed]
+    return list(zip(images + deltas, found.images + found.deltas, strict=True))

@@ -7,7 +7,8 @@ flush's stops all of them, and is kept for `status`: what was read before stays 
 reason is shown instead of a lag that grows without a word.
 
 Where compaction is behind (engine/backpressure.py), ingest rests after each step, and in the end
-nothing is flushed until some bundles have been merged.
+nothing is flushed until some bundles have been merged. Where it is not, compaction rests after each
+step, so that it writes no faster than it is to (server/write_pace.py).
 """
 
 import logging
@@ -20,6 +21,7 @@ from engine.errors import IngestStopped
 from engine.page_store import PageStore
 from engine.retention import Bounds
 from engine.wal_intake import DISK_FULL, Hold
+from server.write_pace import WritePace
 
 IDLE_SECONDS = 0.05
 RETENTION_PACE_SECONDS = 1.0  # from one look at leases and the horizon to the next
@@ -74,9 +76,9 @@ class Worker:
             self.error = error
             self._on_error()
 
-    def rest(self, seconds: float) -> None:
-        """Do nothing for so long, or until it is to end."""
-        self._stopping.wait(seconds)
+    def rest(self, seconds: float) -> bool:
+        """Do nothing for so long, or until it is to end; whether it is."""
+        return self._stopping.wait(seconds)
 
     def _step_if_there_is_room(self) -> bool:
         try:
@@ -96,10 +98,17 @@ class Worker:
 
 
 class Background:
-    """Ingest, flush and retention of one store."""
+    """Ingest, flush, compaction and retention of one store."""
 
-    def __init__(self, store: PageStore, flush_seconds_max: float, retention: Bounds) -> None:
-        """A version waits for its flush no longer than about `flush_seconds_max`."""
+    def __init__(
+        self,
+        store: PageStore,
+        flush_seconds_max: float,
+        retention: Bounds,
+        compaction_bytes_per_second: int = 0,
+    ) -> None:
+        """A version waits for its flush no longer than about `flush_seconds_max`; 0 bytes a second
+        set no bound."""
         self._store = store
         self._retention_bounds = retention
         self._stopping = threading.Event()
@@ -111,7 +120,12 @@ class Background:
         self.second_flush = Worker(
             "second-flush", self._flush_step, self._wait_for_frozen, self._on_fault
         )
-        self.compaction = Worker("compaction", store.compact_step, self._wait_for_layers)
+        self.compaction = Worker("compaction", self._compaction_step, self._wait_for_layers)
+        self.write_pace = WritePace(
+            compaction_bytes_per_second,
+            lambda: store.backpressure.is_behind,
+            self.compaction.rest,
+        )
         self.retention = Worker("retention", self._retention_step, self._wait_for_retention)
         self.workers = (
             self.ingest, self.flush, self.second_flush, self.compaction, self.retention,
@@ -158,7 +172,16 @@ class Background:
         self._store.memtable_frozen.clear()
 
     def _wait_for_layers(self) -> None:
-        time.sleep(IDLE_SECONDS)
+        self.compaction.rest(IDLE_SECONDS)
+
+    def _compaction_step(self) -> bool:
+        compactor = self._store.compactor
+        if compactor is None:
+            return False
+        begin, before = self.write_pace.now(), compactor.bytes_written
+        did_anything = compactor.step()
+        self.write_pace.follow(begin, compactor.bytes_written - before)
+        return did_anything
 
     def _wait_for_retention(self) -> None:
         self._stopping.wait(RETENTION_PACE_SECONDS)
@@ -166,9 +189,7 @@ class Background:
     def _retention_step(self) -> bool:
         store = self._store
         bounds = self._retention_bounds
-        store.retention.step(
-            time.time(), bounds, store.versions.commit_times.lsn_at, store.durable_lsn
-        )
+        store.retention.step(time.time(), bounds, store.versions.commit_times.lsn_at)
         return False  # at its pace, however much there was to do
 
     def _ingest_step(self) -> bool:

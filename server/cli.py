@@ -184,6 +184,7 @@ def status(
     """Show where a page server is: its LSNs, its source, what it stores.
 
     \b
+    state          what it does; error says what is in its way
     received_lsn   end of the WAL taken from the source
     flushed_lsn    end of the WAL that the journal has on disk
     ready_lsn      the newest LSN that can be read
@@ -193,14 +194,29 @@ def status(
     horizon_time   the time of the newest commit in it
     commit_time    the time of the newest commit in ready_lsn
     lag_bytes      how far ready_lsn is behind the source
-    debt_bytes     records that no page image has absorbed yet
+
+    \b
+    compaction           what it does: idle, merging L0, making images, rewriting files,
+                         collecting garbage, or stopped and why
+    l0_count             bundles that wait to be merged; ingest is slowed from l0_slowed_count on,
+                         nothing is flushed from l0_wait_count on
+    debt_bytes           layers above images, below L0, as the last look at all layers found them,
+                         and debt_version_count the versions in them
+    image_wanted_count   stripes that wait for an image
+    damaged_count        stripes that are damaged and not compacted; damaged is the first of them
+    flush_bytes          written by flushes since the start
+    compaction_bytes     written by merges, images and rewriting since the start
+    write_amplification  the second for each byte of the first
+    layers_read_mean     layers that a page read has looked into since the start, of those that
+                         memory could not answer; _p99, _max
 
     \b
     horizon_held_by   what keeps the horizon from advancing: retention_seconds,
-                      retention_wal_bytes, compaction
+                      retention_wal_bytes, flush (what comes next is in no layer yet)
     retained_lsn      the oldest LSN below it that a point or a lease keeps
     point_count       points, see pageserver point list
     lease_count       leases, see pageserver lease list
+    held_bytes        layers that only points and leases keep, below L0
     """
     with server_errors(), PageClient(connect) as client:
         values = client.status()

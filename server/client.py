@@ -44,13 +44,33 @@ STATUS_KEYS = (
     "layer_count",
     "layer_bytes",
     "journal_bytes",
+    "compaction",
+    "l0_count",
+    "l0_slowed_count",
+    "l0_wait_count",
+    "l0_bytes",
     "debt_bytes",
+    "debt_version_count",
+    "image_wanted_count",
+    "damaged_count",
+    "damaged",
+    "flush_bytes",
+    "compaction_bytes",
+    "write_amplification",
+    "layers_read_mean",
+    "layers_read_p99",
+    "layers_read_max",
     "horizon_held_by",
     "retained_lsn",
     "point_count",
     "lease_count",
+    "held_bytes",
 )
-_COUNTS = frozenset(name for name in STATUS_KEYS if name.endswith(("_bytes", "_count")))
+_NUMBERS: dict[str, type[int] | type[float]] = {
+    name: int
+    for name in STATUS_KEYS
+    if name.endswith(("_bytes", "_count", "layers_read_p99", "layers_read_max"))
+} | {"write_amplification": float, "layers_read_mean": float}
 # Longer than a relation list of a million rows, short of what a wrong length field could ask for.
 _MESSAGE_BYTES_MAX = 1 << 26
 
@@ -113,7 +133,8 @@ class PageClient:
             if name.startswith("counter ") and value is not None:
                 counters[name.removeprefix("counter ")] = int(value)
             else:
-                status[name] = int(value) if name in _COUNTS and value is not None else value
+                number = _NUMBERS.get(name)
+                status[name] = value if number is None or value is None else number(value)
         return status | {"counters": counters}
 
     def relations(self, lsn: int | None = None) -> list[tuple[int, int, int, int, int]]:

@@ -51,6 +51,10 @@ class Settings:
     retention_wal_bytes: int = _setting(
         GIB, "bytes", 0, 1 << 62, "how much WAL every LSN stays readable for, if that is longer"
     )
+    compaction_bytes_per_second: int = _setting(
+        256 * MIB, "bytes/s", 0, 1 << 50,
+        "what merges, images and rewriting may write while ingest keeps up; 0 sets no bound",
+    )  # fmt: skip
     journal_bytes_max: int = _setting(
         16 * GIB, "bytes", 64 * MIB, 1 << 50,
         "WAL kept here that is not in layers yet; beyond it the source keeps its WAL",

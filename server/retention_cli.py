@@ -36,6 +36,9 @@ _POINT_HELP = """Keep an LSN readable until the point is dropped.
 lease = typer.Typer(no_args_is_help=True, help=_LEASE_HELP, epilog=EXIT_STATUS)
 point = typer.Typer(no_args_is_help=True, help=_POINT_HELP, epilog=EXIT_STATUS)
 
+UNKNOWN = "not known yet"
+_NUMBERS = ("seconds_left", "held_bytes")
+
 Json = Annotated[bool, typer.Option("--json", help="JSON, an object for each.")]
 Lsn = Annotated[
     str | None,
@@ -123,6 +126,8 @@ def lease_list(connect: Connect = DEFAULT_ADDRESS, as_json: Json = False) -> Non
     lsn            the LSN that it keeps
     until          when it ends, in UTC
     seconds_left   how long that is from now
+    held_bytes     what goes from the layers if it is dropped: 0 while another lease or a point
+                   keeps the same LSN; not known yet before the first look at all layers
     """
     _leases(connect, ["lease list"], as_json)
 
@@ -170,16 +175,19 @@ def point_drop(name: PointName, connect: Connect = DEFAULT_ADDRESS, as_json: Jso
 
 @point.command("list", epilog=EXIT_STATUS, short_help="Show all points.")
 def point_list(connect: Connect = DEFAULT_ADDRESS, as_json: Json = False) -> None:
-    """Show all points, the oldest LSN first."""
+    """Show all points, the oldest LSN first.
+
+    \b
+    name         what it is called
+    lsn          the LSN that it keeps
+    held_bytes   what goes from the layers if it is dropped: 0 while another point or a lease keeps
+                 the same LSN; not known yet before the first look at all layers
+    """
     _points(connect, ["point list"], as_json)
 
 
 def _leases(connect: str, words: Sequence[str], as_json: bool) -> None:
-    rows = [
-        row | {"seconds_left": int(str(row["seconds_left"]))}
-        for row in _ask(connect, words, LEASE_COLUMNS)
-    ]
-    _show(LEASE_COLUMNS, rows, as_json)
+    _show(LEASE_COLUMNS, _ask(connect, words, LEASE_COLUMNS), as_json)
 
 
 def _points(connect: str, words: Sequence[str], as_json: bool) -> None:
@@ -191,15 +199,26 @@ def _ask(connect: str, words: Sequence[str], columns: Sequence[str]) -> list[dic
     with server_errors(), PageClient(connect) as client:
         rows = client.query(" ".join(words))
     return [
-        dict(zip(columns, ((value or b"").decode() for value in row), strict=True)) for row in rows
+        {name: _value(name, value) for name, value in zip(columns, row, strict=True)}
+        for row in rows
     ]
+
+
+def _value(name: str, value: bytes | None) -> object:
+    if value is None:
+        return None
+    return int(value) if name in _NUMBERS else value.decode()
 
 
 def _show(columns: Sequence[str], rows: Sequence[dict[str, object]], as_json: bool) -> None:
     if as_json:
         print_json(rows)
     else:
-        print_rows(columns, rows, numbers=("seconds_left",))
+        shown = [
+            {name: UNKNOWN if value is None else value for name, value in row.items()}
+            for row in rows
+        ]
+        print_rows(columns, shown, _NUMBERS)
 
 
 def _lsn(text: str | None) -> str:

@@ -6,6 +6,7 @@ left out mean the newest that is ready, as everywhere.
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -32,12 +33,12 @@ USAGES = (
     "point list",
 )
 VERBS = frozenset(("lease", "point"))
-LEASE_COLUMNS = ("name", "lsn", "until", "seconds_left")
-POINT_COLUMNS = ("name", "lsn")
+LEASE_COLUMNS = ("name", "lsn", "until", "seconds_left", "held_bytes")
+POINT_COLUMNS = ("name", "lsn", "held_bytes")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 
-Answer = tuple[list[tuple[str, int]], list[list[bytes]]]
+Answer = tuple[list[tuple[str, int]], list[list[bytes | None]]]
 LsnOf = Callable[[list[str]], int]
 
 
@@ -57,9 +58,9 @@ def execute(words: Sequence[str], store: "Store", lsn_of: LsnOf) -> Answer | Non
     verb, action, rest = words[0].lower(), " ".join(words[1:2]).lower(), list(words[2:])
     if verb == "lease":
         leases = _lease(action, rest, store.retention, lsn_of)
-        return None if leases is None else _lease_rows(leases)
+        return None if leases is None else _lease_rows(leases, store)
     points = _point(action, rest, store, lsn_of)
-    return None if points is None else _point_rows(points)
+    return None if points is None else _point_rows(points, store)
 
 
 def _lease(
@@ -103,9 +104,23 @@ def _duration(text: str) -> int:
         raise StatementError(str(error), pgwire.INVALID_PARAMETER) from None
 
 
-def _lease_rows(leases: "Sequence[LeaseSet]") -> Answer:
-    now = time.time()
-    rows = []
+class _Held:
+    """What each LSN holds back; nothing where another point or lease keeps it as well."""
+
+    def __init__(self, store: "Store") -> None:
+        self._store = store
+        retention = store.retention
+        self._keepers = Counter(lease.lsn for lease in retention.leases())
+        self._keepers.update(point.lsn for point in retention.points())
+
+    def text(self, lsn: int) -> bytes | None:
+        held = 0 if self._keepers[lsn] > 1 else self._store.held_bytes(lsn)
+        return None if held is None else str(held).encode()
+
+
+def _lease_rows(leases: "Sequence[LeaseSet]", store: "Store") -> Answer:
+    now, held = time.time(), _Held(store)
+    rows: list[list[bytes | None]] = []
     for lease in leases:
         until = datetime.fromtimestamp(lease.until_seconds, UTC)
         left = max(0, int(lease.until_seconds - now))
@@ -115,11 +130,16 @@ def _lease_rows(leases: "Sequence[LeaseSet]") -> Answer:
                 lsn_text.show(lease.lsn).encode(),
                 f"{until:%Y-%m-%d %H:%M:%S}+00".encode(),
                 str(left).encode(),
+                held.text(lease.lsn),
             ]
         )
     return [(name, TEXT_OID) for name in LEASE_COLUMNS], rows
 
 
-def _point_rows(points: "Sequence[PointSet]") -> Answer:
-    rows = [[point.name.encode(), lsn_text.show(point.lsn).encode()] for point in points]
+def _point_rows(points: "Sequence[PointSet]", store: "Store") -> Answer:
+    held = _Held(store)
+    rows = [
+        [point.name.encode(), lsn_text.show(point.lsn).encode(), held.text(point.lsn)]
+        for point in points
+    ]
     return [(name, TEXT_OID) for name in POINT_COLUMNS], rows

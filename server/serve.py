@@ -98,6 +98,7 @@ class Server:
             self._store,
             settings.flush_seconds_max,
             Bounds(settings.retention_seconds, settings.retention_wal_bytes),
+            settings.compaction_bytes_per_second,
         )
         self._service = PageService(self._store, settings, self.status)
 
@@ -180,6 +181,11 @@ class Server:
         values = dict(self._store.status())
         state, source, error = self._describe_source()
         values |= {"slot": self._slot, "source": source, "state": state}
+        for worker in self._background.workers:
+            if worker.name == "compaction" and worker.error is not None:
+                values["compaction"] = f"stopped: {worker.error}"
+            elif worker.name == "compaction" and worker.full is not None:
+                values["compaction"] = f"{values['compaction']}: waits for room on the disk"
         if error:
             values["error"] = error
         first = {key: values.get(key) for key in STATUS_KEYS}

@@ -60,6 +60,9 @@ class Store(Protocol):
     def retention(self) -> Retention:
         """Points and leases."""
 
+    def held_bytes(self, lsn: int) -> int | None:
+        """Bytes of layers that go if this LSN is kept no longer; None: not known yet."""
+
     def wait_for(self, lsn: int, timeout_seconds: float) -> bool:
         """Block until `lsn` is ready; False if the time is over before."""
 

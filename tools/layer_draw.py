@@ -1,6 +1,8 @@
 """A data directory's layers, as `layertool draw` shows them: manifest and directories are read,
 no frame is."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine import directory_check
@@ -12,7 +14,7 @@ from formats.chunk import HISTORY, ChunkKey, ChunkKind
 from formats.chunk_filter import ChunkFilter
 from formats.file_name import FileKind
 from formats.lsn import show
-from tools.layer_svg import Drawing, Rectangle
+from tools.layer_svg import Drawing, Mark, Rectangle
 
 KINDS = {FileKind.L0: "L0", FileKind.L1: "L1", FileKind.IMAGE: "image"}
 Layer = tuple[bytes, int, str, int, int, int]
@@ -31,10 +33,14 @@ def read_drawing(storage: Storage, root: Path, wanted: ChunkFilter) -> Drawing:
         reader = BundleReader(storage, root / directory_check.LAYERS_NAME / name.text)
         layers += _layers(reader, state.removed.get(name, b""), wanted)
     title = f"{root.resolve().name}: {len(layers):,} layers in {len(state.files):,} files"
-    return draw_layers(title, layers, state.horizon_lsn)
+    marks = [Mark("point", point.lsn, point.name) for point in state.points.values()]
+    marks += [Mark("lease", lease.lsn, lease.name) for lease in state.leases.values()]
+    return draw_layers(title, layers, state.horizon_lsn, marks)
 
 
-def draw_layers(title: str, layers: list[Layer], horizon: int) -> Drawing:
+def draw_layers(
+    title: str, layers: list[Layer], horizon: int, marks: Sequence[Mark] = ()
+) -> Drawing:
     """Layers with a column for each stripe that has one."""
     stripes = sorted({(key, stripe) for key, stripe, *_ in layers})
     columns = {each: number for number, each in enumerate(stripes)}
@@ -54,7 +60,9 @@ def draw_layers(title: str, layers: list[Layer], horizon: int) -> Drawing:
         for key, stripe, kind, start, end, versions in layers
     ]
     labels = {column: names[key] for key, column in chunks.items()}
-    return Drawing(title, rectangles, labels, len(columns), horizon)
+    counts = Counter((key, stripe) for key, stripe, *_ in layers)
+    quiet = frozenset(column for each, column in columns.items() if counts[each] == 1)
+    return Drawing(title, rectangles, labels, len(columns), horizon, marks, quiet)
 
 
 def _layers(reader: BundleReader, removed: bytes, wanted: ChunkFilter) -> list[Layer]:

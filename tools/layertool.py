@@ -279,7 +279,8 @@ def draw(
         str, typer.Option(metavar="SPEC", help=f"Which chunks: {chunk_filter.FORMS}.")
     ] = "all",
 ) -> None:
-    """Draw the plane of keys and LSNs: L0, delta and image layers, and the horizon, as SVG.
+    """Draw the plane of keys and LSNs, as SVG: L0, delta and image layers, the horizon, points and
+    leases.
 
     A column is a stripe of a chunk, LSNs grow upwards. The manifest and the bundles' directories
     are read, no page is.

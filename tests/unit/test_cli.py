@@ -39,11 +39,27 @@ STATUS_KEYS = [
     "layer_count",
     "layer_bytes",
     "journal_bytes",
+    "compaction",
+    "l0_count",
+    "l0_slowed_count",
+    "l0_wait_count",
+    "l0_bytes",
     "debt_bytes",
+    "debt_version_count",
+    "image_wanted_count",
+    "damaged_count",
+    "damaged",
+    "flush_bytes",
+    "compaction_bytes",
+    "write_amplification",
+    "layers_read_mean",
+    "layers_read_p99",
+    "layers_read_max",
     "horizon_held_by",
     "retained_lsn",
     "point_count",
     "lease_count",
+    "held_bytes",
 ]
 
 
@@ -73,6 +89,8 @@ def test_status_as_json(address: str) -> None:
     assert status["ready_lsn"] == "0/1000"
     assert status["remote_lsn"] is None and status["debt_bytes"] is None
     assert status["layer_bytes"] == 12345
+    assert (status["layers_read_mean"], status["layers_read_p99"]) == (1.25, 4)
+    assert (status["write_amplification"], status["compaction"]) == (2.5, "merging L0")
 
 
 def test_status_for_people(address: str) -> None:

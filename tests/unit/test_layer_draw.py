@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from engine.storage import Storage
 from formats import chunk, chunk_filter, layer_bits
-from formats.manifest import LayersRemoved, Progress
+from formats.manifest import LayersRemoved, LeaseSet, PointSet, Progress
 from tests.fixtures import bundles
 from tests.fixtures.stopped_directory import REL, StoppedDirectory, fill
 from tools import layer_svg
 from tools.layer_draw import Layer, draw_layers, read_drawing
-from tools.layer_svg import Drawing, Rectangle, svg
+from tools.layer_svg import Drawing, Mark, Rectangle, svg
 from tools.layertool import app
 
 NAMESPACE = "{http://www.w3.org/2000/svg}"
@@ -68,6 +68,28 @@ def test_removed_layers_and_foreign_chunks_are_not_drawn(directory: StoppedDirec
     assert drawing.horizon == 120
     some = drawn(directory, "rel:1663/5/16385")
     assert set(some.names.values()) == {"history:rel:1663/5/16385/main"}
+
+
+def test_points_and_leases_are_marked(directory: StoppedDirectory) -> None:
+    directory.manifest.append(PointSet("before", 115), LeaseSet("nightly", 117, 1 << 40))
+    drawing = drawn(directory)
+    assert sorted(drawing.marks) == [("lease", 117, "nightly"), ("point", 115, "before")]
+    shown = texts(svg(drawing))
+    assert {"before", "nightly", "1 point", "1 lease"} <= set(shown)
+    titles = [each.text for each in ElementTree.fromstring(svg(drawing)).iter(f"{NAMESPACE}title")]
+    assert {"point before at 0/73", "lease nightly at 0/75"} <= set(titles)
+
+
+def test_any_number_of_marks() -> None:
+    marks = [Mark("lease", lsn, f"<{lsn}>" * 30) for lsn in range(1000, 21_000)]
+    document = svg(Drawing("", [Rectangle("L1", 0, 0, 50_000, "")], {}, 1, 0, marks))
+    assert len(document) < SVG_BYTES_MAX
+    shown = texts(document)
+    names = [text for text in shown if text.startswith("<")]
+    assert all(len(name) <= layer_svg.MARK_LENGTH_MAX for name in names)
+    assert 10 < len(names) < layer_svg.DOWN / layer_svg.MARK_GAP + 1
+    assert f"{20_000 - len(names):,} names left out" in shown
+    assert "20,000 leases" in shown
 
 
 # As SVG -------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 from tests.fixtures.small_store import MEMORY_BYTES, REL, SmallStore, create, drop, image, truncate
 
 NOW = 1_800_000_000.0
-ALL = Bounds(0, 0)
+NOTHING_MORE = Bounds(0, 0)
 
 
 def unknown(time: int) -> None:
@@ -55,7 +55,8 @@ class Written:
 
     def advance(self, to: int, now: float = NOW) -> bool:
         """A step that lets the horizon come as far as `to`."""
-        return self.retention.step(now, ALL, unknown, to)
+        bounds = Bounds(0, self.small.store.ready_lsn - to)
+        return self.retention.step(now, bounds, unknown)
 
     def mark(self, number: int) -> int:
         """The page's mark at the end of its `number`th change."""
@@ -214,7 +215,7 @@ def test_before_the_base_backup_is_complete(tmp_path: Path) -> None:
     store = PageStore(tmp_path, MEMORY_BYTES)
     try:
         retention = store.retention
-        assert not retention.step(NOW, ALL, unknown, 1 << 40)
+        assert not retention.step(NOW, NOTHING_MORE, unknown)
         for call in (
             retention.leases,
             retention.points,
@@ -249,21 +250,18 @@ def test_names_that_are_made_up_never_come_again(written: Written) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "wal_bytes", "compacted", "reaches", "held_by"),
+    ("seconds", "wal_bytes", "reaches", "held_by"),
     [
-        (0, 0, 3, 3, "compaction"),
-        (0, 0, 99, 4, "retention_wal_bytes"),  # the ready LSN
-        (0, 1 << 40, 99, None, "retention_wal_bytes"),
-        (50, 0, 99, 2, "retention_seconds"),
-        (50, 0, 1, 1, "compaction"),
-        (1000, 0, 99, None, "retention_seconds"),
+        (0, 0, 4, "flush"),  # the durable LSN, which the ready one is above
+        (0, 1 << 40, None, "retention_wal_bytes"),
+        (50, 0, 2, "retention_seconds"),
+        (1000, 0, None, "retention_seconds"),
     ],
 )
 def test_where_the_horizon_goes(
     written: Written,
     seconds: float,
     wal_bytes: int,
-    compacted: int,
     reaches: int | None,
     held_by: str,
 ) -> None:
@@ -275,25 +273,25 @@ def test_where_the_horizon_goes(
         return written.lsns[2] if seconds == 50 else None
 
     before = written.small.store.horizon_lsn
-    compacted_lsn = 1 << 40 if compacted == 99 else written.lsns[compacted]
-    moved = written.retention.step(NOW, Bounds(seconds, wal_bytes), lsn_at, compacted_lsn)
+    written.small.put(image(0, 6))
+    moved = written.retention.step(NOW, Bounds(seconds, wal_bytes), lsn_at)
     assert written.small.store.horizon_lsn == (before if reaches is None else written.lsns[reaches])
     assert moved is (reaches is not None)
     assert written.retention.status()["horizon_held_by"] == held_by
     if seconds:
         assert asked == [(int(NOW) - seconds - POSTGRES_EPOCH_SECONDS) * 1_000_000]
-    assert not written.retention.step(NOW, Bounds(seconds, wal_bytes), lsn_at, compacted_lsn)
+    assert not written.retention.step(NOW, Bounds(seconds, wal_bytes), lsn_at)
 
 
 def test_the_horizon_keeps_its_distance_in_wal(written: Written) -> None:
     ready = written.small.store.ready_lsn
-    written.retention.step(NOW, Bounds(0, ready - written.lsns[1]), unknown, ready)
+    written.retention.step(NOW, Bounds(0, ready - written.lsns[1]), unknown)
     assert written.small.store.horizon_lsn == written.lsns[1]
 
 
 def test_the_horizon_never_goes_back(written: Written) -> None:
     written.advance(written.lsns[3])
-    assert not written.retention.step(NOW, Bounds(0, 1 << 40), unknown, 1 << 40)
+    assert not written.retention.step(NOW, Bounds(0, 1 << 40), unknown)
     assert not written.advance(written.lsns[1])
     assert written.small.store.horizon_lsn == written.lsns[3]
 
@@ -303,7 +301,7 @@ def test_damaged_commit_times_hold_the_horizon(written: Written) -> None:
         raise CorruptionError("frame checksum", "somewhere", 1, 2)
 
     before = written.small.store.horizon_lsn
-    assert not written.retention.step(NOW, Bounds(1, 0), damaged, 1 << 40)
+    assert not written.retention.step(NOW, Bounds(1, 0), damaged)
     assert written.small.store.horizon_lsn == before
     assert "frame checksum" in str(written.retention.status()["horizon_held_by"])
 

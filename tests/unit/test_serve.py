@@ -202,6 +202,18 @@ def test_a_step_of_ours_that_failed_is_shown(harness: Harness) -> None:
     assert "start the page server again" in str(harness.status()["error"])
 
 
+def test_compaction_that_stopped_says_why(harness: Harness) -> None:
+    part = Part("background", harness.events)
+    worker = SimpleNamespace(name="compaction", error=None, full=OSError(28, "No space"))
+    part.workers.append(worker)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "Background", lambda *_: part)
+        harness.run("host=a")
+    assert harness.status()["compaction"] == "merging L0: waits for room on the disk"
+    worker.error = OSError(5, "Input/output error")
+    assert harness.status()["compaction"] == "stopped: [Errno 5] Input/output error"
+
+
 def test_what_holds_us_up_is_shown_the_gravest_first(harness: Harness) -> None:
     background, receiver = Part("background", []), Part("receiver", [])
     with pytest.MonkeyPatch.context() as patch:
