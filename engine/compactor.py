@@ -9,6 +9,7 @@ L0 merge may come first. docs/compaction.md has the policy and why it is so.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleInfo, BundleWriter
@@ -62,6 +63,7 @@ class Compactor:
         self._retained = retained
         self._images = StripeImages(versions)
         self._wanting: set[Stripe] = set()  # an image
+        self._kept: dict[Stripe, int] = {}  # versions that the last pruning left
         files = layers.index.files().items()
         self._shrunk = {name for name, file in files if file.layers_removed}  # and not looked at
         self._is_copying = False  # layers below L0, which nobody else may merge meanwhile
@@ -72,12 +74,10 @@ class Compactor:
 
     @property
     def bytes_written(self) -> int:
-        """By merges, images and rewriting, since the start."""
-        return self._layers.bytes_compacted
+        return self._layers.bytes_compacted  # since the start
 
     @property
     def images_wanted(self) -> int:
-        """Stripes that wait for one."""
         return len(self._wanting)
 
     def step(self) -> bool:
@@ -301,7 +301,8 @@ class Compactor:
                 if gone[stripe]:
                     continue
                 self._judge(stripe, layers, retained, horizon)
-                if is_worth_pruning(self.policy, stripe, layers, retained, horizon):
+                kept = self._kept.get(stripe, 0)
+                if is_worth_pruning(self.policy, stripe, layers, retained, horizon, kept):
                     pruned.append(stripe)
             yield from self._remove(gone)
             yield from self._prune(pruned, Retained(retained, horizon))
@@ -349,7 +350,10 @@ class Compactor:
         names = sorted(rows, key=lambda name: name[1:], reverse=True)
         inputs = [MergeInput(self._layers.map.reader(name), sorted(rows[name])) for name in names]
         if inputs:
-            yield from self._copy(inputs, prune(self._layers, inputs, retained, self._create_l1))
+            create = partial(self._create_bundle, FileKind.L1)
+            yield from self._copy(inputs, prune(self._layers, inputs, retained, create))
+        for stripe in whole:
+            self._kept[stripe] = sum(x.versions for x in self._layers.index.stripe(*stripe))
 
     def _copy(self, inputs: Sequence[MergeInput], outputs: Iterator[set[FileName]]) -> Job:
         """Write layers anew; nobody else merges them until that is done."""
@@ -363,9 +367,6 @@ class Compactor:
                 raise
         finally:
             self._is_copying = False
-
-    def _create_l1(self) -> BundleWriter:
-        return self._create_bundle(FileKind.L1)
 
     def _until_quiet(self) -> Job:
         """Until nobody reads who may have seen what was there before the last commits."""

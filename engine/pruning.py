@@ -29,18 +29,19 @@ def is_worth_pruning(
     layers: Sequence[LayerEntry],
     retained: Sequence[int],
     horizon: int,
+    kept: int,
 ) -> bool:
     """Whether at least half of a stripe's bytes would go; never, where there are images.
 
     Only what lies below the horizon as a whole counts: the layer that pruning makes does not,
-    until the horizon has passed it.
+    until the horizon has passed it. `kept`: versions that the last pruning left, as cuts stay.
     """
     below = [layer for layer in layers if layer.lsn_end <= horizon]
     if stripe[0][0] in WITH_IMAGES or not below:
         return False
     versions = sum(layer.versions for layer in below)
     blocks = max(layer.block_end for layer in below) - min(layer.block_start for layer in below)
-    dead = versions - blocks * (1 + len(retained))
+    dead = versions - max(kept, blocks * (1 + len(retained)))
     size = sum(layer.bytes_stored for layer in below)
     total = sum(layer.bytes_stored for layer in layers)
     return dead > 0 and policy.is_worth_pruning(size * dead // versions, total)
