@@ -19,7 +19,7 @@ from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 from tests.fixtures.kernel_modes import Mode
 
 SEEDS = int(os.environ.get("POWER_LOSS_SEEDS", "0"))
-SAMPLE, INTERPRETED_SAMPLE = 60, 1  # without kernels a life takes seconds
+SAMPLE, INTERPRETED_SAMPLE = 40, 1  # without kernels a life takes seconds
 INDEX = ("last", "last", "earlier", "lost")
 STORY = Story()
 
