@@ -62,7 +62,7 @@ class Compactor:
         self._create_bundle = create_bundle
         self._retained = retained
         self._images = StripeImages(versions)
-        self._wanting: set[Stripe] = set()  # an image
+        self.wanting: set[Stripe] = set()  # an image
         self._kept: dict[Stripe, int] = {}  # versions that the last pruning left
         files = layers.index.files().items()
         self._shrunk = {name for name, file in files if file.layers_removed}  # and not looked at
@@ -75,10 +75,6 @@ class Compactor:
     @property
     def bytes_written(self) -> int:
         return self._layers.bytes_compacted  # since the start
-
-    @property
-    def images_wanted(self) -> int:
-        return len(self._wanting)
 
     def step(self) -> bool:
         """Do a bounded piece of work; False if there is none now."""
@@ -107,7 +103,7 @@ class Compactor:
         return (job, did) if did is not None else (None, True)
 
     def _choose(self) -> tuple[str, Job] | None:
-        if self._wanting:
+        if self.wanting:
             return IMAGING, self._make_images()
         if self._shrunk:
             return REWRITING, self._rewrite_files()
@@ -191,7 +187,7 @@ class Compactor:
             self._needs_image(newest, n_blocks)
             or (is_over and self._is_worth_ending(newest, n_blocks))
         ):
-            self._wanting.add(stripe)
+            self.wanting.add(stripe)
 
     def _needs_image(self, newest: Generation, n_blocks: int) -> bool:
         image_bytes = 0 if newest.image is None else newest.image.bytes_stored
@@ -229,11 +225,11 @@ class Compactor:
 
     def _make_images(self) -> Job:
         """Image layers of the stripes that want one, in the order of their keys."""
-        while self._wanting:
+        while self.wanting:
             done, info = self._write_images()
             if info is not None:  # a commit that fails may have made it count: it stays
                 self._layers.commit([info], is_merged=True)
-            self._wanting -= done
+            self.wanting -= done
             yield True
 
     def _write_images(self) -> tuple[set[Stripe], BundleInfo | None]:
@@ -254,7 +250,7 @@ class Compactor:
     def _add_images(self, writer: BundleWriter) -> tuple[set[Stripe], int]:
         """Fill a bundle; returns the stripes that are done with, and the bytes of their pages."""
         done, added = set[Stripe](), 0
-        for stripe in sorted(self._wanting):
+        for stripe in sorted(self.wanting):
             if added >= IMAGE_BYTES_MAX:
                 break
             added += self._add_image(writer, stripe)
@@ -272,7 +268,7 @@ class Compactor:
         try:
             self._images.write(writer, stripe, lsn, n_blocks)
         except CorruptionError as error:
-            self._wanting.discard(stripe)
+            self.wanting.discard(stripe)
             self._report(stripe, error)
             raise
         if lsn <= self._versions.horizon_lsn:

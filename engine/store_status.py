@@ -68,7 +68,7 @@ def describe_compaction(
         ),
         "debt_bytes": None if space is None else space.debt_bytes,
         "debt_version_count": None if space is None else space.debt_versions,
-        "image_wanted_count": compactor.images_wanted,
+        "image_wanted_count": len(compactor.wanting),
         "damaged_count": len(compactor.damaged),
         "damaged": _first_damaged(compactor),
         "flush_bytes": flushed,

@@ -177,7 +177,7 @@ class Compacted:
         self.flushes += 1
         self._keep(store)
         kept = max(store.ready_lsn - self.retained["above the horizon"], RETENTION_WAL_BYTES)
-        store.retention.step(NOW, Bounds(0, kept), store.commit_times.lsn_at, store.durable_lsn)
+        store.retention.step(NOW, Bounds(0, kept), store.commit_times.lsn_at)
         if self.flushes % KILLED_EVERY:
             compact(store)
             return store

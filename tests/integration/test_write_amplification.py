@@ -79,7 +79,7 @@ class Engine:
             self.written[FileKind.L0] += self._bytes_of(FileKind.L0) - before
             horizon = self.durable[max(0, len(self.durable) - 1 - FLUSHES_RETAINED)]
             bounds = Bounds(0, store.ready_lsn - horizon)
-            store.retention.step(NOW, bounds, store.commit_times.lsn_at, store.durable_lsn)
+            store.retention.step(NOW, bounds, store.commit_times.lsn_at)
             while self._step():
                 pass
 

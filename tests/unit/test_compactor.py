@@ -120,7 +120,7 @@ def test_a_damaged_history_does_not_stop_the_others_pruning(small: SmallStore) -
     for mark in (1, 2):
         small.put(image(0, mark, GOOD))
         small.flush()
-        store.retention.step(0.0, Bounds(0, 0), lambda time: None, store.durable_lsn)
+        store.retention.step(0.0, Bounds(0, 0), lambda time: None)
         compact(small)
         assert {key for key, _ in store.compactor.damaged} == {HISTORY_OF_BAD}
     after = sum(layer.versions for layer in index.stripe(HISTORY_OF_GOOD, 0))
@@ -186,7 +186,7 @@ def test_a_table_that_is_let_alone_becomes_one_image(small: SmallStore, *, is_he
         small.store.retention.create_point("held", lsns[1])
     end = small.put(image(0, 1, (1663, 5, 16386)))
     small.flush()
-    small.store.retention.step(0.0, Bounds(0, 0), lambda time: None, end)
+    small.store.retention.step(0.0, Bounds(0, 0), lambda time: None)
     compact(small, policy)
     after = small.store.layers.index.stripe(key, 0)
     if is_held:

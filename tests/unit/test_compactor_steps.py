@@ -51,7 +51,7 @@ def compact(small: SmallStore, policy: Policy = EAGER) -> None:
 
 def advance_horizon(small: SmallStore) -> None:
     durable = small.store.durable_lsn
-    small.store.retention.step(0.0, Bounds(0, 0), lambda time: None, durable)
+    small.store.retention.step(0.0, Bounds(0, 0), lambda time: None)
     assert small.store.horizon_lsn == durable
 
 

@@ -48,7 +48,7 @@ def finish(small: SmallStore) -> int:
     store, failures, idle = small.store, 0, 0
     for _ in range(STEPS_MAX):
         try:
-            did = store.retention.step(0.0, BOUNDS, lambda time: None, store.durable_lsn)
+            did = store.retention.step(0.0, BOUNDS, lambda time: None)
             did = store.compact_step() or did
         except OSError as error:
             if not is_full(error):
