@@ -207,6 +207,28 @@ def test_the_cache_is_bounded_and_keeps_what_is_used() -> None:
     assert len(cache) == 2
 
 
+def test_frames_that_are_read_once_push_nothing_out_of_the_cache() -> None:
+    cache = FrameCache(8 << 20)
+    frame = bytes(32 << 10)
+    cache.put(1, 0, frame)
+    assert cache.get_many(1, [0]) == [frame]  # asked for again while it is new: kept
+    for number in range(1, 1000):
+        cache.put(1, number, frame)
+        assert cache.bytes_used <= 2 << 20
+    assert cache.get_many(1, [0, 999, 1]) == [frame, frame, None]
+    for number in (900, 901):  # asked for again soon after
+        assert cache.get_many(1, [number]) == [None]
+        cache.put(1, number, frame)
+    for number in range(1000, 2000):
+        cache.put(1, number, frame)
+    assert cache.get_many(1, [0, 900, 901, 902]) == [frame, frame, frame, None]
+    for number in [*range(2000, 2400), *range(2000, 2400)]:
+        cache.put(1, number, frame)
+        cache.get_many(1, [number])
+        assert cache.bytes_used <= 8 << 20
+    assert len(cache) * len(frame) > 7 << 20  # what is kept may take all of the room
+
+
 def test_a_frame_that_claims_another_size_is_refused_before_room_is_made_for_it() -> None:
     name = bundles.l0(7)
     identity = layer_file.identity_of(name)
