@@ -8,7 +8,7 @@ L0 merge may come first. docs/compaction.md has the policy and why it is so.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 
 from engine.bundle_merge import Retained, merge_bundles
@@ -347,12 +347,16 @@ class Compactor:
         inputs = [MergeInput(self._layers.map.reader(name), sorted(rows[name])) for name in names]
         if inputs:
             create = partial(self._create_bundle, FileKind.L1)
-            yield from self._copy(inputs, prune(self._layers, inputs, retained, create))
-        for stripe in whole:
-            self._kept[stripe] = sum(x.versions for x in self._layers.index.stripe(*stripe))
+            outputs = prune(self._layers, inputs, retained, create)
+            if (yield from self._copy(inputs, outputs)):
+                for stripe in whole:
+                    layers_now = self._layers.index.stripe(*stripe)
+                    self._kept[stripe] = sum(layer.versions for layer in layers_now)
 
-    def _copy(self, inputs: Sequence[MergeInput], outputs: Iterator[set[FileName]]) -> Job:
-        """Write layers anew; nobody else merges them until that is done."""
+    def _copy(
+        self, inputs: Sequence[MergeInput], outputs: Iterator[set[FileName]]
+    ) -> Generator[bool, None, bool]:
+        """Write layers anew; nobody else merges them until that is done. False: some are damaged."""
         self._is_copying = True
         try:
             for shrunk in outputs:
@@ -361,8 +365,10 @@ class Compactor:
         except (CorruptionError, OSError):
             if not self._note_damage(inputs):
                 raise
+            return False
         finally:
             self._is_copying = False
+        return True
 
     def _until_quiet(self) -> Job:
         """Until nobody reads who may have seen what was there before the last commits."""
