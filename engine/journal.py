@@ -26,7 +26,7 @@ from pathlib import Path
 
 from engine.disk_room import is_full
 from engine.journal_directory import UNFINISHED_SUFFIX, list_names
-from engine.journal_segment import JournalSegment, LastSegment, sums_path
+from engine.journal_segment import JournalSegment, LastSegment, SegmentInHand, sums_path
 from engine.journal_tail import Tail
 from engine.storage import Storage
 from formats import lsn, wal_page, wal_tail
@@ -68,6 +68,7 @@ class Journal:
         self.received_lsn = 0
         self.flushed_lsn = 0
         self._tail = Tail(tail_bytes, 0)
+        self._in_hand = SegmentInHand(storage)  # the reader's
         storage.make_directory(directory)
         self._recover()
 
@@ -236,6 +237,7 @@ class Journal:
 
     def close(self) -> None:
         """Make everything durable and vouched for."""
+        self._in_hand.close()
         if self._failure is None:
             self._sync_last(seal=True)
 
@@ -333,21 +335,24 @@ class Journal:
                     raise JournalRewoundError(self._rewound_to)
                 self._rewound_to = None
             length = min(length, self.received_lsn - start)
-            if length <= 0:
-                return b""
-            if start >= self._tail.start:
-                return self._tail.read(start, length)
-        return self._read_file(start, length)
+            if length <= 0 or start >= self._tail.start:
+                self._in_hand.close()
+                return self._tail.read(start, length) if length > 0 else b""
+        segment = self._segment_at(start)
+        return self._in_hand.read(segment, start - segment.start_lsn, length)
 
-    def _read_file(self, start: int, length: int) -> bytes:
-        """From one segment, to its end at most."""
+    def _segment_at(self, start: int) -> JournalSegment:
         with self._lock:
             first = self.start_lsn
             if start < first:
                 raise ValueError(
                     f"WAL at {lsn.show(start)} is gone: the journal starts at {lsn.show(first)}"
                 )
-            segment = self._segments[(start - first) // self.segment_bytes]
+            return self._segments[(start - first) // self.segment_bytes]
+
+    def _read_file(self, start: int, length: int) -> bytes:
+        """From one segment, to its end at most."""
+        segment = self._segment_at(start)
         return segment.read(start - segment.start_lsn, length)
 
     def _read_files(self, start: int, length: int) -> bytes:

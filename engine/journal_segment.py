@@ -58,6 +58,30 @@ class JournalSegment:
             self._storage.close(file)
 
 
+class SegmentInHand:
+    """The full segment that was read last, open until another one is: who reads a journal from end
+    to end opens each of them once. For one thread."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._segment: JournalSegment | None = None
+        self._file: File | None = None
+
+    def read(self, segment: JournalSegment, offset: int, length: int) -> bytes:
+        if isinstance(segment, LastSegment):
+            self.close()
+            return segment.read(offset, length)
+        if self._file is None or self._segment is not segment:  # another may have the same name
+            self.close()
+            self._file, self._segment = self._storage.open(segment.path), segment
+        return self._storage.pread(self._file, offset, length)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._storage.close(self._file)
+            self._file = None
+
+
 class LastSegment(JournalSegment):
     """The segment that is written. By one thread; read by any.
 

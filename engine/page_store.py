@@ -50,7 +50,7 @@ from formats.lsn import show as show_lsn
 from formats.manifest import Identity, Opened, Progress, Record
 
 FRAME_CACHE_SHARE = 8  # of the memory budget
-READ_BYTES = 256 << 10  # of WAL a step: what is decoded is still in the processor's cache
+READ_BYTES = 1 << 20  # of WAL a step
 
 
 class PageStore:

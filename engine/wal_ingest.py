@@ -4,8 +4,9 @@
                                              |-> ClusterRecords for the rarer records
 
 A step takes at most RECORDS_PER_STEP records under the store's lock, so that readers wait for
-microseconds only. After it come images of the pages whose chains have grown long ("hot" pages: ten
-seconds of pgbench wrote 49,050 records to one block, and no read may apply that many).
+a fraction of a millisecond only. In between come images of the pages whose chains have grown long
+("hot" pages: ten seconds of pgbench wrote 49,050 records to one block, and no read may apply that
+many).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,8 @@ from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from formats.version import image_exact
 
-RECORDS_PER_STEP = 512
+RECORDS_PER_STEP = 1024
+HOT_PAGES_MIN = 8  # reports that do not wait for the end of what is consumed
 HOT_PAGES_PER_READ = 64
 RECORDS_PER_BATCH = 16384
 REFERENCES_PER_BATCH = 65536
@@ -113,6 +115,7 @@ class WalIngest:
         while count := self.reader.decode(self.batch, RECORDS_PER_BATCH):
             self._take(count)
             self._advance(self.reader.end_lsn)
+        self._make_images()
         self._advance(self.reader.end_lsn)  # behind a WAL switch padding may come alone
 
     def _advance(self, lsn: int) -> None:
@@ -125,7 +128,7 @@ class WalIngest:
         while done < count:
             start, is_empty = done, not self.ingest.target.memtable.entry_count
             done, full = self._locked_step(start, min(start + RECORDS_PER_STEP, count))
-            if full or done == count:
+            if full or self.ingest.target.memtable.hot_count >= HOT_PAGES_MIN:
                 self._make_images()
             if self.cluster.pending_copy is not None:
                 self.copy_database(*self.cluster.pending_copy)
@@ -185,7 +188,7 @@ class WalIngest:
         return CorruptionError("WAL record", f"or after {lsn}", "one that can be ingested", found)
 
     def _make_images(self) -> None:
-        """Images of the pages that got hot in this batch, many a read: each has its overhead."""
+        """Images of the pages that got hot, as many a read as there are: each has its overhead."""
         hot = self._hot_pages()
         for first in range(0, len(hot), HOT_PAGES_PER_READ):
             self._materialise(hot[first : first + HOT_PAGES_PER_READ])

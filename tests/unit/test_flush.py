@@ -7,7 +7,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from engine import index_rebuild
+from engine import index_rebuild, page_store
 from engine.memtable import Memtable
 from engine.memtable_pool import FROZEN_MAX, MemtablePool
 from engine.page_store import PageStore
@@ -280,8 +280,9 @@ def test_much_wal_to_catch_up_with_is_flushed_before_a_memtable_is_full(tmp_path
     assert small.mark(0, few) == 1
 
 
-def test_the_padding_behind_a_wal_switch_stays_until_it_is_read(tmp_path):
+def test_the_padding_behind_a_wal_switch_stays_until_it_is_read(tmp_path, monkeypatch):
     """The durable LSN is then in the next segment, but ingest is not there yet."""
+    monkeypatch.setattr(page_store, "READ_BYTES", 256 << 10)
     small = SmallStore(tmp_path)
     small.add(create(), image(0, 1))
     small.wal.switch()

@@ -9,7 +9,7 @@ import pytest
 from engine.journal import JournalRewoundError
 from engine.journal_directory import verify_journal
 from engine.journal_segment import SUM_BYTES
-from engine.storage import Storage
+from engine.storage import File, Storage
 from formats.journal_sums import MAGIC, Sum, parse_sums
 from formats.timeline_history import HistoryEntry
 from tests.fixtures.faulty_storage import FaultyStorage
@@ -38,6 +38,23 @@ def test_reads_what_was_written_from_memory_and_from_files(tmp_path: Path) -> No
     names = sorted(path.name for path in (tmp_path / "journal").iterdir())
     assert names[::2] == [FIRST, FIRST[:-1] + "6", FIRST[:-1] + "7"]
     assert (tmp_path / "journal" / FIRST).read_bytes() == wal.data[:SEGMENT]
+
+
+def test_a_reader_opens_each_segment_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wal = wal_of(7 * SEGMENT // 2)
+    journal = begun(tmp_path, tail_bytes=5000)
+    write(journal, wal, START, wal.end)
+    opened: list[File] = []
+    open_file = Storage.open
+
+    def noting(storage: Storage, path: Path, writable: bool = False) -> File:
+        opened.append(open_file(storage, path, writable))
+        return opened[-1]
+
+    monkeypatch.setattr(Storage, "open", noting)
+    assert read_all(journal, START) == wal.data
+    assert len(opened) == 3
+    assert all(file.descriptor < 0 for file in opened)  # none held when there is no more to read
 
 
 def test_tail_is_right_for_pieces_of_any_size(tmp_path: Path) -> None:
