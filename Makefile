@@ -10,7 +10,7 @@ WITHOUT_SERVERS := tests/unit tests/property
 DECLARATIONS := $(shell find formats engine server tools -name '*.pxd')
 KERNELS := $(DECLARATIONS) $(DECLARATIONS:.pxd=.py)
 
-.PHONY: build servers demo soak oracle-b test check lint bench compaction coverage mutation regression-suite fuzz fuzz-asan power-loss index-flips clean
+.PHONY: build servers demo soak oracle-b test check lint bench compaction coverage mutation regression-suite fuzz fuzz-asan power-loss simulate index-flips clean
 
 build: $(VENV)/built
 
@@ -82,6 +82,10 @@ mutation: build servers
 # The machine dies at every call that changes the disk, SEEDS times over; a minute a seed.
 power-loss: build
 	POWER_LOSS_SEEDS=$(or $(SEEDS),10) $(BIN)/python -m pytest -q -o timeout=0 tests/property/test_power_loss.py
+
+# SEEDS small worlds, in which everything happens to the storage engine at once; 25 ms each.
+simulate: build
+	$(BIN)/python -m tests.simulation --seeds 0..$(or $(SEEDS),100000)
 
 # FLIPS bits of the index, before a start and under a running server; ten minutes for the default.
 index-flips: build

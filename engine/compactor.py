@@ -53,7 +53,7 @@ class Compactor:
     ) -> None:
         """`retained`: LSNs below the horizon that must stay readable, rising, and the horizon."""
         self.policy = policy
-        self.damaged: dict[Stripe, str] = {}  # stripes that are not compacted, and why
+        self.damaged: dict[Stripe, str] = {}  # not compacted, and why
         self.state = IDLE  # what the last step was for
         self.space: Space | None = None  # as the last survey found it
         self._unmergeable: set[Layer] = set()
@@ -64,8 +64,7 @@ class Compactor:
         self._images = StripeImages(versions)
         self.wanting: set[Stripe] = set()  # an image
         self._kept: dict[Stripe, int] = {}  # versions that the last pruning left
-        files = layers.index.files().items()
-        self._shrunk = {name for name, file in files if file.layers_removed}  # and not looked at
+        self._shrunk = set(layers.state.removed)  # files that lost layers, to be looked at
         self._is_copying = False  # layers below L0, which nobody else may merge meanwhile
         self._job: tuple[str, Job] | None = None  # what for
         self._l0_job: Job | None = None
@@ -142,7 +141,7 @@ class Compactor:
                 raise  # nothing of what is read is damaged
         for stripe, error in merge.unreadable.items():
             self._report(stripe, error)
-        for number, stripe in enumerate(merge.stripes, 1):
+        for number, stripe in enumerate(sorted(merge.stripes), 1):
             self._judge(stripe, self._layers.index.stripe(*stripe))
             if number % SURVEY_STRIPES == 0:
                 yield True
@@ -156,11 +155,10 @@ class Compactor:
         return len(self._unmergeable) > known
 
     def _report(self, stripe: Stripe, error: Exception) -> None:
-        if stripe in self.damaged:
-            return
-        self.damaged[stripe] = str(error)
-        name = ChunkKey.unpack(stripe[0]).name
-        _log.error("stripe %d of %s is damaged and not compacted: %s", stripe[1], name, error)
+        if stripe not in self.damaged:
+            self.damaged[stripe] = str(error)
+            name = ChunkKey.unpack(stripe[0]).name
+            _log.error("stripe %d of %s is damaged and not compacted: %s", stripe[1], name, error)
 
     # images
 
@@ -203,11 +201,8 @@ class Compactor:
         return max(newest.lsn_newest, self._versions.horizon_lsn)
 
     def _blocks(self, stripe: Stripe, lsn: int) -> int:
-        """How many blocks an image has; 0: there shall be none now.
-
-        Reads look into L0 first. What it has of the stripe is above the image, so that a read which
-        starts there takes the rest from the image, whatever has gone below it.
-        """
+        """How many blocks an image has; 0: none now, as L0 has versions that it would have in it.
+        Reads look there first, and would pass by the image, to layers that may have gone."""
         for bundle in self._layers.map.l0:
             if bundle.lsn_start <= lsn:
                 directory = bundle.reader.directory
@@ -356,7 +351,7 @@ class Compactor:
     def _copy(
         self, inputs: Sequence[MergeInput], outputs: Iterator[set[FileName]]
     ) -> Generator[bool, None, bool]:
-        """Write layers anew; nobody else merges them until that is done. False: some are damaged."""
+        """Write layers anew; nobody merges them until it is done. False: some are damaged."""
         self._is_copying = True
         try:
             for shrunk in outputs:

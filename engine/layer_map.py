@@ -62,6 +62,7 @@ class LayerMap:
         self._storage = storage
         self._directory = directory
         self._index = index
+        self._removed = removed
         self._table_bytes_max = table_bytes_max
         self._stripes_max = stripes_max
         self._lock = threading.Lock()
@@ -89,10 +90,10 @@ class LayerMap:
 
     def reload(self, removed: Mapping[FileName, bytes]) -> None:
         """Let readers see what the index has, after it was caught up with the manifest."""
-        self._l0 = self._read_l0(removed)
         with self._lock:
             self._stripes.clear()
             self._generation += 1
+        self._l0 = self._read_l0(removed)  # last: what is gone from here must be seen below
 
     @property
     def l0(self) -> tuple[ResidentBundle, ...]:

@@ -159,7 +159,7 @@ class LayerStore:
         ]
         state = self.manifest.state
         places = LivePlaces(self.index, state, self.map.reader)
-        histories = {subject_of(key): places.history(key, readers) for key in pruned}
+        histories = {subject_of(key): places.history(key, readers) for key in sorted(pruned)}
         self.index.commit(state.serial, state.durable_lsn, bundles, removals, histories)
         changed = [layer for bundle in bundles for layer in bundle.layers]
         changed += [layer for removal in removals for layer in removal.layers]

@@ -6,7 +6,7 @@
 from pathlib import Path
 
 from engine.disk_room import is_full
-from engine.storage import File, Storage
+from engine.storage import File, PoisonedFileError, Storage
 from formats import manifest as layout
 from formats.manifest import Manifest, Record
 
@@ -76,11 +76,16 @@ class ManifestLog:
         """After an append for which the disk had no room: those records are not true.
 
         What is true is written into a new file, which takes the place of the one whose end nobody
-        knows. A file that the disk failed is left as it is: only a start may look what it has.
+        knows. A file that the disk failed is left as it is (PoisonedFileError): only a start may
+        look what it has, and until then whatever it may name must stay.
         """
-        if self._failure is not None and is_full(self._failure):
-            self.compact()
-            self._failure = None
+        if self._failure is None:
+            return
+        if not is_full(self._failure):
+            text = f"an earlier write or fsync failed, start again: {self._failure}"
+            raise PoisonedFileError(5, text, str(self._file.path)) from self._failure
+        self.compact()
+        self._failure = None
 
     def compact_if_worthwhile(self) -> bool:
         """Compact a manifest that has grown to several times what its state needs."""

@@ -24,22 +24,22 @@ from engine.memtable_pool import MemtablePool
 from engine.page_problem import problem_of
 from engine.page_reader import (
     ASK_HISTORY,
-    COMPLETE,
     EXPIRED,
     FOREIGN,
     NO_RELATION,
     OPEN,
     PAST_END,
-    RECALLED,
     REFUSED,
     PageReader,
 )
+from engine.page_refusal import report
 from engine.relation_history import RelationHistory
 from engine.smaller_batches import Asked, read_in_parts, read_one_by_one
 from engine.store_state import StoreState
 from engine.version_set import VersionSet
-from formats.chunk import ChunkKey, ChunkKind, Fork
+from formats.chunk import ChunkKey, ChunkKind
 from formats.cluster_path import small_file_key, small_file_path
+from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from formats.pagestream import PageBatch
 
@@ -50,7 +50,6 @@ READER_CAPACITY = 1024
 MEMTABLE_SHARE = 9
 CACHE_SHARE = 4
 HOT_RECORDS, HOT_BYTES = 64, 64 << 10  # of a chain, before it gets an image
-FAILED = 255  # a PageBatch status: the reason is in batch.errors
 
 
 class VersionStore(StoreState):
@@ -163,16 +162,15 @@ class VersionStore(StoreState):
         reader = self.page_reader()
         if reader.read(batch, count, out):
             return
+        failures: dict[int, str] = {}
         if reader.asking:
-            for i in range(count):
-                if reader.state[i] == ASK_HISTORY:
-                    self._locate_in_history(reader, batch, i)
+            failures = self._ask_history(reader, batch, count)
             reader.resume(count, out)
-        failures = self._finish(reader, count, out)
+        failures |= self._finish(reader, count, out)
         reader.refused += self.expire(reader.lsn, batch.status, reader.state, EXPIRED, count)
         reader.remember(count, out)
         if reader.refused or failures:
-            self._report(reader, batch, count, failures)
+            self._failed += report(self, reader, batch, count, failures)
 
     def page_reader(self) -> PageReader:
         """The calling thread's own; `get_pages` uses it as well."""
@@ -224,6 +222,17 @@ class VersionStore(StoreState):
                 states[i] = REFUSED
         self._layer_reads += len(asked)
 
+    def _ask_history(self, reader: PageReader, batch: PageBatch, count: int) -> dict[int, str]:
+        """Locate the requests that ask for history; returns what went wrong where."""
+        failures: dict[int, str] = {}
+        for i in (i for i in range(count) if reader.state[i] == ASK_HISTORY):
+            try:
+                self._locate_in_history(reader, batch, i)
+            except (CorruptionError, OSError, RequestError) as error:
+                reader.refuse(i, REFUSED)
+                failures[i] = str(error)
+        return failures
+
     def _locate_in_history(self, reader: PageReader, batch: PageBatch, i: int) -> None:
         """Existence, size and floor at an LSN before the relation's last change."""
         root = self.table.root[reader.chunk[i]]
@@ -271,35 +280,6 @@ class VersionStore(StoreState):
         """Afterwards, that the horizon did not pass what was read: see StoreState.expire."""
         if self.has_passed(lsn):
             raise RequestError(below_horizon(lsn, self.horizon_lsn))
-
-    def _report(
-        self, reader: PageReader, batch: PageBatch, count: int, failures: dict[int, str]
-    ) -> None:
-        """Give each request that failed its status and its text."""
-        for i in range(count):
-            state = reader.state[i]
-            if i not in failures and state in (OPEN, COMPLETE, RECALLED):
-                continue
-            if i in failures or state != REFUSED:
-                batch.status[i] = FAILED
-                batch.errors[i] = self._reason(batch, i, state, failures.get(i))
-                self._failed += 1
-
-    def _reason(self, batch: PageBatch, i: int, state: int, failure: str | None) -> str:
-        relation = (batch.spc[i], batch.db[i], batch.rel[i], batch.fork[i])
-        lsn, block = batch.lsn[i], batch.block[i]
-        fork = Fork(batch.fork[i]).name.lower()
-        name = f"block {block} of the {fork} fork of relation {'/'.join(map(str, relation[:3]))}"
-        if state == EXPIRED:
-            return f"{name}: {below_horizon(lsn, self.horizon_lsn)}"
-        if failure is not None:
-            return f"{name} at {show_lsn(lsn)}: {failure}"
-        if state == NO_RELATION:
-            return str(self.history.missing_relation(*relation, lsn))
-        if state == PAST_END:
-            blocks = self.history.blocks(*relation, lsn)
-            return f"{name} is past its end at {show_lsn(lsn)}: it has {blocks} blocks"
-        return f"{name} belongs to a chunk that this server does not hold (see its --chunks)"
 
     def read_blocks(
         self, blocks: Sequence[tuple[int, int, int]], out: memoryview, stride: int
