@@ -246,7 +246,7 @@ class World:
         store, now = self.store, self.now
         self.held.end_leases(now)
         lsn_at = store.versions.commit_times.lsn_at
-        store.retention.step(now, self.bounds, lsn_at, store.durable_lsn)
+        store.retention.step(now, self.bounds, lsn_at)
         for lease in store.retention.leases():
             assert lease.until_seconds > now, f"{lease} should be over"
 
