@@ -300,7 +300,8 @@ class World:
     def _check_horizon(self) -> None:
         """It is no further than retention in time and bytes allows."""
         store = self.store
-        limits = [store.ready_lsn - self.bounds.wal_bytes, store.durable_lsn]
+        durable_lsn = store.manifest.state.durable_lsn  # a commit may have come no further
+        limits = [store.ready_lsn - self.bounds.wal_bytes, durable_lsn]
         if self.bounds.seconds:
             since = self.now - self.bounds.seconds - POSTGRES_EPOCH_SECONDS
             later = self.model.first_above(round(since * 1_000_000))
