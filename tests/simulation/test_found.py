@@ -104,7 +104,7 @@ def test_an_image_stays_when_its_commit_fails(small: SmallStore) -> None:
     for number in range(1, 3):
         lsn = small.put(image(0, number), insert(0, 1, b"one"))
         small.flush()
-    while not any(stripe for stripe in small.store.compactor._wanting):
+    while not any(stripe for stripe in small.store.compactor.wanting):
         assert small.store.compact_step()
     storage.fail("commit", errno.ENOSPC)
     before = small.page(0, lsn)
