@@ -278,16 +278,15 @@ class PageStore:
             self.retention.publish()
             versions.backup_end_lsn = state.backup_end_lsn
         recovery.resume_commit_times(versions)
-        # No WAL is in yet: at the horizon, even if the base backup ends there, files are the same.
+        # No WAL is in yet: at the horizon, where a base backup ends, files are the same.
         files = recovery.cluster_files(versions, max(state.durable_lsn, state.horizon_lsn))
         versions.checksums = parse_control_file(files[SmallFile.PG_CONTROL]).checksums
         self._cluster = ClusterRecords(self.table, self.ingest, versions.major, files)
         create = partial(self._databases.run, self._journal, self._cluster)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), create)
         self._wal.images_from_lsn = state.backup_end_lsn
-        self.compactor = Compactor(
-            layers, versions, self._bundles.create, self.retention.retained, Policy()
-        )
+        retained, policy = self.retention.retained, Policy()
+        self.compactor = Compactor(layers, versions, self._bundles.create, retained, policy)
         self.backpressure = Backpressure(lambda: layers.map.l0_count)
 
     def _reader(self) -> WalReader:
@@ -304,7 +303,8 @@ class PageStore:
 
     def wal_hold(self, length: int) -> Hold | None:
         """Why the journal must not take `length` more bytes now, None if it may."""
-        return self.intake.hold(self.journal, self.ready_lsn, self.durable_lsn, length)
+        read = self._wal.reader.lsn if self._wal else 0
+        return self.intake.hold(self.journal, read, self.ready_lsn, self.durable_lsn, length)
 
     def ingest_step(self) -> bool:
         """Take what the journal has next; returns whether there was anything.

@@ -37,15 +37,17 @@ class WalIntake:
         self.is_journal_full = False  # so that only a flush makes room, as far as is known
         self._journal_bytes_max = limits.journal_bytes_max
 
-    def hold(self, journal: Journal, ready_lsn: int, durable_lsn: int, length: int) -> Hold | None:
+    def hold(
+        self, journal: Journal, read_lsn: int, ready_lsn: int, durable_lsn: int, length: int
+    ) -> Hold | None:
         """Why `length` bytes must not be appended now, None if they may.
 
-        Counted is WAL that is not in layers yet. With none of it ready to be flushed, as when a
-        record is larger than the bound, only more WAL can help. Both LSNs are 0 before a base
-        backup is complete.
+        Counted is WAL that is not in layers yet. If ingest has read all of it, up to `read_lsn`,
+        and none is ready to be flushed, as when a record is larger than the bound, only more WAL
+        can help. All three LSNs are 0 before a base backup is complete.
         """
         kept = journal.received_lsn - max(journal.start_lsn, durable_lsn)
-        can_shrink = ready_lsn > durable_lsn or durable_lsn == 0
+        can_shrink = ready_lsn > durable_lsn or read_lsn < journal.received_lsn
         self.is_journal_full = can_shrink and kept + length > self._journal_bytes_max
         if self.is_journal_full:
             return Hold(
