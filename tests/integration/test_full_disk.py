@@ -36,6 +36,17 @@ def state_of(server: PageServer) -> str:
     return f"{status['state']}: {status.get('error', '')}"
 
 
+def wait_until_full(server: PageServer, disk: SmallDisk, leaving: int) -> str:
+    """Compaction unlinks what it has merged: what that gives back is taken, too."""
+
+    def is_full() -> bool:
+        disk.fill(leaving)
+        return state_of(server).startswith("disk full")
+
+    wait_until(is_full, 30)
+    return state_of(server)
+
+
 def wait_for_state(server: PageServer, state: str) -> str:
     wait_until(lambda: state_of(server).startswith(state), 30)
     return state_of(server)
@@ -77,15 +88,14 @@ def fill_and_empty(
     """It reads, and holds its connection, while there is no room; then it catches up."""
     wait_until(lambda: len(primary.sql(SENDER)) == 1)
     sender = primary.sql(SENDER)
-    disk.fill(leaving)
     load = primary.start_pgbench("-n", "-T", str(seconds), "-c", "2")
-    assert "make room there" in wait_for_state(server, "disk full")
+    assert "make room there" in wait_until_full(server, disk, leaving)
     with server.client() as client:
         for _ in range(4 * seconds):
             read_something(primary, client)
             time.sleep(0.25)
     assert load.wait() == 0
-    assert state_of(server).startswith("disk full")
+    wait_until_full(server, disk, leaving)
     assert primary.sql(SENDER) == sender, "the source has lost us"
     disk.empty()
     wait_for_state(server, "streaming")
