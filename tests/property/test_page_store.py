@@ -8,18 +8,26 @@ well. Reads of any LSN come at any time, so that the page cache has something to
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine import index_rebuild, version_store
-from engine.compaction_policy import Policy
 from formats import page as pages
-from formats.manifest import Progress
 from tests.fixtures.rebuilt_index import check_index
-from tests.fixtures.small_store import SmallStore, create, drop, image, insert, mark_of, truncate
+from tests.fixtures.small_store import (
+    SMALL_POLICY,
+    STEPS_MAX,
+    SmallStore,
+    create,
+    drop,
+    image,
+    insert,
+    mark_of,
+    truncate,
+)
 from tests.fixtures.wal_builder import Record
 
 RELATIONS = [(1663, 5, 16384), (1663, 5, 16385)]
@@ -27,7 +35,6 @@ BLOCKS = [0, 1, 2, 16383, 16384, 131071, 131072, 131075]
 SIZES = [0, 1, 2, 3, 16384, 131072, 131073]
 XIDS = [3, 700, 32767, 32768, 32768 * 32, 32768 * 32 + 1]
 TUPLES_MAX = 12  # a page has room for them
-STEPS_MAX = 500  # of compaction, until there must be nothing to do
 
 
 @dataclass
@@ -146,27 +153,14 @@ def status_of(small: SmallStore, xid: int, lsn: int) -> int:
     return data[byte] >> rest % 4 * 2 & 3 if byte < len(data) else 0
 
 
-POLICY = Policy(
-    l0_bundles_merged_min=2,
-    layers_max=2,
-    debt_per_image_byte=0.2,
-    debt_bytes_min=1,
-    debt_versions_per_block=4,
-    image_bytes_per_block=1,
-    own_file_bytes_min=200,
-)
-"""What the server's does after gigabytes happens here after some records."""
+POLICY = replace(SMALL_POLICY, own_file_bytes_min=200)
 
 
 def advance_horizon(small: SmallStore, model: Model, choice: int) -> None:
-    """As retention does: on disk first, then reads below it are refused, then layers may go."""
     store = small.store
     known = [lsn for lsn in model.past if store.horizon_lsn <= lsn <= store.durable_lsn]
     if known:
-        lsn = known[choice % len(known)]
-        store.layers.commit(records=[Progress(horizon_lsn=lsn)])
-        with store.versions.lock:
-            store.retention.publish()
+        small.advance_horizon(known[choice % len(known)])
 
 
 def flush(small: SmallStore) -> None:

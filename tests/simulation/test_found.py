@@ -13,7 +13,6 @@ import pytest
 from engine.compaction_policy import Policy
 from engine.storage import PoisonedFileError
 from formats import pagestream
-from formats.manifest import Progress
 from formats.pagestream import PageBatch
 from tests.fixtures.faulty_storage import FaultyStorage
 from tests.fixtures.small_store import REL, SmallStore, create, image, insert, truncate
@@ -64,31 +63,19 @@ def small(fast_directory: Path) -> Iterator[SmallStore]:
         store.let_go()
 
 
-def compact(small: SmallStore, policy: Policy = EAGER) -> None:
-    small.store.compactor.policy = policy
-    while small.store.compact_step():
-        pass
-
-
-def advance_horizon(small: SmallStore, lsn: int) -> None:
-    small.store.layers.commit(records=[Progress(horizon_lsn=lsn)])
-    with small.store.versions.lock:
-        small.store.retention.publish()
-
-
 def test_no_image_takes_what_an_l0_bundle_still_has(small: SmallStore) -> None:
     """An image at the horizon had versions in it that were not merged yet, which reads took from
     the L0 bundle again, on top of it: "its versions do not fit together"."""
     small.put(image(0, 1), insert(0, 1, b"one"))
     small.flush()
-    compact(small, replace(EAGER, debt_bytes_min=1 << 40, debt_versions_per_block=1000))
+    small.compact(replace(EAGER, debt_bytes_min=1 << 40, debt_versions_per_block=1000))
     lsn = small.put(insert(0, 2, b"two"))
     small.flush()
     assert small.store.layers.map.l0_count == 1  # too few to be merged
     before = small.page(0, lsn)
     for _ in range(2):  # the second time what lies below such an image goes
-        advance_horizon(small, lsn)
-        compact(small, replace(EAGER, l0_bundles_merged_min=5))
+        small.advance_horizon(lsn)
+        small.compact(replace(EAGER, l0_bundles_merged_min=5))
         lsn = small.put(image(0, 1, OTHER))
         small.flush()
     small.reopen()
@@ -109,11 +96,11 @@ def test_an_image_stays_when_its_commit_fails(small: SmallStore) -> None:
     storage.fail("commit", errno.ENOSPC)
     before = small.page(0, lsn)
     with pytest.raises(OSError, match="No space left"):
-        compact(small)
+        small.compact(EAGER)
     assert small.page(0, lsn) == before
     small.reopen(storage)
     assert small.page(0, lsn) == before
-    compact(small)
+    small.compact(EAGER)
     assert small.page(0, lsn) == before
 
 
@@ -128,14 +115,14 @@ def test_what_a_broken_manifest_may_name_stays(small: SmallStore) -> None:
     storage.fail("sync", errno.EIO, name="manifest")
     before = small.page(0, lsn)
     with pytest.raises(OSError, match="manifest"):
-        compact(small)
+        small.compact(EAGER)
     small.put(image(1, 5))
     with pytest.raises(PoisonedFileError, match="start again"):
         small.flush()
     assert small.page(0, lsn) == before
     small.reopen(storage)
     assert small.page(0, lsn) == before
-    compact(small)
+    small.compact(EAGER)
     assert small.page(0, lsn) == before
 
 
@@ -146,7 +133,7 @@ def test_one_request_below_the_horizon_fails_alone(small: SmallStore) -> None:
     small.put(truncate(1))
     new = small.put(insert(0, 2, b"two"))
     small.flush()
-    advance_horizon(small, new)
+    small.advance_horizon(new)
     out = memoryview(bytearray(3 * pagestream.PAGE_REPLY_BYTES))
     batch = PageBatch(3, out, out)
     for i, lsn in enumerate((new, old, new)):

@@ -18,7 +18,6 @@ from engine.merge_plan import MergeInput
 from engine.page_store import PageStore
 from engine.storage import DirectoryInUseError, Storage
 from formats.file_name import FileKind, FileName
-from formats.manifest import Progress
 from tests.fixtures import bundles
 from tests.fixtures.crash_workload import content_of
 from tests.fixtures.faulty_storage import FaultyStorage
@@ -53,18 +52,6 @@ def flushed(small: SmallStore, *records: object) -> int:
     return end
 
 
-def compact(small: SmallStore, policy: Policy) -> None:
-    small.store.compactor.policy = policy
-    while small.store.compact_step():
-        pass
-
-
-def advance_horizon(small: SmallStore, lsn: int) -> None:
-    small.store.layers.commit(records=[Progress(horizon_lsn=lsn)])
-    with small.store.versions.lock:
-        small.store.retention.publish()
-
-
 def texts(small: SmallStore, block: int, lsn: int, relation: tuple = REL) -> list[bytes]:
     content = content_of(small.page(block, lsn, relation))
     return [] if content is None else list(content.tuples)
@@ -84,7 +71,7 @@ def test_neon_7296_11040_a_merge_keeps_the_order_of_lsns(small: SmallStore, reop
     Here: of two bundles the newer one is merged whole while the older still has layers that are
     not; what was merged of it must not hide what is newer.
     """
-    compact(small, WITH_IMAGES)  # what the base backup flushed
+    small.compact(WITH_IMAGES)  # what the base backup flushed
     flushed(small, image(0, 1), *(insert(0, n, b"old%d" % n, OTHER, init=n == 1) for n in (1, 2)))
     end = flushed(small, insert(0, 1, b"new", REL))
     small.store.compactor.policy = MERGE_TWO
@@ -95,7 +82,7 @@ def test_neon_7296_11040_a_merge_keeps_the_order_of_lsns(small: SmallStore, reop
         small.reopen()
     assert small.store.layers.map.l0_count == 1, "one has gone, the other has layers left"
     assert texts(small, 0, end) == [b"new"]
-    compact(small, MERGE_TWO)
+    small.compact(MERGE_TWO)
     assert texts(small, 0, end) == [b"new"]
     assert texts(small, 0, end, OTHER) == [b"old1", b"old2"]
 
@@ -103,17 +90,17 @@ def test_neon_7296_11040_a_merge_keeps_the_order_of_lsns(small: SmallStore, reop
 def test_neon_2aceb6a3_an_image_goes_only_when_no_delta_needs_it(small: SmallStore) -> None:
     """Garbage collection removed an image layer that deltas above it, still readable, needed."""
     flushed(small, image(0, 1), insert(0, 1, b"one"))
-    compact(small, WITH_IMAGES)  # the image that the point will need
+    small.compact(WITH_IMAGES)  # the image that the point will need
     held = flushed(small, insert(0, 2, b"two"))
     small.store.retention.create_point("held", held)
     for n in range(3, 8):
         end = flushed(small, insert(0, n, b"more%d" % n))
-        compact(small, WITH_IMAGES)
-        advance_horizon(small, end)
-        compact(small, WITH_IMAGES)
+        small.compact(WITH_IMAGES)
+        small.advance_horizon(end)
+        small.compact(WITH_IMAGES)
         assert texts(small, 0, held) == [b"one", b"two"]
     small.store.retention.drop_point("held")
-    compact(small, WITH_IMAGES)
+    small.compact(WITH_IMAGES)
     small.reopen()  # what is in the page cache is right, and may be answered
     with pytest.raises(LookupError, match="below the horizon"):
         texts(small, 0, held)
@@ -124,11 +111,11 @@ def test_neon_10374_images_of_other_sizes_hide_nothing(small: SmallStore) -> Non
     """An image layer that covered other keys than the one before it hid what it did not have."""
     seen = {}
     seen[flushed(small, *(insert(block, 1, b"%d" % block, init=True) for block in range(4)))] = 4
-    compact(small, WITH_IMAGES)
+    small.compact(WITH_IMAGES)
     seen[flushed(small, truncate(1), insert(0, 2, b"cut"))] = 1
-    compact(small, WITH_IMAGES)
+    small.compact(WITH_IMAGES)
     seen[flushed(small, insert(3, 1, b"again", init=True))] = 4
-    compact(small, WITH_IMAGES)
+    small.compact(WITH_IMAGES)
     first, cut, again = seen
     for lsn, blocks in seen.items():
         assert small.store.nblocks(*REL, 0, lsn) == blocks
@@ -150,8 +137,8 @@ def test_neon_9791_retention_does_not_hang_from_objects(small: SmallStore) -> No
     small.reopen()
     small.store.retention.drop_point("held")  # the lease still holds it
     for n in range(2, 5):
-        advance_horizon(small, flushed(small, image(0, n)))
-        compact(small, WITH_IMAGES)
+        small.advance_horizon(flushed(small, image(0, n)))
+        small.compact(WITH_IMAGES)
         small.reopen()
     assert texts(small, 0, held) == [b"held"]
 
@@ -162,7 +149,7 @@ def test_neon_5635_an_index_that_names_a_deleted_layer(small: SmallStore, tmp_pa
     end = flushed(small, image(0, 1))
     end = flushed(small, insert(0, 1, b"one"))
     old = (small.directory / "index" / "data.mdb").read_bytes()
-    compact(small, WITH_IMAGES)
+    small.compact(WITH_IMAGES)
     assert small.store.layers.map.l0_count == 0
     small.let_go()
     (small.directory / "index" / "data.mdb").write_bytes(old)
@@ -221,7 +208,7 @@ def test_neon_10395_what_a_crash_left_of_compaction_is_not_read(small: SmallStor
     small.store.compactor.policy = MERGE_TWO
     storage.fail("append", 5, name="manifest")  # behind the output's fsync, before it counts
     with pytest.raises(OSError, match="manifest"):
-        compact(small, MERGE_TWO)
+        small.compact(MERGE_TWO)
     left = {path.name for path in small.store.paths.layers.iterdir()}
     assert texts(small, 0, end) == [b"one"]
     small.let_go()
@@ -229,7 +216,7 @@ def test_neon_10395_what_a_crash_left_of_compaction_is_not_read(small: SmallStor
     named = {name.text for name in small.store.manifest.state.files}
     assert {path.name for path in small.store.paths.layers.iterdir()} == named < left
     assert texts(small, 0, end) == [b"one"]
-    compact(small, MERGE_TWO)
+    small.compact(MERGE_TWO)
     assert texts(small, 0, end) == [b"one"]
 
 
@@ -237,11 +224,11 @@ def test_neon_11404_what_was_deleted_stays_deleted(small: SmallStore, tmp_path: 
     """Compaction with garbage collection might bring deleted files back."""
     flushed(small, create(OTHER), insert(0, 1, b"gone", OTHER, init=True), image(0, 1))
     flushed(small, drop(OTHER), image(0, 2))
-    compact(small, WITH_IMAGES)
+    small.compact(WITH_IMAGES)
     for n in range(3, 8):
         end = flushed(small, image(0, n))
-        advance_horizon(small, end)
-        compact(small, WITH_IMAGES)
+        small.advance_horizon(end)
+        small.compact(WITH_IMAGES)
         assert not small.store.exists(*OTHER, 0, end)
     check_on_disk(small, tmp_path)
     assert not small.store.exists(*OTHER, 0, end)
@@ -258,12 +245,12 @@ def test_neon_9240_a_truncation_keeps_what_is_below_it(small: SmallStore) -> Non
     """What a truncation did was told wrong. Here: it ends the need for older layers only if it left
     none of the stripe's blocks."""
     flushed(small, insert(0, 1, b"kept", init=True), insert(1, 1, b"cut", init=True))
-    compact(small, WITH_IMAGES)
+    small.compact(WITH_IMAGES)
     end = flushed(small, truncate(1), image(0, 1, OTHER))
     end = flushed(small, image(0, 2, OTHER))
-    compact(small, WITH_IMAGES)
-    advance_horizon(small, end)
-    compact(small, WITH_IMAGES)
+    small.compact(WITH_IMAGES)
+    small.advance_horizon(end)
+    small.compact(WITH_IMAGES)
     small.reopen()
     assert texts(small, 0, end) == [b"kept"]
 
@@ -272,7 +259,7 @@ def test_a_file_stays_for_who_is_about_to_open_it(small: SmallStore) -> None:
     """As in Neon #5635: a reader knows of a layer whose file a merge makes superfluous."""
     flushed(small, image(0, 1), insert(0, 1, b"one"))
     flushed(small, insert(0, 2, b"two"))
-    compact(small, MERGE_TWO)
+    small.compact(MERGE_TWO)
     end = flushed(small, insert(1, 1, b"other", init=True))
     small.reopen()
     layers = small.store.layers.map
@@ -281,7 +268,7 @@ def test_a_file_stays_for_who_is_about_to_open_it(small: SmallStore) -> None:
     def merge_first(name: FileName) -> BundleReader:
         if not awaited:
             awaited.append(name)
-            merging = threading.Thread(target=compact, args=(small, MERGE_ALL))
+            merging = threading.Thread(target=small.compact, args=(MERGE_ALL,))
             merging.start()
             merging.join()
         return open_reader(name)
@@ -289,7 +276,7 @@ def test_a_file_stays_for_who_is_about_to_open_it(small: SmallStore) -> None:
     layers.reader = merge_first  # type: ignore[method-assign]
     assert texts(small, 0, end) == [b"one", b"two"]
     assert awaited[0] not in small.store.manifest.state.files
-    compact(small, MERGE_ALL)
+    small.compact(MERGE_ALL)
     assert not (small.store.paths.layers / awaited[0].text).exists()
 
 

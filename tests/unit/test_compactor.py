@@ -18,7 +18,6 @@ from tests.fixtures.small_store import SmallStore, create, image
 GOOD, BAD = (1663, 5, 16384), (1663, 5, 16385)
 POLICY = Policy(l0_bundles_merged_min=2, layers_max=2, debt_bytes_min=1 << 40,
                 debt_versions_per_block=1 << 40)  # fmt: skip
-STEPS_MAX = 200
 PAGES_OF_BAD = chunk.relation(*BAD, 0).pack()
 HISTORY_OF_BAD, HISTORY_OF_GOOD = (
     bytes([key[0] | chunk.HISTORY]) + key[1:]
@@ -29,15 +28,6 @@ HISTORY_OF_BAD, HISTORY_OF_GOOD = (
 @pytest.fixture(autouse=True)
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
-
-
-def compact(small: SmallStore, policy: Policy = POLICY) -> None:
-    assert small.store.compactor is not None
-    small.store.compactor.policy = policy
-    for _ in range(STEPS_MAX):
-        if not small.store.compact_step():
-            return
-    raise AssertionError("compaction comes to no end")
 
 
 def round_of_writes(small: SmallStore, number: int) -> int:
@@ -76,9 +66,9 @@ def test_a_damaged_layer_stops_its_stripe_only(small: SmallStore) -> None:
     small.add(create(GOOD), create(BAD))
     lsns = [round_of_writes(small, number) for number in (1, 2, 3)]
     damage(small, small.store.layers.map.l0[1].reader)
-    compact(small)
+    small.compact(POLICY)
     lsns += [round_of_writes(small, number) for number in (4, 5)]
-    compact(small)
+    small.compact(POLICY)
     assert small.store.layers.map.l0_count < POLICY.l0_bundles_merged_min
     assert [chunk.ChunkKey.unpack(key).rel for key, _ in small.store.compactor.damaged] == [BAD[2]]
     for _ in range(2):
@@ -112,7 +102,7 @@ def test_a_damaged_history_does_not_stop_the_others_pruning(small: SmallStore) -
         if block % 50 == 49:
             small.ingest()
             small.flush()
-    compact(small)
+    small.compact(POLICY)
     index = store.layers.index
     before = sum(layer.versions for layer in index.stripe(HISTORY_OF_GOOD, 0))
     bundle = store.layers.map.reader(index.stripe(HISTORY_OF_BAD, 0)[0].file)
@@ -121,7 +111,7 @@ def test_a_damaged_history_does_not_stop_the_others_pruning(small: SmallStore) -
         small.put(image(0, mark, GOOD))
         small.flush()
         store.retention.step(0.0, Bounds(0, 0), lambda time: None)
-        compact(small)
+        small.compact(POLICY)
         assert {key for key, _ in store.compactor.damaged} == {HISTORY_OF_BAD}
     after = sum(layer.versions for layer in index.stripe(HISTORY_OF_GOOD, 0))
     assert after < before / 4
@@ -164,7 +154,7 @@ def test_the_oldest_bundle_is_settled_first(
         check(small, lsns)
 
     monkeypatch.setattr(small.store.layers, "settle", settle_and_check)
-    compact(small)
+    small.compact(POLICY)
     assert len(settled) > 1
     assert settled == sorted(settled)
     small.let_go()
@@ -178,7 +168,7 @@ def test_a_table_that_is_let_alone_becomes_one_image(small: SmallStore, *, is_he
                     image_bytes_per_block=8)  # fmt: skip
     small.add(create(GOOD), create(BAD))
     lsns = [round_of_writes(small, number) for number in (1, 2, 3)]
-    compact(small, policy)
+    small.compact(policy)
     key = chunk.relation(*GOOD, 0).pack()
     before = small.store.layers.index.stripe(key, 0)
     assert {layer.kind for layer in before} == {LayerKind.DELTA}
@@ -187,7 +177,7 @@ def test_a_table_that_is_let_alone_becomes_one_image(small: SmallStore, *, is_he
     end = small.put(image(0, 1, (1663, 5, 16386)))
     small.flush()
     small.store.retention.step(0.0, Bounds(0, 0), lambda time: None)
-    compact(small, policy)
+    small.compact(policy)
     after = small.store.layers.index.stripe(key, 0)
     if is_held:
         assert after == before

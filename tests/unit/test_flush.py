@@ -12,37 +12,22 @@ from engine.memtable import Memtable
 from engine.memtable_pool import FROZEN_MAX, MemtablePool
 from engine.page_store import PageStore
 from engine.storage import Storage
-from formats.chunk import relation as relation_key
 from tests.fixtures.faulty_storage import FaultyStorage
 from tests.fixtures.small_store import (
+    OTHER,
     REL,
     SmallStore,
     create,
-    drop,
-    heap_page,
+    flushed_and_not,
     image,
     mark_of,
-    truncate,
 )
 from tests.fixtures.wal_builder import Record, Reference
-
-OTHER = (1663, 5, 16385)
 
 
 @pytest.fixture(autouse=True)
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
-
-
-def fill(directory: Path, storage: Storage) -> tuple[SmallStore, list[int]]:
-    """A store with one flush behind it and WAL for the next in memory; the LSNs to read at."""
-    pages = [(relation_key(*REL, 0), [heap_page(1), heap_page(2)])]
-    small = SmallStore(directory, pages, storage=storage)
-    lsns = [small.put(image(0, 10), create(OTHER), image(3, 13, OTHER))]
-    assert small.flush() == lsns[0]
-    lsns.append(small.put(truncate(1), image(5, 15), image(0, 20, OTHER)))
-    lsns.append(small.put(drop(OTHER), image(0, 30)))
-    return small, lsns
 
 
 def check(small: SmallStore, lsns: list[int]) -> None:
@@ -59,7 +44,7 @@ def fails_at(directory: Path, call: int, error: int) -> bool:
     """Whether the flush has so many calls; what must hold if it fails there."""
     directory.mkdir()
     storage = FaultyStorage()
-    small, lsns = fill(directory, storage)
+    small, lsns = flushed_and_not(directory, storage)
     storage.fail("", error, call=call)
     journal_start = small.store.journal.start_lsn
     try:
@@ -96,7 +81,7 @@ def test_a_failure_at_every_call(fast_directory, error):
 @pytest.mark.parametrize("again", [False, True])
 def test_an_index_that_cannot_commit(tmp_path, monkeypatch, again):
     """The manifest has the bundle by then; a start catches the index up."""
-    small, lsns = fill(tmp_path, Storage())
+    small, lsns = flushed_and_not(tmp_path, Storage())
     with monkeypatch.context() as patch:
         patch.setattr(small.store.layers.index, "commit", lambda *a, **k: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -208,7 +193,7 @@ def test_a_younger_memtable_whose_older_one_fails(tmp_path, monkeypatch):
 
 def test_a_close_whose_flush_fails_lets_go_of_the_directory(tmp_path):
     storage = FaultyStorage()
-    small, lsns = fill(tmp_path, storage)
+    small, lsns = flushed_and_not(tmp_path, storage)
     storage.fail("", errno.ENOSPC, call=2)
     with pytest.raises(OSError, match="No space"):
         small.store.close()
@@ -220,7 +205,7 @@ def test_a_close_whose_flush_fails_lets_go_of_the_directory(tmp_path):
 
 def test_an_opening_that_fails_lets_go_of_the_directory(tmp_path, monkeypatch):
     """Though the error still holds the frames in which it was raised."""
-    small, lsns = fill(tmp_path, Storage())
+    small, lsns = flushed_and_not(tmp_path, Storage())
     small.let_go()
     with monkeypatch.context() as patch:
         patch.setattr(PageStore, "_start", lambda store: 1 / 0)

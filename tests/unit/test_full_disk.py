@@ -13,10 +13,8 @@ from engine.disk_room import RESERVE_SHARE, DiskFullError, DiskRoom, is_full
 from engine.errors import IngestStopped
 from engine.index import Index, lmdb_errors
 from engine.storage import Bytes, File, PoisonedFileError, Space, Storage
-from formats.chunk import relation as relation_key
-from tests.fixtures.small_store import REL, SmallStore, create, drop, heap_page, image, truncate
+from tests.fixtures.small_store import OTHER, REL, SmallStore, flushed_and_not
 
-OTHER = (1663, 5, 16385)
 MIB = 1 << 20
 
 
@@ -66,18 +64,7 @@ class FullStorage(Storage):
 
 @pytest.fixture(autouse=True)
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: None)
-
-
-def fill(directory: Path, storage: Storage) -> tuple[SmallStore, list[int]]:
-    """A store with one flush behind it and WAL for the next in memory; the LSNs to read at."""
-    pages = [(relation_key(*REL, 0), [heap_page(1), heap_page(2)])]
-    small = SmallStore(directory, pages, storage=storage)
-    lsns = [small.put(image(0, 10), create(OTHER), image(3, 13, OTHER))]
-    assert small.flush() == lsns[0]
-    lsns.append(small.put(truncate(1), image(5, 15), image(0, 20, OTHER)))
-    lsns.append(small.put(drop(OTHER), image(0, 30)))
-    return small, lsns
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
 
 
 def check(small: SmallStore, lsns: list[int]) -> None:
@@ -119,7 +106,7 @@ def test_a_flush_that_finds_no_room_is_done_again(tmp_path, times):
         directory = tmp_path / str(call)
         directory.mkdir()
         storage = FullStorage()
-        small, lsns = fill(directory, storage)
+        small, lsns = flushed_and_not(directory, storage)
         storage.fail_at, storage.times = storage.calls + call, times
         failures = 0
         small.store.freeze()
@@ -146,7 +133,7 @@ def test_a_flush_that_finds_no_room_is_done_again(tmp_path, times):
 @pytest.mark.parametrize("killed", [False, True])
 def test_an_index_without_room_is_caught_up(tmp_path, monkeypatch, killed):
     """The manifest has the bundle by then: it is not written twice."""
-    small, lsns = fill(tmp_path, Storage())
+    small, lsns = flushed_and_not(tmp_path, Storage())
     real, bundles = Index.commit, len(list(small.store.paths.layers.iterdir()))
 
     def commit(*arguments: object, **named: object) -> None:
@@ -183,7 +170,7 @@ def test_no_room_in_lmdb_is_no_corruption(tmp_path):
 def test_a_disk_that_fails_is_not_tried_again(tmp_path, call):
     """What the manifest has is not known: nothing is appended until a start has looked."""
     storage = FullStorage()
-    small, lsns = fill(tmp_path, storage)
+    small, lsns = flushed_and_not(tmp_path, storage)
     storage.fail_at, storage.number = storage.calls + call, errno.EIO
     small.store.freeze()
     with pytest.raises(OSError, match="Input/output error"):
@@ -204,7 +191,7 @@ def test_a_disk_that_fails_is_not_tried_again(tmp_path, call):
 
 def test_the_reserve_is_left_alone(tmp_path):
     storage = FullStorage()
-    small, lsns = fill(tmp_path, storage)
+    small, lsns = flushed_and_not(tmp_path, storage)
     storage.free = 200 * MIB
     small.store.freeze()
     with pytest.raises(DiskFullError, match=r"200\.0 MiB left, of which 256\.0 MiB are kept"):

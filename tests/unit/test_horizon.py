@@ -15,7 +15,7 @@ NOTHING_MORE = Bounds(0, 0)
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SmallStore:
-    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: None)
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
     return SmallStore(tmp_path)
 
 

@@ -59,7 +59,7 @@ class Served:
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
-    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: None)
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
     served = Served(tmp_path)
     yield served
     served.service.stop()
