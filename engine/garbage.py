@@ -1,4 +1,4 @@
-"""Which layers, relations and cuts nobody needs any more: sets of LSNs only, no files.
+"""Which layers and relations nobody needs any more: sets of LSNs only, no files.
 
 Reads come at the *retained* LSNs (points, leases) and at any LSN from the horizon on. Each starts
 from a *base*, the newest image layer of the stripe at or below it, and takes what delta layers
@@ -103,31 +103,6 @@ def is_forgotten(
         if cuts[at].exists if at >= 0 else lsn >= lsn_first:
             return False
     return cuts[-1].lsn <= horizon
-
-
-def needed_cuts(cuts: Sequence[Cut], retained: Sequence[int], horizon: int) -> tuple[Cut, ...]:
-    """The cuts, oldest first, without those that no read can tell from a later one.
-
-    Such a one has a later cut, at or below the horizon, that left no more blocks than it did, and
-    no LSN is retained from the one to the other.
-    """
-    asked = _asked(retained, horizon)
-    kept: list[Cut] = []
-    later: list[Cut] = []  # of those seen, the ones that no earlier one with fewer blocks hides
-    for cut in reversed(cuts):
-        while later and later[-1].n_blocks > cut.n_blocks:
-            later.pop()
-        at = bisect_left(asked, cut.lsn)
-        if not later or at == len(asked) or asked[at] < later[-1].lsn:
-            kept.append(cut)
-        later.append(cut)
-    return tuple(reversed(kept))
-
-
-def needed_versions(lsns: Sequence[int], retained: Sequence[int], horizon: int) -> list[bool]:
-    """Which versions of one block must stay where each is self-contained; `lsns` rise."""
-    kept = {*_at_or_below(lsns, _asked(retained, horizon))}
-    return [lsn > horizon or lsn in kept for lsn in lsns]
 
 
 def _asked(retained: Sequence[int], horizon: int) -> list[int]:

@@ -135,12 +135,6 @@ class History(NamedTuple):
         before = [cut for cut in self.cuts if cut.lsn <= lsn]
         return before[-1].exists if before else lsn >= self.lsn_first
 
-    def floor(self, block: int, lsn: int) -> int:
-        """As RelationHistory.floor."""
-        return max(
-            (cut.lsn for cut in self.cuts if cut.lsn <= lsn and cut.n_blocks <= block), default=0
-        )
-
 
 @st.composite
 def histories(draw: st.DrawFn) -> History:
@@ -160,31 +154,3 @@ def test_a_relation_is_forgotten_when_no_read_finds_it(
     found = any(history.exists(lsn) for lsn in asked(retained, horizon))
     forgotten = garbage.is_forgotten(history.cuts, history.lsn_first, retained, horizon)
     assert forgotten is (not found and history.cuts[-1].lsn <= horizon)
-
-
-@settings(max_examples=500)
-@given(histories(), RETAINED, LSNS)
-def test_cuts_that_stay_are_those_that_reads_meet(
-    history: History, retained: list[int], horizon: int
-) -> None:
-    lsns = asked(retained, horizon)
-    kept = garbage.needed_cuts(history.cuts, retained, horizon)
-    met = {history.floor(block, lsn) for block in range(5) for lsn in lsns}
-    assert kept == tuple(cut for cut in history.cuts if cut.lsn in met)
-    after = history._replace(cuts=kept)
-    for lsn in lsns:
-        assert [after.floor(block, lsn) for block in range(5)] == [
-            history.floor(block, lsn) for block in range(5)
-        ]
-    forgotten = garbage.is_forgotten(history.cuts, history.lsn_first, retained, horizon)
-    assert forgotten is garbage.is_forgotten(kept, history.lsn_first, retained, horizon)
-
-
-@settings(max_examples=500)
-@given(st.sets(LSNS).map(sorted), RETAINED, LSNS)
-def test_self_contained_versions(lsns: list[int], retained: list[int], horizon: int) -> None:
-    read = {max((at for at in lsns if at <= lsn), default=0) for lsn in asked(retained, horizon)}
-    kept = garbage.needed_versions(lsns, retained, horizon)
-    assert [lsn for lsn, stays in zip(lsns, kept, strict=True) if stays] == [
-        lsn for lsn in lsns if lsn in read
-    ]
