@@ -34,6 +34,7 @@ from tools.oracle_standby import NoOracle, recover
 from tools.page_server import PageServer, PageServerFailed
 from tools.postgres import Server, Workspace
 from tools.postgres_binaries import MissingPostgres, ProgramFailed
+from tools.primary_wal import PrimaryWal
 
 SCALE = 5
 RUN_SECONDS = 10
@@ -80,7 +81,8 @@ class Demo:
         with self.step(f"wait until {lsn_text.show(final)} is ready"):
             page_server.wait_until_ready(final)
         with page_server.client() as client:
-            primary_rules, standby_rules = Rules("primary"), Rules("standby")
+            wal = PrimaryWal(primary.data_dir / "pg_wal")
+            primary_rules, standby_rules = Rules("primary", wal=wal), Rules("standby")
             outcomes = [self.compare("the primary", primary.data_dir, client, final, primary_rules)]
             for number, lsn in enumerate(noted, 1):
                 with self.step(f"recover standby {number} to {lsn_text.show(lsn)}"):

@@ -59,6 +59,7 @@ class Excuse(StrEnum):
     GIST_DELETED = "gist: F_TUPLES_DELETED, which DELETE sets in redo alone"
     HINT_LSN = "pd_lsn of a hint logged without an image"
     IMAGE_LSN = "pd_lsn of an image of a page that its record leaves alone"
+    HINT_RACE = "pd_lsn of the second of two images of a hint"
     # For a reason that the caller names.
     COPIED_VM = "visibility maps of a database copied through WAL"
     COPIED_REVMAP = "brin: revmaps of a database copied through WAL"
@@ -201,9 +202,11 @@ def _explain_lsn(pair: Pair, relation: RelationFork, wal: PrimaryWal) -> None:
     """Where nothing but pd_lsn differs, the record that ends at the higher one says whose it is.
 
     Theirs is higher: FPI_FOR_HINT, written without an image, changes nothing in redo. Ours is:
-    redo restores an image, and pd_lsn with it, of a page that the primary registered and left alone
+    redo restores an image, and pd_lsn with it. The primary registered the page and left it alone
     (from 16 on; hashovfl.c is the only place of PostgreSQL 18.6 that registers a block with
-    REGBUF_NO_CHANGE and without REGBUF_NO_IMAGE).
+    REGBUF_NO_CHANGE and without REGBUF_NO_IMAGE). Or two backends set hint bits of a clean page at
+    once: both log an image, and the second finds the page dirty and does not set its pd_lsn
+    (MarkBufferDirtyHint, bufmgr.c).
     """
     ours, theirs = page_lsn(pair.ours), page_lsn(pair.theirs)
     if ours == theirs or pair.ours[8:] != pair.theirs[8:]:
@@ -216,6 +219,8 @@ def _explain_lsn(pair: Pair, relation: RelationFork, wal: PrimaryWal) -> None:
     if ours < theirs:
         if kind == (rmgr.XLOG, _FPI_FOR_HINT) and not reference.has_image:
             pair.adopt(Excuse.HINT_LSN, 0, 8)
+    elif kind == (rmgr.XLOG, _FPI_FOR_HINT) and reference.applies:
+        pair.adopt(Excuse.HINT_RACE, 0, 8)
     elif kind == (rmgr.HASH, _SQUEEZE_PAGE) and reference.id == 1 and reference.applies:
         tuples, (is_primary_page, is_previous_page) = u16(record.main, 8), record.main[10:12]
         if tuples == 0 and is_primary_page and not is_previous_page:

@@ -40,6 +40,7 @@ from tools.layer_stat import read_directory
 from tools.page_server import PageServer, PageServerFailed
 from tools.postgres import Workspace
 from tools.postgres_binaries import MissingPostgres, ProgramFailed
+from tools.primary_wal import PrimaryWal
 from tools.soak_history import PageHistory
 from tools.soak_samples import MIB, Samples, resident_bytes
 
@@ -50,7 +51,8 @@ SETTINGS = {
     "retention_seconds": 60,
     "retention_wal_bytes": 16 * MIB,
 }
-PRIMARY_SETTINGS = {"fsync": "off", "max_wal_size": "1GB", "checkpoint_timeout": "60s"}
+PRIMARY_SETTINGS = {"fsync": "off", "max_wal_size": "1GB", "checkpoint_timeout": "60s",
+                    "wal_keep_size": "4GB"}  # fmt: skip
 """Without fsync the primary writes faster, and a killed process loses nothing."""
 CLIENTS = 4
 KILL_AFTER_SECONDS = (8.0, 40.0)
@@ -201,8 +203,9 @@ class Soak:
             for lsn in sorted(self.history.seen):
                 self.history.compare(client, lsn)
             progress.update(task, description="compare")
+            wal = PrimaryWal(self.primary.data_dir / "pg_wal")
             result = compare(
-                self.primary.data_dir, client, end, Rules("primary", crashed=crashed),
+                self.primary.data_dir, client, end, Rules("primary", crashed=crashed, wal=wal),
                 lambda done, total: progress.update(task, completed=done, total=total),
             )  # fmt: skip
         if code := self.page_server.stop():

@@ -7,6 +7,7 @@ the servers before.
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tools.excuses import Excuse, Rules
 from tools.oracle_standby import recover
 from tools.page_server import PageServer
 from tools.postgres import Server
+from tools.primary_wal import PrimaryWal
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 STRATEGIES = {
@@ -61,6 +63,7 @@ def assert_equal(primary: Server, server: PageServer, rules: Rules) -> None:
     primary.stop()
     end = primary.shutdown_checkpoint_end()
     server.wait_until_ready(end)
+    rules = replace(rules, wal=PrimaryWal(primary.data_dir / "pg_wal"))
     with server.client() as client:
         result = compare(primary.data_dir, client, end, rules)
         assert client.status()["state"] != "failed"

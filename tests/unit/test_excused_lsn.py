@@ -83,6 +83,15 @@ def test_only_pd_lsn_may_differ_and_only_from_a_primary(tmp_path):
         assert differs(page(theirs), page(ours), Rules("primary", wal=wal)) is None
 
 
+def test_the_second_of_two_images_of_a_hint(tmp_path):
+    """The primary has the first one's pd_lsn, redo the second one's."""
+    wal, (first, second) = wal_with(tmp_path, hint(image=True), hint(image=True))
+    rules = Rules("primary", wal=wal)
+    assert differs(page(second), page(first), rules) == {Excuse.HINT_RACE}
+    assert differs(page(first), page(second), rules) is None
+    assert differs(page(second, 1), page(first), rules) is None
+
+
 @pytest.mark.parametrize(
     "record",
     [
@@ -93,7 +102,8 @@ def test_only_pd_lsn_may_differ_and_only_from_a_primary(tmp_path):
         squeeze(number=2),
         squeeze(info=0),
         squeeze(opcode=DELETE),
-        hint(image=True),
+        hint(image=True, block=BLOCK + 1),
+        hint(image=True, opcode=FPI),
         hint(),
     ],
 )
