@@ -103,6 +103,7 @@ class Worlds(RuleBasedStateMachine):
             if not hasattr(self, "world"):
                 return
             world = self.world
+            world.disk.crash_at = -1
             if self.is_whole:
                 if world.is_faulty:
                     world.die()

@@ -280,7 +280,9 @@ class World:
         self.is_faulty = True
 
     def do_damage(self) -> bool:
-        """Change one byte of a layer file; from now on an error is an answer."""
+        """Change one byte of a layer file; from now on an error is an answer. The machine goes on:
+        it might not start any more."""
+        self.disk.crash_at = -1
         paths = sorted((self.directory / "layers").iterdir())
         paths = [path for path in paths if path.stat().st_size]
         if not paths:
