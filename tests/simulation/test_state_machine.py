@@ -3,7 +3,8 @@ short."""
 
 import contextlib
 
-from hypothesis import HealthCheck, settings
+import pytest
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
@@ -11,6 +12,9 @@ from tests.simulation.run import check_garbage, simulation
 from tests.simulation.world import World
 
 EXAMPLES, STEPS = 150, 40
+
+pytestmark = pytest.mark.timeout(900)
+"""A time limit is a failure to hypothesis, of which it seeks a shorter one: five minutes of that."""
 
 
 class Worlds(RuleBasedStateMachine):
@@ -122,5 +126,6 @@ TestWorlds.settings = settings(
     stateful_step_count=STEPS,
     deadline=None,
     derandomize=True,
+    phases=(Phase.generate, Phase.shrink),
     suppress_health_check=list(HealthCheck),
 )
