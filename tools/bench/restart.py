@@ -1,8 +1,9 @@
-"""`restart`: from the start of the process to a page at the last received LSN, with 1 GB of layers.
+"""`restart`: from the start of the process to a page at the last received LSN, with 1 GB of layers
+and with 5 GB.
 
 After SIGTERM everything is in layers. After kill -9 the journal's tail is ingested again: what came
 since the last flush, so it is bounded by flush_seconds_max and by the memtables. Not in the default
-run: to make the layers takes more than a minute.
+run: to make the layers takes minutes.
 """
 
 import time
@@ -16,7 +17,7 @@ from tools.page_server import PageServer
 from tools.postgres import Server
 
 NAME = "restart"
-LAYER_BYTES = 1_000_000_000
+LAYER_BYTES = (1_000_000_000, 5_000_000_000)
 ROWS_PER_STATEMENT = 40_000  # some 80 MB of WAL
 ROUNDS = 3
 BAR = Bar(1.0, is_most=True)
@@ -30,18 +31,17 @@ FROM generate_series(1, {ROWS_PER_STATEMENT}) g
 
 
 def run(bench: Bench) -> list[Row]:
-    target = LAYER_BYTES // 20 if bench.quick else LAYER_BYTES
-    with (
-        bench.step(NAME),
-        primary_of(bench, 1, SETTINGS) as primary,
-        attached(bench, primary) as server,
-    ):
+    rows: list[Row] = []
+    with primary_of(bench, 1, SETTINGS) as primary, attached(bench, primary) as server:
         primary.sql("CREATE TABLE wide(a int, b text STORAGE PLAIN)")
-        layer_bytes = _make_layers(primary, server, target)
-        rows = [
-            _measure(bench, primary, server, layer_bytes, "SIGTERM", BAR),
-            _measure(bench, primary, server, layer_bytes, "kill -9", None),
-        ]
+        for size in LAYER_BYTES:
+            target = size // 20 if bench.quick else size
+            with bench.step(f"{NAME} with {target / 1e9:.2g} GB of layers"):
+                layer_bytes = _make_layers(primary, server, target)
+                rows += [
+                    _measure(bench, primary, server, layer_bytes, "SIGTERM", BAR),
+                    _measure(bench, primary, server, layer_bytes, "kill -9", None),
+                ]
         server.stop()
     return rows
 
