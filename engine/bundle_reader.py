@@ -8,6 +8,7 @@ FrameCache that all readers share.
 import itertools
 import threading
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -22,6 +23,7 @@ from formats.file_name import FileName
 from formats.layer_directory import FrameTable, LayerDirectory
 from formats.layer_file import Footer, FrameKind
 
+RUN_FRAMES = 16  # read at once where they are neighbours, as of a scan or an image
 _identities = itertools.count()
 _local = threading.local()
 _Table = TypeVar("_Table", LayerDirectory, FrameTable)
@@ -203,23 +205,48 @@ class BundleReader:
         self, query: LayerQuery, wanted: list[int], frames: list[bytes | None], cache: FrameCache
     ) -> None:
         """Fill in frames that the cache did not have, each read once."""
+        missing = sorted({n for n, raw in zip(wanted, frames, strict=True) if raw is None})
         found: dict[int, bytes | Exception] = {}
+        for first, end in _runs(missing):
+            self._read_run(first, end, found)
+        if query.keeps_frames:
+            for number, raw in found.items():
+                if isinstance(raw, bytes):
+                    cache.put(self._cache_key, number, raw)
         for hit, number in enumerate(wanted):
-            if frames[hit] is not None:
-                continue
-            if number not in found:
-                found[number] = self._read_into(number, cache if query.keeps_frames else None)
-            raw = found[number]
-            if isinstance(raw, Exception):
-                query.fail_hit(hit, raw)
-            else:
-                frames[hit] = raw
+            if frames[hit] is None:
+                raw = found[number]
+                if isinstance(raw, bytes):
+                    frames[hit] = raw
+                else:
+                    query.fail_hit(hit, raw)
 
-    def _read_into(self, number: int, cache: FrameCache | None) -> bytes | Exception:
+    def _read_run(self, first: int, end: int, found: dict[int, bytes | Exception]) -> None:
+        """Note frames first..end, read at once; of each that cannot be had, why."""
+        table = self.table
         try:
-            raw = self.read_frame(number)
-        except (CorruptionError, OSError) as error:
-            return error
-        if cache is not None:
-            cache.put(self._cache_key, number, raw)
-        return raw
+            stored = self.read_stored(first, end)
+        except OSError as error:
+            found.update(dict.fromkeys(range(first, end), error))
+            return
+        start, whole = 0, memoryview(stored)
+        for number in range(first, end):
+            length = table.stored_length(number)
+            try:
+                found[number] = self.unseal_frame(number, whole[start : start + length])
+            except CorruptionError as error:
+                found[number] = error
+            start += length
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Neighbours among sorted numbers, first..end, RUN_FRAMES at most."""
+    runs: list[tuple[int, int]] = []
+    first = end = -1
+    for number in numbers:
+        if number != end or end - first == RUN_FRAMES:
+            if end >= 0:
+                runs.append((first, end))
+            first = number
+        end = number + 1
+    return [*runs, (first, end)]

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from engine.bundle_reader import RUN_FRAMES
 from engine.bundle_writer import Version
 from engine.frame_cache import FrameCache
 from engine.layer_map import LayerMap
 from engine.layer_query import LayerQuery
+from engine.storage import File
 from engine.version_set import VersionSet
 from formats.errors import CorruptionError
 from formats.file_name import FileName
@@ -120,6 +122,34 @@ def test_a_bad_frame_spoils_only_the_requests_that_need_it(
     with pytest.raises(CorruptionError, match="frame checksum"):
         read(layers, KEY, 0)
     assert read(layers, KEY, 1) == [10]
+
+
+def test_neighbours_are_read_at_once(
+    directory: StoppedDirectory, layers: LayerMap, flush: Flush, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, damaged, skipped = 2 * RUN_FRAMES + 3, 5, 9
+    pages = [(KEY, block, 10, bundles.image(b"%03d" % block * 100)) for block in range(count)]
+    flush(bundles.image_bundle(1), pages)
+    reader = layers.reader(bundles.image_bundle(1))
+    assert reader.table.count == count
+    damage(directory, reader.name, reader.table.offset(damaged) + 20)
+    reads: list[int] = []
+    pread = directory.storage.pread
+
+    def counted(file: File, offset: int, length: int) -> bytes:
+        reads.append(length)
+        return pread(file, offset, length)
+
+    monkeypatch.setattr(directory.storage, "pread", counted)
+    query, versions = LayerQuery(count), VersionSet()
+    query.begin(versions)
+    for block in range(count):
+        if block != skipped:
+            query.add(KEY, block, 0, LSN_MAX, 0)
+    layers.collect_batch(query)
+    assert len(reads) == 3, "up to what is skipped, RUN_FRAMES, and what is left"
+    assert list(query.errors) == [damaged]
+    assert [i for i in range(count - 1) if not query.oldest_of(i)] == [damaged]
 
 
 @pytest.mark.parametrize("name", [bundles.l0(2), bundles.image_bundle(2)])
