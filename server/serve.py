@@ -177,7 +177,7 @@ class Server:
             raise self._failure
 
     def status(self) -> dict[str, object]:
-        """What `show status` answers; an `error` where there is one."""
+        """What `show status` answers."""
         values = dict(self._store.status())
         state, source, error = self._describe_source()
         values |= {"slot": self._slot, "source": source, "state": state}
@@ -186,8 +186,7 @@ class Server:
                 values["compaction"] = f"stopped: {worker.error}"
             elif worker.name == "compaction" and worker.full is not None:
                 values["compaction"] = f"{values['compaction']}: waits for room on the disk"
-        if error:
-            values["error"] = error
+        values["error"] = error or None
         first = {key: values.get(key) for key in STATUS_KEYS}
         return first | values
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import RequestError
 from formats import pgwire
+from formats.errors import CorruptionError
 from formats.pgwire import ProtocolError
 from server import commands
 from server.connection import ClientGone, Connection, StatementError
@@ -131,6 +132,11 @@ class Session:
             self._connection.send_error(error)
         except RequestError as error:
             self._connection.send_error(StatementError(str(error), pgwire.DATA_UNAVAILABLE))
+        except (CorruptionError, OSError) as error:
+            log.error("connection %d: %s: %s", self._connection.process_id, text[:200], error)
+            is_damage = isinstance(error, CorruptionError)
+            sqlstate = pgwire.DATA_CORRUPTED if is_damage else pgwire.IO_ERROR
+            self._connection.send_error(StatementError(str(error), sqlstate))
         except (ClientGone, ProtocolError):
             raise
         except Exception as error:

@@ -141,7 +141,7 @@ def test_an_empty_directory_is_attached(harness: Harness) -> None:
     assert harness.events == ["service starts", "background starts", *STOPPING]
     status = harness.status()
     assert (status["state"], status["source"]) == ("streaming", "127.0.0.1:5432")
-    assert "error" not in status
+    assert status["error"] is None
 
 
 def test_a_signal_ends_the_base_backup(harness: Harness) -> None:
