@@ -26,7 +26,7 @@ from engine.storage import Storage
 from engine.version_store import VersionStore
 from formats.chunk import SmallFile, small_file
 from formats.errors import CorruptionError
-from formats.file_name import FileName
+from formats.file_name import FileKind, FileName
 from formats.manifest import Manifest
 
 
@@ -66,16 +66,19 @@ def remove_unfinished(storage: Storage, paths: Paths) -> int:
     """Empty a directory whose base backup was cut off; returns the highest sequence number of its
     bundles, behind which the next attempt goes on.
 
-    The index is made only after the manifest: where there is one, the manifest was there and is
-    lost, and with it the meaning of the layers; CorruptionError then, and nothing is removed.
+    The index is made only after the manifest, and so is any bundle but images of the first run:
+    where there is one, the manifest was there and is lost, and with it the meaning of the layers;
+    CorruptionError then, and nothing is removed.
     """
-    if storage.list(paths.index):
-        raise CorruptionError(
-            "manifest", str(paths.manifest), "present, as there is an index", "no such file"
-        )
     bundles = sorted(
         map(FileName.parse, storage.list(paths.layers)), key=lambda name: name.sequence
     )
+    later = [name for name in bundles if name.kind != FileKind.IMAGE or name.run > 1]
+    if storage.list(paths.index) or later:
+        proof = later[0].text if later else "an index"
+        raise CorruptionError(
+            "manifest", str(paths.manifest), f"present, as there is {proof}", "no such file"
+        )
     for bundle in bundles:  # the highest goes last, whatever ends this
         storage.remove(paths.layers / bundle.text)
     if storage.exists(paths.journal):

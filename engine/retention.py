@@ -20,7 +20,7 @@ from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine.errors import RequestError, below_horizon
+from engine.errors import ArgumentError, RequestError, below_horizon
 from engine.layer_store import LayerStore
 from engine.store_state import StoreState
 from formats.errors import CorruptionError
@@ -240,14 +240,14 @@ def _made_up(true: Manifest) -> str:
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise RequestError(f"name {name[:100]!r}: expected 1 to 63 letters, digits, _ . or -")
+        raise ArgumentError(f"name {name[:100]!r}: expected 1 to 63 letters, digits, _ . or -")
     return name
 
 
 def _until(now: float, seconds: float) -> int:
     if not 0 < seconds <= LEASE_SECONDS_MAX:
-        raise RequestError(
-            f"a lease of {seconds:g} s: expected more than 0 and no more than "
+        raise ArgumentError(
+            f"a lease of {seconds} s: expected more than 0 and no more than "
             f"{LEASE_SECONDS_MAX} s, {LEASE_SECONDS_MAX // 86_400} days; a point has no end"
         )
     return math.ceil(now + seconds)

@@ -258,6 +258,7 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
 
 def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode:
     """`pageserver detach`: drop the slot of a server that does not run."""
+    logging.basicConfig(format="pageserver: %(message)s")
     storage = Storage()
     try:
         lock = storage.lock(data_dir / LOCK_FILE)

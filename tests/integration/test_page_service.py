@@ -171,9 +171,7 @@ def test_the_client_s_errors(running: Running) -> None:
         (OSError(5, "Input/output error"), pgwire.IO_ERROR),
     ],
 )
-def test_damage_is_said_and_ends_nothing(
-    running: Running, error: Exception, sqlstate: str
-) -> None:
+def test_damage_is_said_and_ends_nothing(running: Running, error: Exception, sqlstate: str) -> None:
     """A damaged size is the answer to who asks for it, not the end of the page stream."""
     size = ps.request(ps.NBLOCKS, 1, LSN, LSN, ps.relation_body(*TABLE))
     running.store.damaged = error

@@ -42,6 +42,23 @@ def test_a_start_that_the_manifest_lost_shows(tmp_path: Path) -> None:
         small.open()
 
 
+def test_a_lost_manifest_costs_no_layers(tmp_path: Path) -> None:
+    """Without manifest and index it looks like a base backup that was cut off; it is not."""
+    small = SmallStore(tmp_path)
+    small.put(create())
+    small.put(image(0, 1))
+    small.flush()
+    small.let_go()
+    paths = small.store.paths
+    layers = sorted(path.name for path in paths.layers.iterdir())
+    paths.manifest.unlink()
+    for path in paths.index.iterdir():
+        path.unlink()
+    with pytest.raises(CorruptionError, match=r"expected present, as there is l0-.*, found no"):
+        small.open()
+    assert sorted(path.name for path in paths.layers.iterdir()) == layers
+
+
 def directory_in(tmp_path: Path) -> Path:
     path = tmp_path / "store"
     path.mkdir()
