@@ -13,6 +13,7 @@ version, and an image at the horizon is made of what a reader finds in L0 and be
 There is no clock here: who calls says what time it is, in seconds since 1970.
 """
 
+import logging
 import math
 import re
 import threading
@@ -38,6 +39,7 @@ from formats.manifest import (
 HELD_MAX = 10_000  # points, and as many leases
 LEASE_SECONDS_MAX = 366 * 86_400
 POSTGRES_EPOCH_SECONDS = 946_684_800  # 2000-01-01, since 1970
+_log = logging.getLogger("pageserver.retention")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 LsnAt = Callable[[int], int | None]
@@ -132,6 +134,7 @@ class Retention:
             self._check(lsn, "point", len(true.points))
             point = PointSet(name, lsn)
             self._append(point)
+        _log.info("point %s keeps %s from now on", name, show_lsn(lsn))
         return point
 
     def drop_point(self, name: str) -> PointSet:
@@ -140,6 +143,7 @@ class Retention:
             if held is None:
                 raise RequestError(f"there is no point {name}")
             self._append(PointDropped(name))
+        _log.info("point %s, which kept %s, was dropped", name, show_lsn(held.lsn))
         return held
 
     def leases(self) -> list[LeaseSet]:

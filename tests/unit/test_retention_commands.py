@@ -79,7 +79,8 @@ def test_leases(served: Served) -> None:
     assert [row["name"] for row in served.json("lease", "list")] == [drawn["name"]]
 
 
-def test_points(served: Served) -> None:
+def test_points(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pageserver.retention")
     assert served.json("point", "list") == []
     (first,) = served.json("point", "create", "now")
     assert first["lsn"] == lsn_text.show(served.small.store.ready_lsn)
@@ -87,6 +88,8 @@ def test_points(served: Served) -> None:
     assert served.json("point", "create", "release-7", served.text(2)) == [made]
     assert served.json("point", "list") == [made, first]
     assert served.json("point", "drop", "now") == [first]
+    assert caplog.messages[0] == f"point now keeps {first['lsn']} from now on"
+    assert caplog.messages[-1] == f"point now, which kept {first['lsn']}, was dropped"
     assert served.json("point", "list") == [made]
 
 
