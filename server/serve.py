@@ -109,7 +109,11 @@ class Server:
                 f"{options.data_dir} is empty: --wal-source must say of what to take a base backup",
                 ExitCode.USAGE,
             )
-        host, port = self._service.start(*options.listen)
+        try:
+            host, port = self._service.start(*options.listen)
+        except OSError as error:
+            address = "{}:{}".format(*options.listen)
+            raise Refused(f"cannot listen on {address}: {error}", ExitCode.WRONG) from error
         log.info("listening on %s:%d", host, port)
         if not is_loopback(host):
             log.warning("no authentication yet: all who reach %s:%d read every page", host, port)

@@ -191,6 +191,22 @@ def test_a_directory_in_use(harness: Harness, monkeypatch: pytest.MonkeyPatch) -
     assert harness.events == []
 
 
+def test_an_address_in_use(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The directory is none the worse: that would be another status."""
+
+    def refuse(*_: object) -> tuple[str, int]:
+        raise OSError(98, "Address already in use")
+
+    part = Part("service", harness.events)
+    monkeypatch.setattr(part, "start", refuse)
+    monkeypatch.setattr(serve, "PageService", lambda *_: part)
+    assert harness.run("host=a", stop_after=20) == ExitCode.WRONG
+    assert "cannot listen on 127.0.0.1:0: [Errno 98] Address already in use" in caplog.text
+    assert harness.events == STOPPING[1:]
+
+
 def test_a_step_of_ours_that_failed_is_shown(harness: Harness) -> None:
     part = Part("background", harness.events)
     part.workers.append(SimpleNamespace(name="flush", error=OSError(5, "Input/output error")))
