@@ -8,12 +8,13 @@ A directory without a manifest has nothing worth keeping: its base backup was ne
 """
 
 import contextlib
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.chunk_table import ChunkTable
-from engine.errors import RequestError
+from engine.errors import DirectoryRefusedError, RequestError
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.index_rebuild import open_index
@@ -28,6 +29,8 @@ from formats.chunk import SmallFile, small_file
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.manifest import Manifest
+
+_log = logging.getLogger("pageserver.recovery")
 
 
 @dataclass(frozen=True)
@@ -68,11 +71,14 @@ def remove_unfinished(storage: Storage, paths: Paths) -> int:
 
     The index is made only after the manifest, and so is any bundle but images of the first run:
     where there is one, the manifest was there and is lost, and with it the meaning of the layers;
-    CorruptionError then, and nothing is removed.
+    CorruptionError then, and nothing is removed. Nor is anything where there are other files:
+    DirectoryRefusedError.
     """
-    bundles = sorted(
-        map(FileName.parse, storage.list(paths.layers)), key=lambda name: name.sequence
-    )
+    names = storage.list(paths.layers)
+    strange = [name for name in names if not _is_bundle(name)]
+    if strange:
+        raise DirectoryRefusedError(f"{paths.layers / strange[0]} is no bundle of a page server")
+    bundles = sorted(map(FileName.parse, names), key=lambda name: name.sequence)
     later = [name for name in bundles if name.kind != FileKind.IMAGE or name.run > 1]
     if storage.list(paths.index) or later:
         proof = later[0].text if later else "an index"
@@ -103,16 +109,28 @@ def undo_base_backup(storage: Storage, paths: Paths) -> None:
 
 def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list[str]:
     """Remove bundles that the manifest does not name, and indexes that a reindex did not finish:
-    what a crash left; returns the bundles' names."""
+    what a crash left; returns the bundles' names. What is no bundle is somebody else's and stays.
+    """
     remove_unfinished_index(storage, paths.directory)
     named = {name.text for name in manifest.files}
     leftovers = [name for name in storage.list(paths.layers) if name not in named]
+    for name in [name for name in leftovers if not _is_bundle(name)]:
+        _log.warning("%s is not ours: it is left alone", paths.layers / name)
+        leftovers.remove(name)
     for name in leftovers:
-        FileName.parse(name)  # anything else is not ours to remove
+        _log.info("removing %s, a leftover that the manifest does not name", paths.layers / name)
         storage.remove(paths.layers / name)
     if leftovers:
         storage.sync_directory(paths.layers)
     return leftovers
+
+
+def _is_bundle(name: str) -> bool:
+    try:
+        FileName.parse(name)
+    except ValueError:
+        return False
+    return True
 
 
 def open_layers(
