@@ -113,7 +113,10 @@ def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list
     """
     remove_unfinished_index(storage, paths.directory)
     named = {name.text for name in manifest.files}
-    leftovers = [name for name in storage.list(paths.layers) if name not in named]
+    present = storage.list(paths.layers)
+    for name in sorted(named.difference(present)):
+        _log.error("%s is missing: what needs it cannot be read", paths.layers / name)
+    leftovers = [name for name in present if name not in named]
     for name in [name for name in leftovers if not _is_bundle(name)]:
         _log.warning("%s is not ours: it is left alone", paths.layers / name)
         leftovers.remove(name)

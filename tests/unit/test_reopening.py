@@ -84,6 +84,27 @@ def test_files_of_others_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     small.let_go()
 
 
+def test_a_missing_bundle_is_said_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = SmallStore(directory_in(tmp_path))
+    lost = small.put(create(), image(0, 1))
+    small.flush()
+    small.let_go()
+    gone = max(path for path in small.store.paths.layers.iterdir() if path.name.startswith("l0"))
+    content = gone.read_bytes()
+    gone.unlink()
+    small.open()
+    assert f"{gone} is missing: what needs it cannot be read" in caplog.messages
+    with pytest.raises(LookupError, match=gone.name):
+        small.page(0, lost)
+    small.let_go()
+    gone.write_bytes(content)  # from a copy
+    small.open()
+    assert small.mark(0, lost) == 1
+    small.let_go()
+
+
 def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "layers").mkdir()
     theirs = tmp_path / "layers" / "photograph.jpeg"
