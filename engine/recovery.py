@@ -69,8 +69,8 @@ def remove_unfinished(storage: Storage, paths: Paths) -> int:
     """Empty a directory whose base backup was cut off; returns the highest sequence number of its
     bundles, behind which the next attempt goes on.
 
-    The index is made only after the manifest, and so is any bundle but images of the first run:
-    where there is one, the manifest was there and is lost, and with it the meaning of the layers;
+    The index is made only after the manifest, and so are bundles of a later run or below L0: where
+    there is one, the manifest was there and is lost, and with it the meaning of the layers;
     CorruptionError then, and nothing is removed. Nor is anything where there are other files:
     DirectoryRefusedError.
     """
@@ -79,7 +79,7 @@ def remove_unfinished(storage: Storage, paths: Paths) -> int:
     if strange:
         raise DirectoryRefusedError(f"{paths.layers / strange[0]} is no bundle of a page server")
     bundles = sorted(map(FileName.parse, names), key=lambda name: name.sequence)
-    later = [name for name in bundles if name.kind != FileKind.IMAGE or name.run > 1]
+    later = [name for name in bundles if name.kind == FileKind.L1 or name.run > 1]
     if storage.list(paths.index) or later:
         proof = later[0].text if later else "an index"
         raise CorruptionError(

@@ -46,8 +46,8 @@ def test_a_start_that_the_manifest_lost_shows(tmp_path: Path) -> None:
 def test_a_lost_manifest_costs_no_layers(tmp_path: Path) -> None:
     """Without manifest and index it looks like a base backup that was cut off; it is not."""
     small = SmallStore(tmp_path)
-    small.put(create())
-    small.put(image(0, 1))
+    small.reopen()
+    small.put(create(), image(0, 1))
     small.flush()
     small.let_go()
     paths = small.store.paths
