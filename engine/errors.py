@@ -10,6 +10,10 @@ class RequestError(Exception):
     """
 
 
+class ArgumentError(RequestError):
+    """What is asked for could not be given by any server: a name or a number is wrong."""
+
+
 class DirectoryRefusedError(Exception):
     """A data directory that is not what the caller takes it for; nothing in it was changed."""
 

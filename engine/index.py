@@ -14,6 +14,7 @@ transaction lasts one lookup; no buffer outlives its transaction.
 
 import errno
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -79,8 +80,14 @@ def check_in_child(path: Path) -> bool:
     else:
         if child.returncode in (0, OTHER_VERSION):
             return child.returncode == 0
-        found = child.stdout.strip() or f"status {child.returncode}: {child.stderr.strip()[-500:]}"
+        found = child.stdout.strip() or _how_it_ended(child.returncode, child.stderr.strip()[-500:])
     raise CorruptionError("index", f"{path}; {REINDEX_HINT}", "a check without findings", found)
+
+
+def _how_it_ended(status: int, said: str) -> str:
+    """Of a child that found nothing, but was killed by what it read, most often."""
+    name = f" ({signal.Signals(-status).name}: it died of what it read)" if status < 0 else ""
+    return f"status {status}{name}: {said}" if said else f"status {status}{name}"
 
 
 class Index:

@@ -5,6 +5,7 @@ in a rebuild, so the two give the same bytes. `catch_up` closes the gap that a c
 manifest's fsync and the index's commit leaves; a rebuild is catching up from nothing.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ LOCK_NAME = "lock.mdb"
 LOCK_BYTES = 64 << 10  # its header and 64 for each of READERS_MAX
 """LMDB writes it by way of memory: on a full disk that kills, so it gets its room beforehand."""
 CATCH_UP_BUNDLES = 64  # per transaction
+_log = logging.getLogger("pageserver.index")
 _BESIDE, _OLD = "index.new", "index.old"
 
 
@@ -59,6 +61,9 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         have = {}
         index.clear()
     missing = [record for name, record in manifest.files.items() if name not in have]
+    if missing:
+        of = len(manifest.files)
+        _log.info("the index lacks %d of %d bundles: they are read for it", len(missing), of)
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
     state = index.state
     for start in range(0, len(missing), CATCH_UP_BUNDLES):

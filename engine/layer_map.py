@@ -14,6 +14,7 @@ What *drops* versions must wait until nobody reads who may have seen what was th
 `advance` ends an epoch, and `is_quiet` says when the readers that began in it have left.
 """
 
+import logging
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping
@@ -35,6 +36,8 @@ from formats.layer_file import LayerKind
 STRIPES_MAX = 65536  # whose layers are remembered
 TABLE_BYTES_MAX = 64 << 20  # of frame tables of open bundles below L0
 VISITS_MAX = 255  # layers a request visited, counted apart; more count as so many
+REPORTED_MAX = 1000  # pieces of damage that the log has a line for
+_log = logging.getLogger("pageserver.layer_map")
 
 
 class ResidentBundle(NamedTuple):
@@ -73,6 +76,7 @@ class LayerMap:
         self._epoch = 0
         self._readers_in: Counter[int] = Counter()  # by the epoch in which they began
         self.visits = memoryview(bytearray(8 * (VISITS_MAX + 1))).cast("Q")
+        self._reported: set[str] = set()
         self._l0 = self._read_l0(removed or {})
 
     @property
@@ -189,8 +193,19 @@ class LayerMap:
                 self._collect_stripe(query, first)
             if query.keeps_frames:  # else compaction reads
                 query.count_visits(self.visits)
+            if query.errors:
+                self._report(query.errors.values())
         finally:
             self._leave(epoch)
+
+    def _report(self, errors: Iterable[Exception]) -> None:
+        """Each once: not only who happened to read must hear of it."""
+        with self._lock:
+            texts = sorted({str(error) for error in errors} - self._reported)
+            texts = texts[: REPORTED_MAX - len(self._reported)]
+            self._reported.update(texts)
+        for text in texts:
+            _log.error("a read met damage: %s", text)
 
     def _collect_stripe(self, query: LayerQuery, first: int) -> None:
         """What a stripe's layers have for the query's group, of which request `first` is one."""

@@ -8,12 +8,13 @@ A directory without a manifest has nothing worth keeping: its base backup was ne
 """
 
 import contextlib
+import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from engine.chunk_table import ChunkTable
-from engine.errors import RequestError
+from engine.errors import DirectoryRefusedError, RequestError
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.index_rebuild import open_index
@@ -26,8 +27,10 @@ from engine.storage import Storage
 from engine.version_store import VersionStore
 from formats.chunk import SmallFile, small_file
 from formats.errors import CorruptionError
-from formats.file_name import FileName
+from formats.file_name import FileKind, FileName
 from formats.manifest import Manifest
+
+_log = logging.getLogger("pageserver.recovery")
 
 
 @dataclass(frozen=True)
@@ -66,16 +69,22 @@ def remove_unfinished(storage: Storage, paths: Paths) -> int:
     """Empty a directory whose base backup was cut off; returns the highest sequence number of its
     bundles, behind which the next attempt goes on.
 
-    The index is made only after the manifest: where there is one, the manifest was there and is
-    lost, and with it the meaning of the layers; CorruptionError then, and nothing is removed.
+    The index is made only after the manifest, and so are bundles of a later run or below L0: where
+    there is one, the manifest was there and is lost, and with it the meaning of the layers;
+    CorruptionError then, and nothing is removed. Nor is anything where there are other files:
+    DirectoryRefusedError.
     """
-    if storage.list(paths.index):
+    names = storage.list(paths.layers)
+    strange = [name for name in names if not _is_bundle(name)]
+    if strange:
+        raise DirectoryRefusedError(f"{paths.layers / strange[0]} is no bundle of a page server")
+    bundles = sorted(map(FileName.parse, names), key=lambda name: name.sequence)
+    later = [name for name in bundles if name.kind == FileKind.L1 or name.run > 1]
+    if storage.list(paths.index) or later:
+        proof = later[0].text if later else "an index"
         raise CorruptionError(
-            "manifest", str(paths.manifest), "present, as there is an index", "no such file"
+            "manifest", str(paths.manifest), f"present, as there is {proof}", "no such file"
         )
-    bundles = sorted(
-        map(FileName.parse, storage.list(paths.layers)), key=lambda name: name.sequence
-    )
     for bundle in bundles:  # the highest goes last, whatever ends this
         storage.remove(paths.layers / bundle.text)
     if storage.exists(paths.journal):
@@ -100,16 +109,31 @@ def undo_base_backup(storage: Storage, paths: Paths) -> None:
 
 def remove_leftovers(storage: Storage, paths: Paths, manifest: Manifest) -> list[str]:
     """Remove bundles that the manifest does not name, and indexes that a reindex did not finish:
-    what a crash left; returns the bundles' names."""
+    what a crash left; returns the bundles' names. What is no bundle is somebody else's and stays.
+    """
     remove_unfinished_index(storage, paths.directory)
     named = {name.text for name in manifest.files}
-    leftovers = [name for name in storage.list(paths.layers) if name not in named]
+    present = storage.list(paths.layers)
+    for name in sorted(named.difference(present)):
+        _log.error("%s is missing: what needs it cannot be read", paths.layers / name)
+    leftovers = [name for name in present if name not in named]
+    for name in [name for name in leftovers if not _is_bundle(name)]:
+        _log.warning("%s is not ours: it is left alone", paths.layers / name)
+        leftovers.remove(name)
     for name in leftovers:
-        FileName.parse(name)  # anything else is not ours to remove
+        _log.info("removing %s, a leftover that the manifest does not name", paths.layers / name)
         storage.remove(paths.layers / name)
     if leftovers:
         storage.sync_directory(paths.layers)
     return leftovers
+
+
+def _is_bundle(name: str) -> bool:
+    try:
+        FileName.parse(name)
+    except ValueError:
+        return False
+    return True
 
 
 def open_layers(

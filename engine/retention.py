@@ -13,6 +13,7 @@ version, and an image at the horizon is made of what a reader finds in L0 and be
 There is no clock here: who calls says what time it is, in seconds since 1970.
 """
 
+import logging
 import math
 import re
 import threading
@@ -20,7 +21,7 @@ from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine.errors import RequestError, below_horizon
+from engine.errors import ArgumentError, RequestError, below_horizon
 from engine.layer_store import LayerStore
 from engine.store_state import StoreState
 from formats.errors import CorruptionError
@@ -38,6 +39,7 @@ from formats.manifest import (
 HELD_MAX = 10_000  # points, and as many leases
 LEASE_SECONDS_MAX = 366 * 86_400
 POSTGRES_EPOCH_SECONDS = 946_684_800  # 2000-01-01, since 1970
+_log = logging.getLogger("pageserver.retention")
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,63}")
 
 LsnAt = Callable[[int], int | None]
@@ -132,6 +134,7 @@ class Retention:
             self._check(lsn, "point", len(true.points))
             point = PointSet(name, lsn)
             self._append(point)
+        _log.info("point %s keeps %s from now on", name, show_lsn(lsn))
         return point
 
     def drop_point(self, name: str) -> PointSet:
@@ -140,6 +143,7 @@ class Retention:
             if held is None:
                 raise RequestError(f"there is no point {name}")
             self._append(PointDropped(name))
+        _log.info("point %s, which kept %s, was dropped", name, show_lsn(held.lsn))
         return held
 
     def leases(self) -> list[LeaseSet]:
@@ -240,14 +244,14 @@ def _made_up(true: Manifest) -> str:
 
 def _checked_name(name: str) -> str:
     if not _NAME.fullmatch(name):
-        raise RequestError(f"name {name[:100]!r}: expected 1 to 63 letters, digits, _ . or -")
+        raise ArgumentError(f"name {name[:100]!r}: expected 1 to 63 letters, digits, _ . or -")
     return name
 
 
 def _until(now: float, seconds: float) -> int:
     if not 0 < seconds <= LEASE_SECONDS_MAX:
-        raise RequestError(
-            f"a lease of {seconds:g} s: expected more than 0 and no more than "
+        raise ArgumentError(
+            f"a lease of {seconds} s: expected more than 0 and no more than "
             f"{LEASE_SECONDS_MAX} s, {LEASE_SECONDS_MAX // 86_400} days; a point has no end"
         )
     return math.ceil(now + seconds)

@@ -221,7 +221,7 @@ def status(
     with server_errors(), PageClient(connect) as client:
         values = client.status()
     if as_json:
-        print_json({key: values.get(key) for key in STATUS_KEYS})
+        print_json({key: values.get(key) for key in (*STATUS_KEYS, "counters")})
         return
     counters = values.pop("counters")
     rows = list(values.items())

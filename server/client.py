@@ -40,6 +40,7 @@ STATUS_KEYS = (
     "slot",
     "source",
     "state",
+    "error",
     "lag_bytes",
     "layer_count",
     "layer_bytes",

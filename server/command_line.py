@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from formats import pgwire
 from server.client import ConnectError, PageServerError
 from server.exit_code import ExitCode
 
@@ -41,7 +42,8 @@ def server_errors() -> Iterator[None]:
     except ConnectError as error:
         fail(ExitCode.CANNOT_CONNECT, str(error))
     except PageServerError as error:
-        fail(ExitCode.WRONG, str(error))
+        is_usage = error.sqlstate in (pgwire.INVALID_PARAMETER, pgwire.SYNTAX_ERROR)
+        fail(ExitCode.USAGE if is_usage else ExitCode.WRONG, str(error))
     except ValueError as error:
         fail(ExitCode.USAGE, str(error))
 

@@ -119,6 +119,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingError(f"{path}: {error}") from None
+    except OSError as error:
+        raise SettingError(str(error)) from None
 
 
 def _describe(name: str) -> Description:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from engine.errors import RequestError
 from formats import pagestream, pgwire
+from formats.errors import CorruptionError
 from formats.pagestream import PageBatch
 from formats.pgwire import ProtocolError
 from server.connection import ClientGone, Connection, StatementError, describe_error
@@ -105,7 +106,7 @@ class PageStream:
                 value = pagestream.db_size_value(store.db_size(batch.db[0], lsn))
             else:
                 value = pagestream.slru_value(store.slru_segment(fork, block, lsn))
-        except RequestError as error:
+        except (RequestError, CorruptionError, OSError) as error:
             return batch.error_reply(0, str(error))
         return batch.reply(value)
 

@@ -7,7 +7,7 @@ import typer
 
 from formats import lsn as lsn_text
 from formats import timestamp
-from server import timestamps
+from server import time_cli, timestamps
 from server.client import PageClient
 from server.command_line import (
     DEFAULT_ADDRESS,
@@ -141,7 +141,8 @@ def point_create(
         typer.Option(
             "--at",
             metavar="TIMESTAMP",
-            help="In place of LSN: the one whose state is that as of a time, see pageserver lsn.",
+            help="In place of LSN: the one whose state is that as of a time, which is past, or "
+            "now; see pageserver lsn.",
         ),
     ] = None,
     connect: Connect = DEFAULT_ADDRESS,
@@ -161,8 +162,12 @@ def point_create(
         if lsn is not None and at is not None:
             raise ValueError("LSN and --at exclude each other")
         words = ["point create", _word(name)]
-        words += [_lsn(lsn)] if at is None else [f"at '{timestamp.show(timestamps.parse(at))}'"]
+        words += [_lsn(lsn)] if at is None else [f"at '{_time(at)}'"]
+    with server_errors(), PageClient(connect) as client:  # before: later it may be final
+        found = None if at is None else client.lsn_at(timestamps.parse(at))
     _points(connect, words, as_json)
+    if found is not None:
+        time_cli.note_newest(*found)
 
 
 @point.command("drop", epilog=EXIT_STATUS, short_help="Keep an LSN no longer.")
@@ -223,6 +228,11 @@ def _show(columns: Sequence[str], rows: Sequence[dict[str, object]], as_json: bo
 
 def _lsn(text: str | None) -> str:
     return "" if text is None else lsn_text.show(lsn_text.parse(text))
+
+
+def _time(text: str) -> str:
+    """In UTC, as the server may be elsewhere; `now` is by its clock."""
+    return text if text.lower() == "now" else timestamp.show(timestamps.parse(text))
 
 
 def _word(text: str) -> str:

@@ -92,8 +92,8 @@ def _point(action: str, words: list[str], store: "Store", lsn_of: LsnOf) -> "lis
     if action == "create" and 1 <= len(words) <= 2:
         return [retention.create_point(words[0], lsn_of(words[1:]))]
     if action == "create" and len(words) > 2 and words[1].lower() == "at":
-        _, (found, *_) = time_commands.lsn_at(words[2:], store)
-        return [retention.create_point(words[0], lsn_of([found.decode()]))]
+        lsn = time_commands.lsn_of_past(words[2:], store, time.time())
+        return [retention.create_point(words[0], lsn)]
     return None
 
 

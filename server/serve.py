@@ -109,7 +109,11 @@ class Server:
                 f"{options.data_dir} is empty: --wal-source must say of what to take a base backup",
                 ExitCode.USAGE,
             )
-        host, port = self._service.start(*options.listen)
+        try:
+            host, port = self._service.start(*options.listen)
+        except OSError as error:
+            address = "{}:{}".format(*options.listen)
+            raise Refused(f"cannot listen on {address}: {error}", ExitCode.WRONG) from error
         log.info("listening on %s:%d", host, port)
         if not is_loopback(host):
             log.warning("no authentication yet: all who reach %s:%d read every page", host, port)
@@ -177,7 +181,7 @@ class Server:
             raise self._failure
 
     def status(self) -> dict[str, object]:
-        """What `show status` answers; an `error` where there is one."""
+        """What `show status` answers."""
         values = dict(self._store.status())
         state, source, error = self._describe_source()
         values |= {"slot": self._slot, "source": source, "state": state}
@@ -186,8 +190,7 @@ class Server:
                 values["compaction"] = f"stopped: {worker.error}"
             elif worker.name == "compaction" and worker.full is not None:
                 values["compaction"] = f"{values['compaction']}: waits for room on the disk"
-        if error:
-            values["error"] = error
+        values["error"] = error or None
         first = {key: values.get(key) for key in STATUS_KEYS}
         return first | values
 
@@ -259,6 +262,7 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
 
 def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode:
     """`pageserver detach`: drop the slot of a server that does not run."""
+    logging.basicConfig(format="pageserver: %(message)s")
     storage = Storage()
     try:
         lock = storage.lock(data_dir / LOCK_FILE)

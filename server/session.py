@@ -11,8 +11,9 @@ extended protocol get one clear error and are skipped until Sync, as PostgreSQL 
 import logging
 from typing import TYPE_CHECKING
 
-from engine.errors import RequestError
+from engine.errors import ArgumentError, RequestError
 from formats import pgwire
+from formats.errors import CorruptionError
 from formats.pgwire import ProtocolError
 from server import commands
 from server.connection import ClientGone, Connection, StatementError
@@ -130,7 +131,14 @@ class Session:
         except StatementError as error:
             self._connection.send_error(error)
         except RequestError as error:
-            self._connection.send_error(StatementError(str(error), pgwire.DATA_UNAVAILABLE))
+            is_usage = isinstance(error, ArgumentError)
+            sqlstate = pgwire.INVALID_PARAMETER if is_usage else pgwire.DATA_UNAVAILABLE
+            self._connection.send_error(StatementError(str(error), sqlstate))
+        except (CorruptionError, OSError) as error:
+            log.error("connection %d: %s: %s", self._connection.process_id, text[:200], error)
+            is_damage = isinstance(error, CorruptionError)
+            sqlstate = pgwire.DATA_CORRUPTED if is_damage else pgwire.IO_ERROR
+            self._connection.send_error(StatementError(str(error), sqlstate))
         except (ClientGone, ProtocolError):
             raise
         except Exception as error:

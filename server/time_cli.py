@@ -56,10 +56,15 @@ def lsn(
         print_json(values)
         return
     print(lsn_text.show(found))
+    note_newest(found, commit_time, is_final)
+
+
+def note_newest(found: int, commit_time: str, is_final: bool) -> None:
+    """Say so of an LSN at a time that later WAL may have commits up to."""
     if not is_final:
         print(
-            f"pageserver: the newest LSN: the last commit is of {commit_time}, and later WAL may "
-            "have others up to that time",
+            f"pageserver: {lsn_text.show(found)} is the newest LSN: the last commit is of "
+            f"{commit_time}, and later WAL may have others up to that time",
             file=sys.stderr,
         )
 

@@ -4,6 +4,7 @@ A time without a zone is in the server's own local time, which psql may not shar
 UTC, so that nobody is in doubt about what was understood.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from server import timestamps
 from server.connection import StatementError
 
 if TYPE_CHECKING:  # the command line takes no engine to ask a server
+    from engine.commit_times import StateAt
     from server.store import Store
 
 USAGES = ("lsn at 'TIMESTAMP'", "time at LSN")
@@ -24,15 +26,24 @@ Answer = tuple[Sequence[tuple[str, int]], Sequence[bytes]]
 
 def lsn_at(words: list[str], store: "Store") -> Answer:
     """`final` is false while no later commit is known: WAL to come may belong to that state."""
-    time = _parse_time(" ".join(words))
-    state = store.commit_times.state_at(time)
-    if state is None:
-        raise StatementError(_too_old(time, store), pgwire.DATA_UNAVAILABLE)
+    state = _state_at(_parse_time(" ".join(words)), store)
     return [("lsn", TEXT_OID), ("commit_time", TIMESTAMPTZ_OID), ("final", BOOL_OID)], [
         lsn_text.show(state.lsn).encode(),
         timestamp.show(state.commit_time).encode(),
         b"t" if state.is_final else b"f",
     ]
+
+
+def lsn_of_past(words: list[str], store: "Store", now: float) -> int:
+    """The same LSN for something that is to last; `now` is in seconds since 1970.
+
+    A time in the future is refused: what the state is then nobody knows yet.
+    """
+    time, latest = _parse_time(" ".join(words)), timestamp.from_unix_seconds(math.ceil(now))
+    if time > latest:
+        message = f"{timestamp.show(time)} is in the future: here it is {timestamp.show(latest)}"
+        raise StatementError(message, pgwire.INVALID_PARAMETER)
+    return _state_at(time, store).lsn
 
 
 def time_at(word: str, store: "Store", resolve: Callable[[list[str]], int]) -> Answer:
@@ -44,6 +55,13 @@ def time_at(word: str, store: "Store", resolve: Callable[[list[str]], int]) -> A
         hint = "Times are kept since this directory is served by a version that keeps them."
         raise StatementError(message, pgwire.DATA_UNAVAILABLE, hint)
     return [("commit_time", TIMESTAMPTZ_OID)], [timestamp.show(time).encode()]
+
+
+def _state_at(time: int, store: "Store") -> "StateAt":
+    state = store.commit_times.state_at(time)
+    if state is None:
+        raise StatementError(_too_old(time, store), pgwire.DATA_UNAVAILABLE)
+    return state
 
 
 def _parse_time(text: str) -> int:

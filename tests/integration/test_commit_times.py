@@ -208,6 +208,10 @@ def check_commands(server: PageServer, last: Commit, end: int) -> None:
     done = command(server, "lsn", "--at", "now")
     assert parse(done.stdout.strip()) >= end
     assert "later WAL may" in done.stderr
+    done = command(server, "point", "create", "late", "--at", at)
+    assert found["lsn"] in done.stdout and ("later WAL may" in done.stderr) != found["is_final"]
+    assert command(server, "point", "create", "later", "--at", "2999-01-01").exit_code == 2
+    assert command(server, "point", "create", "today", "--at", "now").exit_code == 0
     done = command(server, "lsn", "--at", "2001-01-01 00:00")
     assert done.exit_code == 1
     assert "cannot be read: the oldest one is" in done.stderr

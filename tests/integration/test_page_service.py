@@ -11,6 +11,7 @@ from engine.errors import RequestError
 from formats import lsn as lsn_text
 from formats import pagestream as ps
 from formats import pgwire
+from formats.errors import CorruptionError
 from server.client import ConnectError, PageClient, PageServerError
 from tests.fixtures.fake_store import page_of, small_store
 from tests.fixtures.running_service import IDS, LSN, SETTINGS, TABLE, Running, frames, page_request
@@ -161,6 +162,31 @@ def test_the_client_s_errors(running: Running) -> None:
     running.service.stop()
     with pytest.raises(ConnectError):
         PageClient(running.name).status()
+
+
+@pytest.mark.parametrize(
+    ("error", "sqlstate"),
+    [
+        (CorruptionError("frame checksum", "x.bundle offset 28", 1, 2), pgwire.DATA_CORRUPTED),
+        (OSError(5, "Input/output error"), pgwire.IO_ERROR),
+    ],
+)
+def test_damage_is_said_and_ends_nothing(running: Running, error: Exception, sqlstate: str) -> None:
+    """A damaged size is the answer to who asks for it, not the end of the page stream."""
+    size = ps.request(ps.NBLOCKS, 1, LSN, LSN, ps.relation_body(*TABLE))
+    running.store.damaged = error
+    with running.stream() as client:
+        client.send(frames(size))
+        assert client.value(size) == (b"", str(error))
+        running.store.damaged = None
+        client.send(frames(size))
+        assert client.value(size) == (ps.nblocks_value(100), "")
+    running.store.damaged = error
+    with PageClient(running.name) as client:
+        with pytest.raises(PageServerError) as raised:
+            client.relations(LSN)
+        assert (str(raised.value), raised.value.sqlstate) == (str(error), sqlstate)
+        assert client.slru_segments() == [(0, 0), (3, 31)]
 
 
 def test_replies_come_in_order_and_in_batches(running: Running) -> None:

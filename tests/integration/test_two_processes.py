@@ -49,6 +49,7 @@ def test_the_second_is_refused_until_the_first_is_dead(directory: Path, first: S
         status, error = run(*attempt)
         assert status == ExitCode.REFUSED, attempt
         assert f"{directory} is in use by another process; stop it first" in error, attempt
+        assert ("pageserver: " if attempt[0] == "server.cli" else "layertool: ") in error
     with PageClient(first.address) as client:  # none of them has disturbed it
         lsn = parse_lsn(str(client.status()["ready_lsn"]))
         page = client.get_page(*OLD, 0, 2, lsn)

@@ -35,6 +35,7 @@ STATUS_KEYS = [
     "slot",
     "source",
     "state",
+    "error",
     "lag_bytes",
     "layer_count",
     "layer_bytes",
@@ -84,7 +85,9 @@ def test_status_as_json(address: str) -> None:
     result = run("status", "--connect", address, "--json")
     assert result.exit_code == 0
     status = json.loads(result.stdout)
-    assert list(status) == STATUS_KEYS
+    assert list(status) == [*STATUS_KEYS, "counters"]
+    assert status["counters"] == {"records_skipped": 7}
+    assert status["error"] == "the disk is full"
     assert status["tenant"] == FakeIdentity().tenant
     assert status["ready_lsn"] == "0/1000"
     assert status["remote_lsn"] is None and status["debt_bytes"] is None

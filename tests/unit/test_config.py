@@ -23,6 +23,12 @@ def test_assignments_win_over_the_file(tmp_path: Path) -> None:
     assert isinstance(settings.wait_lsn_timeout, float)
 
 
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / config.FILE_NAME).mkdir()
+    with pytest.raises(SettingError, match="Is a directory"):
+        config.load(tmp_path)
+
+
 def test_without_a_file(tmp_path: Path) -> None:
     assert config.load(tmp_path) == config.load(None) == Settings()
 

@@ -105,7 +105,11 @@ def damage(directory: StoppedDirectory, name: FileName, offset: int) -> None:
 
 @pytest.mark.parametrize("name", [bundles.l0(1), bundles.image_bundle(1)])
 def test_a_bad_frame_spoils_only_the_requests_that_need_it(
-    directory: StoppedDirectory, layers: LayerMap, flush: Flush, name: FileName
+    directory: StoppedDirectory,
+    layers: LayerMap,
+    flush: Flush,
+    name: FileName,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     pages = [(KEY, block, 10, bundles.image(b"%d" % block * 300)) for block in range(4)]
     flush(name, [*pages, (OTHER, 0, 10, bundles.image(b"other"))])
@@ -122,6 +126,8 @@ def test_a_bad_frame_spoils_only_the_requests_that_need_it(
     with pytest.raises(CorruptionError, match="frame checksum"):
         read(layers, KEY, 0)
     assert read(layers, KEY, 1) == [10]
+    (said,) = caplog.messages  # once, however often it is met
+    assert said.startswith("a read met damage: frame checksum at ") and name.text in said
 
 
 def test_neighbours_are_read_at_once(

@@ -7,6 +7,7 @@ import pytest
 from engine import directory_check, index_rebuild
 from engine.backup_identity import BackupIdentity
 from engine.directory_check import check_directory
+from engine.errors import DirectoryRefusedError
 from engine.page_store import PageStore
 from engine.storage import File, Storage
 from formats import manifest as layout
@@ -40,6 +41,77 @@ def test_a_start_that_the_manifest_lost_shows(tmp_path: Path) -> None:
     assert state.run == run - 1
     with pytest.raises(CorruptionError, match="manifest has lost entries that the index knows"):
         small.open()
+
+
+def test_a_lost_manifest_costs_no_layers(tmp_path: Path) -> None:
+    """Without manifest and index it looks like a base backup that was cut off; it is not."""
+    small = SmallStore(tmp_path)
+    small.reopen()
+    small.put(create(), image(0, 1))
+    small.flush()
+    small.let_go()
+    paths = small.store.paths
+    layers = sorted(path.name for path in paths.layers.iterdir())
+    paths.manifest.unlink()
+    for path in paths.index.iterdir():
+        path.unlink()
+    with pytest.raises(CorruptionError, match=r"expected present, as there is l0-.*, found no"):
+        small.open()
+    assert sorted(path.name for path in paths.layers.iterdir()) == layers
+
+
+def test_files_of_others_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A copy that somebody left there is no reason not to start, and not ours to remove."""
+    small = SmallStore(directory_in(tmp_path))
+    small.put(create())
+    small.flush()
+    small.let_go()
+    layers = small.store.paths.layers
+    kept = next(path for path in layers.iterdir() if path.name.startswith("l0"))
+    stranger = layers / f"{kept.name}.bak"
+    leftover = layers / kept.name.replace("l0-", "l1-")
+    for path in (stranger, leftover):
+        path.write_bytes(kept.read_bytes())
+    (tmp_path / "work").mkdir()
+    said = [str(f) for f in check_directory(Storage(), small.directory, tmp_path / "work")]
+    assert sorted(said) == [
+        f"leftover that the manifest does not name, removed at the next start at {leftover}",
+        f"no file of a page server, left alone at {stranger}",
+    ]
+    small.open()
+    assert stranger.exists() and not leftover.exists()
+    assert f"{stranger} is not ours" in caplog.text
+    small.let_go()
+
+
+def test_a_missing_bundle_is_said_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small = SmallStore(directory_in(tmp_path))
+    lost = small.put(create(), image(0, 1))
+    small.flush()
+    small.let_go()
+    gone = max(path for path in small.store.paths.layers.iterdir() if path.name.startswith("l0"))
+    content = gone.read_bytes()
+    gone.unlink()
+    small.open()
+    assert f"{gone} is missing: what needs it cannot be read" in caplog.messages
+    with pytest.raises(LookupError, match=gone.name):
+        small.page(0, lost)
+    small.let_go()
+    gone.write_bytes(content)  # from a copy
+    small.open()
+    assert small.mark(0, lost) == 1
+    small.let_go()
+
+
+def test_a_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "layers").mkdir()
+    theirs = tmp_path / "layers" / "photograph.jpeg"
+    theirs.touch()
+    with pytest.raises(DirectoryRefusedError, match="photograph.jpeg is no bundle"):
+        PageStore(tmp_path, MEMORY_BYTES)
+    assert theirs.exists()
 
 
 def directory_in(tmp_path: Path) -> Path:

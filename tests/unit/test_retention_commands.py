@@ -79,7 +79,8 @@ def test_leases(served: Served) -> None:
     assert [row["name"] for row in served.json("lease", "list")] == [drawn["name"]]
 
 
-def test_points(served: Served) -> None:
+def test_points(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "pageserver.retention")
     assert served.json("point", "list") == []
     (first,) = served.json("point", "create", "now")
     assert first["lsn"] == lsn_text.show(served.small.store.ready_lsn)
@@ -87,6 +88,8 @@ def test_points(served: Served) -> None:
     assert served.json("point", "create", "release-7", served.text(2)) == [made]
     assert served.json("point", "list") == [made, first]
     assert served.json("point", "drop", "now") == [first]
+    assert caplog.messages[0] == f"point now keeps {first['lsn']} from now on"
+    assert caplog.messages[-1] == f"point now, which kept {first['lsn']}, was dropped"
     assert served.json("point", "list") == [made]
 
 
@@ -166,16 +169,20 @@ def test_tables_align(served: Served) -> None:
     [
         (["lease", "create", "0/1", "--for", "2h"], 1, "is below the horizon"),
         (["lease", "create", "FF/0", "--for", "2h"], 1, "was not ready within"),
-        (["lease", "create", "--for", "400d"], 1, "no more than 31622400 s, 366 days"),
-        (["lease", "create", "--for", "0s"], 1, "more than 0"),
+        (
+            ["lease", "create", "--for", "400d"],
+            2,
+            "34560000 s: expected more than 0 and no more than 31622400 s",
+        ),
+        (["lease", "create", "--for", "0s"], 2, "more than 0"),
         (["lease", "create", "--for", "2 weeks"], 2, "expected a whole number and s, m, h or d"),
         (["lease", "create", "17", "--for", "2h"], 2, "not an LSN"),
         (["lease", "create"], 2, "--for"),
         (["lease", "create", "--for", "1h", "--name", "a b"], 2, "expected one word"),
-        (["lease", "create", "--for", "1h", "--name", "ä"], 1, "1 to 63 letters"),
+        (["lease", "create", "--for", "1h", "--name", "ä"], 2, "1 to 63 letters"),
         (["lease", "renew", "x", "--for", "1h"], 1, "there is no lease x"),
         (["lease", "drop", "x"], 1, "there is no lease x"),
-        (["point", "create", "a/b"], 1, "1 to 63 letters"),
+        (["point", "create", "a/b"], 2, "1 to 63 letters"),
         (["point", "create", "a", "0/1"], 1, "exact LSNs of points and leases"),
         (["point", "create", "a", "0/1", "--at", "now"], 2, "exclude each other"),
         (["point", "create", "a", "--at", "soon"], 2, "expected a time such as"),
@@ -214,6 +221,8 @@ def test_statements(served: Served) -> None:
                 client.query(wrong)
         with pytest.raises(PageServerError, match="as in 2h"):
             client.query("lease create for soon")
+        with pytest.raises(PageServerError, match="is in the future: here it is 2"):
+            client.query("point create later at '2999-01-01'")
 
 
 def test_what_is_kept_is_read_and_nothing_else_below_the_horizon(served: Served) -> None:

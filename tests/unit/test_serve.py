@@ -141,7 +141,7 @@ def test_an_empty_directory_is_attached(harness: Harness) -> None:
     assert harness.events == ["service starts", "background starts", *STOPPING]
     status = harness.status()
     assert (status["state"], status["source"]) == ("streaming", "127.0.0.1:5432")
-    assert "error" not in status
+    assert status["error"] is None
 
 
 def test_a_signal_ends_the_base_backup(harness: Harness) -> None:
@@ -189,6 +189,22 @@ def test_a_directory_in_use(harness: Harness, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(serve, "PageStore", refuse)
     assert harness.run("host=a", stop_after=20) == ExitCode.REFUSED
     assert harness.events == []
+
+
+def test_an_address_in_use(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The directory is none the worse: that would be another status."""
+
+    def refuse(*_: object) -> tuple[str, int]:
+        raise OSError(98, "Address already in use")
+
+    part = Part("service", harness.events)
+    monkeypatch.setattr(part, "start", refuse)
+    monkeypatch.setattr(serve, "PageService", lambda *_: part)
+    assert harness.run("host=a", stop_after=20) == ExitCode.WRONG
+    assert "cannot listen on 127.0.0.1:0: [Errno 98] Address already in use" in caplog.text
+    assert harness.events == STOPPING[1:]
 
 
 def test_a_step_of_ours_that_failed_is_shown(harness: Harness) -> None:
