@@ -287,20 +287,13 @@ def test_cuts_of_a_history_that_no_read_wants_go(
 ) -> None:
     """(LSN, blocks, bundle) of each; which are needed, garbage.needed_cuts says."""
     key = bytes([bundles.relation_key(0)[0] | HISTORY]) + bundles.relation_key(0)[1:]
-    given = [
-        Input(
-            [
-                (key, 1, lsn, bundles.history(True, blocks))
-                for lsn, blocks, at in cuts
-                if at == part
-            ],
-            frame_bytes,
-            frozenset(),
-        )
+    parts = [
+        [(key, 1, lsn, bundles.history(True, blocks)) for lsn, blocks, at in cuts if at == part]
         for part in range(3)
     ]
+    given = [Input(versions, frame_bytes, frozenset()) for versions in parts if versions]
     with tempfile.TemporaryDirectory() as directory:
-        merging = Merging(Path(directory), [source for source in given if source.versions])
+        merging = Merging(Path(directory), given)
         create, found = merging.create_bundle, list[int]()
         for output in merge_bundles(merging.inputs, create, retained=retained):
             found += [lsn for (_, _, lsn), _ in merging.content(output)]

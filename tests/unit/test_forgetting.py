@@ -1,4 +1,4 @@
-"""What nobody can ask for any more goes, wherever the process ended, from the disk and from memory."""
+"""What nobody can ask for goes, from the disk and from memory, wherever a process ended."""
 
 from collections.abc import Callable
 from pathlib import Path
