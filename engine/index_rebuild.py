@@ -5,6 +5,7 @@ in a rebuild, so the two give the same bytes. `catch_up` closes the gap that a c
 manifest's fsync and the index's commit leaves; a rebuild is catching up from nothing.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ LOCK_BYTES = 64 << 10  # its header and 64 for each of READERS_MAX
 """LMDB writes it by way of memory: on a full disk that kills, so it gets its room beforehand."""
 CATCH_UP_BUNDLES = 64  # per transaction
 _BESIDE, _OLD = "index.new", "index.old"
+_log = logging.getLogger("pageserver.index")
 
 
 def open_index(storage: Storage, path: Path, manifest: Manifest, layers: Path) -> Index:
@@ -61,6 +63,8 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         index.clear()
     missing = [record for name, record in manifest.files.items() if name not in have]
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
+    if len(missing) > CATCH_UP_BUNDLES:
+        _log.info("the index is made anew: %d bundles are read", len(missing))
     state = index.state
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
         part = missing[start : start + CATCH_UP_BUNDLES]

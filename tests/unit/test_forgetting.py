@@ -8,10 +8,12 @@ import pytest
 from engine import index_rebuild, survey
 from engine.compaction_policy import Policy
 from engine.compactor import COLLECTING
+from engine.index_rebuild import is_l0
 from engine.retention import Bounds
 from formats import chunk, version
 from formats.chunk import HISTORY, ChunkKey
-from formats.file_name import FileKind
+from formats.file_name import FileKind, FileName
+from formats.manifest import Manifest
 from tests.fixtures.rebuilt_index import check_index
 from tests.fixtures.small_store import SmallStore, create, drop, heap_page, image, truncate
 
@@ -185,4 +187,25 @@ def test_nothing_is_left_in_memory_of_the_cuts_of_what_was_dropped(small: SmallS
     assert len(small.store.versions.history.cuts) < 10
     lsn = small.store.ready_lsn
     assert [small.mark(0, lsn, relations[place]) for place in (0, 1)] == [9, 8]
+    small.let_go()
+
+
+def test_a_commit_does_not_look_at_all_files(
+    small: SmallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a flush costs does not grow with the number of files."""
+    small.put(create(HELD), image(0, 1, HELD))
+    for number in range(8):
+        small.put(image(0, number, HELD))
+        small.flush()
+    looked_at = []
+
+    def noted(manifest: Manifest, name: FileName) -> bool:
+        looked_at.append(name)
+        return is_l0(manifest, name)
+
+    monkeypatch.setattr(index_rebuild, "is_l0", noted)
+    small.put(image(0, 9, HELD))
+    small.flush()
+    assert looked_at == []
     small.let_go()
