@@ -123,10 +123,14 @@ class BundleReader:
     def stored_bytes(self) -> "array[int]":
         """Bytes of each layer in the file, by row of the directory; kept, 8 bytes a layer.
 
-        A frame that several layers share counts for each of them in equal parts.
+        A frame that several layers share counts for each of them in equal parts. Of a bundle whose
+        frame table cannot be read none has any: nobody can read them.
         """
         if self._stored is None:
-            self._stored = self._share_frames()
+            try:
+                self._stored = self._share_frames()
+            except (CorruptionError, OSError):
+                return array("Q", bytes(8 * self.directory.count))
         return self._stored
 
     def _share_frames(self) -> "array[int]":

@@ -11,7 +11,7 @@ have above that:
     needed          X1, b, c            X2, d, e, f and X3
 
 A cut that took all of the stripe's blocks away (a truncation, a drop) ends a read as an image does,
-and there is nothing under it to keep.
+and there is nothing under it to keep. Cuts themselves go as well when no read wants them.
 """
 
 from bisect import bisect_left, bisect_right
@@ -103,6 +103,27 @@ def is_forgotten(
         if cuts[at].exists if at >= 0 else lsn >= lsn_first:
             return False
     return cuts[-1].lsn <= horizon
+
+
+def needed_cuts(
+    cuts: Sequence[tuple[int, int]], retained: Sequence[int], horizon: int
+) -> list[bool]:
+    """Of each cut (LSN, blocks), oldest first, whether a read that can be asked for may want it.
+
+    It wants the last cut at or below its LSN with no more blocks than the number of the one it
+    reads. So a cut is of no use where a later one, that leaves no more, comes before the first LSN
+    that is asked for. What is left below each of these has more blocks from cut to cut.
+    """
+    asked = _asked(retained, horizon)
+    found, later = [False] * len(cuts), list[tuple[int, int]]()  # with fewer blocks, the older
+    for place in range(len(cuts) - 1, -1, -1):
+        lsn, n_blocks = cuts[place]
+        while later and later[-1][1] > n_blocks:
+            later.pop()
+        reader = asked[bisect_left(asked, lsn)] if lsn <= horizon else lsn
+        found[place] = not later or reader < later[-1][0]
+        later.append(cuts[place])
+    return found
 
 
 def _asked(retained: Sequence[int], horizon: int) -> list[int]:

@@ -7,8 +7,8 @@ Run before a directory is opened, and by `layertool verify`.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
@@ -18,142 +18,170 @@ from formats import index_value as values
 from formats.errors import CorruptionError
 from formats.index_value import CHUNKS, DATABASES, FILES, L0, LAYERS, META, RELATIONS, STATE_KEY
 
-Databases = dict[bytes, dict[bytes, bytes]]
+
+class OtherVersionError(Exception):
+    """A state that checks names another format version; the rest was not looked at."""
 
 
-def read(path: Path) -> tuple[Databases, list[CorruptionError]]:
-    """Everything, by database, and the keys that LMDB has but does not find."""
-    unfound = []
+class _Keys:
+    """A set of keys of which only the number and a sum are kept: enough to tell two apart."""
+
+    def __init__(self) -> None:
+        self.count = self.sum = 0
+
+    def add(self, key: bytes) -> None:
+        self.count += 1
+        self.sum += hash(key)
+
+
+class IndexCheck:
+    """Looks at each value once, against its seal; then each database against its count and sum,
+    and each other. It keeps no more than files' names in memory, whatever the index's size."""
+
+    def __init__(self, environment: lmdb.Environment) -> None:
+        self._environment = environment
+        self._meta: dict[bytes, bytes] = {}
+        self._unfound: dict[tuple[bytes, bytes], None] = {}
+        self._found: dict[bytes, tuple[int, int]] = {}  # by database: entries, sum of their CRCs
+        self._files, self._l0, self._named = set[bytes](), set[bytes](), set[bytes]()
+        self._stripes, self._stripes_named = _Keys(), _Keys()
+
+    def problems(self) -> Iterator[CorruptionError]:
+        """OtherVersionError: there is nothing to be said."""
+        self._meta = dict(self._items(META))
+        if self._is_of_other_version():
+            raise OtherVersionError
+        damaged = list(self._value_problems())
+        for database, key in self._unfound:
+            where = f"index, {database.decode()} key {key.hex()}"
+            yield CorruptionError("index key", where, "found", "absent")
+        if not self._meta and not any(count for count, _ in self._found.values()):
+            return
+        yield from damaged
+        yield from self._sum_problems()
+        if not damaged:
+            yield from self._reference_problems()
+
+    def _is_of_other_version(self) -> bool:
+        value = self._meta.get(STATE_KEY)
+        try:
+            return value is not None and values.version_of(value) != values.FORMAT_VERSION
+        except CorruptionError:
+            return False
+
+    def _items(self, name: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """What a database has; the keys that LMDB has but does not find are noted."""
+        try:
+            database = self._environment.open_db(name, create=False)
+        except lmdb.NotFoundError:
+            return
+        with self._environment.begin(db=database) as transaction:
+            for key, value in transaction.cursor():
+                if transaction.get(key) is None:  # its page is there, the way down to it is not
+                    self._unfound[name, key] = None
+                yield key, value
+
+    def _value_problems(self) -> Iterator[CorruptionError]:
+        for name in DATABASES[:-1]:
+            count = crcs = 0
+            for key, value in self._items(name):
+                count += 1
+                crcs += values.seal_crc(value) if len(value) >= 8 else 0
+                try:
+                    self._look_at(name, key, value)
+                except CorruptionError as error:
+                    yield error
+            self._found[name] = count, crcs % (1 << 64)
+
+    def _look_at(self, name: bytes, key: bytes, value: bytes) -> None:
+        """Take a value apart, and note what it refers to."""
+        if name == L0:
+            values.unseal(L0, key, value)
+            self._l0.add(key)
+        elif name == LAYERS:
+            self._named.update(layer.file.pack() for layer in values.unpack_layers(key, value))
+            self._stripes.add(key)
+        elif name == FILES:
+            values.unpack_file(key, value)
+            self._files.add(key)
+        elif name == CHUNKS:
+            for stripe_key in _stripes_of(key, value):
+                self._stripes_named.add(stripe_key)
+        elif name == RELATIONS:
+            values.unpack_relation(key, value)
+
+    def _sum_problems(self) -> Iterator[CorruptionError]:
+        if STATE_KEY not in self._meta:
+            yield CorruptionError("index key", "index, meta", "present", "no state")
+        else:
+            try:
+                values.unpack_state(self._meta[STATE_KEY])
+            except CorruptionError as error:
+                yield error
+        for key in sorted(self._meta.keys() - {STATE_KEY, *map(values.sum_key, DATABASES[:-1])}):
+            yield CorruptionError("index key", "index, meta", "a known one", key)
+        for database in DATABASES[:-1]:
+            where = f"index, {database.decode()}"
+            value = self._meta.get(values.sum_key(database))
+            if value is None:
+                yield CorruptionError("index key", where, "present", "no sum")
+                continue
+            try:
+                expected = values.unpack_sum(database, value)
+            except CorruptionError as error:
+                yield error
+                continue
+            if expected != self._found[database]:
+                found = self._found[database]
+                yield CorruptionError("index entries (count, sum)", where, expected, found)
+
+    def _reference_problems(self) -> Iterator[CorruptionError]:
+        """`chunks` names exactly the stripes of `layers`; these and `l0` only files of `files`."""
+        if vars(self._stripes) != vars(self._stripes_named):
+            named = {one for key, value in self._items(CHUNKS) for one in _stripes_of(key, value)}
+            for key in sorted(named ^ {key for key, _ in self._items(LAYERS)}):
+                where = f"index, layers key {key.hex()}"
+                yield CorruptionError(
+                    "index key", where, "in chunks and in layers", "in one of them"
+                )
+        for key in sorted((self._named | self._l0) - self._files):
+            yield CorruptionError("index file", f"index, files key {key.hex()}", "present",
+                                  "absent")  # fmt: skip
+
+
+def _stripes_of(key: bytes, value: bytes) -> Iterator[bytes]:
+    """The keys in `layers` that a value of `chunks` names."""
+    bits = values.unpack_stripes(key, value)
+    for stripe in range(bits.bit_length()):
+        if bits >> stripe & 1:
+            yield values.stripe_key(key, stripe)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[lmdb.Environment]:
     with lmdb_errors(path):
         environment = lmdb.open(str(path), map_size=MAP_BYTES, max_dbs=len(DATABASES),
                                 readonly=True, lock=False)  # fmt: skip
         try:
-            found = {}
-            for name in DATABASES:
-                try:
-                    database = environment.open_db(name, create=False)
-                except lmdb.NotFoundError:
-                    continue
-                with environment.begin(db=database) as transaction:
-                    found[name] = dict(transaction.cursor())
-                    lost = [key for key in found[name] if transaction.get(key) is None]
-                for key in lost:  # its page is there, the way down to it is not
-                    where = f"index, {name.decode()} key {key.hex()}"
-                    unfound.append(CorruptionError("index key", where, "found", "absent"))
+            yield environment
         finally:
             environment.close()
-    return found, unfound
-
-
-def is_of_other_version(found: Databases) -> bool:
-    """Whether a state that checks names another format version."""
-    value = found.get(META, {}).get(STATE_KEY)
-    if value is None:
-        return False
-    try:
-        return values.version_of(value) != values.FORMAT_VERSION
-    except CorruptionError:
-        return False
 
 
 def problems(path: Path) -> Iterator[CorruptionError]:
-    """Every value against its seal, every database against its count and sum, and each other."""
-    found, unfound = read(path)
-    yield from unfound
-    yield from _problems(found)
-
-
-def _problems(found: Databases) -> Iterator[CorruptionError]:
-    if not any(found.values()):
-        return
-    stripes: set[bytes] = set()
-    named: set[bytes] = set()
-    damaged = list(_value_problems(found, stripes, named))
-    yield from damaged
-    yield from _sum_problems(found)
-    if not damaged:
-        yield from _reference_problems(found, stripes, named)
-
-
-def _value_problems(
-    found: Databases, stripes: set[bytes], named: set[bytes]
-) -> Iterator[CorruptionError]:
-    """Each value is taken apart once: `stripes` gets the keys that the values of `chunks` name,
-    `named` the files that those of `layers` do."""
-
-    def note_stripes(key: bytes, value: bytes) -> None:
-        bits = values.unpack_stripes(key, value)
-        for stripe in range(bits.bit_length()):
-            if bits >> stripe & 1:
-                stripes.add(values.stripe_key(key, stripe))
-
-    def note_files(key: bytes, value: bytes) -> None:
-        named.update(layer.file.pack() for layer in values.unpack_layers(key, value))
-
-    checks: dict[bytes, Callable[[bytes, bytes], object]] = {
-        L0: partial(values.unseal, L0),
-        LAYERS: note_files,
-        FILES: values.unpack_file,
-        CHUNKS: note_stripes,
-        RELATIONS: values.unpack_relation,
-    }
-    for database, check in checks.items():
-        for key, value in found.get(database, {}).items():
-            try:
-                check(key, value)
-            except CorruptionError as error:
-                yield error
-
-
-def _sum_problems(found: Databases) -> Iterator[CorruptionError]:
-    meta = found.get(META, {})
-    if STATE_KEY not in meta:
-        yield CorruptionError("index key", "index, meta", "present", "no state")
-    else:
-        try:
-            values.unpack_state(meta[STATE_KEY])
-        except CorruptionError as error:
-            yield error
-    for key in sorted(meta.keys() - {STATE_KEY, *map(values.sum_key, DATABASES[:-1])}):
-        yield CorruptionError("index key", "index, meta", "a known one", key)
-    for database in DATABASES[:-1]:
-        where = f"index, {database.decode()}"
-        value = meta.get(values.sum_key(database))
-        if value is None:
-            yield CorruptionError("index key", where, "present", "no sum")
-            continue
-        entries = found.get(database, {}).values()
-        crcs = sum(values.seal_crc(entry) for entry in entries if len(entry) >= 8)
-        try:
-            expected = values.unpack_sum(database, value)
-        except CorruptionError as error:
-            yield error
-            continue
-        if expected != (len(entries), crcs % (1 << 64)):
-            yield CorruptionError("index entries (count, sum)", where, expected,
-                                  (len(entries), crcs % (1 << 64)))  # fmt: skip
-
-
-def _reference_problems(
-    found: Databases, stripes: set[bytes], named: set[bytes]
-) -> Iterator[CorruptionError]:
-    """`chunks` names exactly the stripes of `layers`; these and `l0` only files of `files`."""
-    for key in sorted(stripes ^ found.get(LAYERS, {}).keys()):
-        where = f"index, layers key {key.hex()}"
-        yield CorruptionError("index key", where, "in chunks and in layers", "in one of them")
-    for key in sorted((named | found.get(L0, {}).keys()) - found.get(FILES, {}).keys()):
-        yield CorruptionError("index file", f"index, files key {key.hex()}", "present", "absent")
+    """All that is wrong with an index; OtherVersionError."""
+    with _opened(path) as environment:
+        yield from IndexCheck(environment).problems()
 
 
 def main(path: str) -> int:
     status = 0
     try:
-        found, unfound = read(Path(path))
-        if is_of_other_version(found):
-            return OTHER_VERSION
-        for problem in (*unfound, *_problems(found)):
+        for problem in problems(Path(path)):
             print(problem)
             status = 1
+    except OtherVersionError:
+        return OTHER_VERSION
     except (CorruptionError, lmdb.Error) as error:  # here all of LMDB's errors are findings
         print(error)
         status = 1

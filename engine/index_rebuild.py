@@ -7,6 +7,7 @@ manifest's fsync and the index's commit leaves; a rebuild is catching up from no
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from pathlib import Path
 
 from engine.bundle_reader import BundleReader
@@ -29,6 +30,7 @@ LOCK_BYTES = 64 << 10  # its header and 64 for each of READERS_MAX
 CATCH_UP_BUNDLES = 64  # per transaction
 _log = logging.getLogger("pageserver.index")
 _BESIDE, _OLD = "index.new", "index.old"
+_log = logging.getLogger("pageserver.index")
 
 
 def open_index(storage: Storage, path: Path, manifest: Manifest, layers: Path) -> Index:
@@ -65,6 +67,8 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         of = len(manifest.files)
         _log.info("the index lacks %d of %d bundles: they are read for it", len(missing), of)
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
+    if len(missing) > CATCH_UP_BUNDLES:
+        _log.info("the index is made anew: %d bundles are read", len(missing))
     state = index.state
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
         part = missing[start : start + CATCH_UP_BUNDLES]
@@ -83,12 +87,13 @@ def _catch_up_removals(
 ) -> None:
     """What the manifest removed or settled after the index's last commit; the files are there."""
     removed, settled = [], []
+    directories = dict(index.l0())
     for name, entry in have.items():
         rows = manifest.removed.get(name, b"") if name in manifest.files else None
-        reader = BundleReader(storage, layers / name.text)
+        reader = BundleReader(storage, layers / name.text, directories.get(name))
         if name in manifest.settled and entry.state != SETTLED:
             removed.append(Removal(name, [], 0, 0, is_whole=True))
-            settled.append(_read_bundle(storage, layers, manifest.files[name], manifest))
+            settled.append(settled_bundle(reader, entry, rows or b""))
         elif rows is None or layer_bits.count(rows) != entry.layers_removed:
             counts_as_l0 = name.kind == FileKind.L0 and entry.state != SETTLED
             removed.append(removal_of(reader, rows, is_l0=counts_as_l0))
@@ -109,8 +114,12 @@ class LivePlaces:
     ) -> None:
         self._index = index
         self._manifest = manifest
-        self._l0 = {name for name in manifest.files if is_l0(manifest, name)}
         self._reader = reader
+
+    @cached_property
+    def _l0(self) -> set[FileName]:
+        """Only where a history is asked for: it looks at all files."""
+        return {name for name in self._manifest.files if is_l0(self._manifest, name)}
 
     def history(self, key: bytes, added: Iterable[BundleReader]) -> list[RelationChange]:
         """All that they say of a history chunk, and `added` bundles, which the index lacks."""
@@ -206,6 +215,20 @@ def bundle_for_index(
     )  # fmt: skip
     changes = [] if is_merged else history_changes(reader, removed)
     return NewBundle(info.name, entry, info.directory_frame, layers, changes, counts_as_l0)
+
+
+def settled_bundle(reader: BundleReader, entry: FileEntry, removed: bytes) -> NewBundle:
+    """An L0 bundle that is one no more, as the index takes it, which has `entry` of it: the file
+    may be damaged, and no more is asked of it than how many bytes its layers have."""
+    live = layer_bits.without(layer_bits.everything(entry.layers), removed)
+    layers = list(layer_entries(reader, live))
+    stored = reader.stored_bytes()
+    entry = entry._replace(
+        bytes_live=entry.bytes_total - sum(stored[row] for row in layer_bits.rows(removed)),
+        layers_removed=layer_bits.count(removed),
+        state=SETTLED,
+    )
+    return NewBundle(reader.name, entry, b"", layers, [], is_l0=False)
 
 
 def layer_entries(reader: BundleReader, rows: bytes) -> Iterator[tuple[bytes, LayerEntry]]:

@@ -17,13 +17,13 @@ from engine.commit_mending import CommitMending
 from engine.flush import file_added
 from engine.index import Index, subject_of
 from engine.index_batch import Removal
-from engine.index_rebuild import LivePlaces, bundle_for_index, info_of, is_l0, removal_of
+from engine.index_rebuild import LivePlaces, bundle_for_index, is_l0, removal_of, settled_bundle
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from formats import layer_bits
 from formats.file_name import FileName
-from formats.manifest import BundleSettled, FileRemoved, LayersRemoved, Manifest, Record
+from formats.manifest import BundleSettled, FileRemoved, LayersRemoved, Manifest, Progress, Record
 
 Rows = Mapping[FileName, bytes]  # a bitmap of rows of each bundle's layer directory
 
@@ -109,10 +109,17 @@ class LayerStore:
         return self.manifest.state
 
     def append(self, *records: Record) -> None:
-        """Make records without bundles true; with the lock of commits, as `commit` holds it."""
+        """Make records without bundles true; with the lock of commits, as `commit` holds it.
+
+        OSError: they may be true all the same, as `state` says. The index notes that they are, or a
+        manifest that lost them at its end would be taken for whole; but not how far the LSNs have
+        come, which every second says anew: to lose one of those does no harm.
+        """
         with self._mending.watch():
             self._mend()
             self.manifest.append(*records)
+            if not all(isinstance(record, Progress) for record in records):
+                self.index.commit(self.state.serial, self.state.durable_lsn)
 
     def mend(self) -> None:
         """Bring the index up to what is true, if a commit could not; OSError: nor can this."""
@@ -135,8 +142,13 @@ class LayerStore:
             self._doomed += [(epoch, name) for name in self._gone]
             self._gone = []
 
+    def _reader(self, name: FileName) -> BundleReader:
+        """An open bundle; of one of L0 the layer directory is known, whatever its file has."""
+        l0 = (bundle.reader for bundle in self.map.l0)
+        return next((reader for reader in l0 if reader.name == name), None) or self.map.reader(name)
+
     def _removal(self, name: FileName, rows: bytes, before: bytes) -> Removal:
-        reader = self.map.reader(name)
+        reader = self._reader(name)
         gone = layer_bits.union(rows, before)
         is_whole = layer_bits.count(gone) == reader.directory.count
         counts_as_l0 = is_l0(self.manifest.state, name)
@@ -158,7 +170,7 @@ class LayerStore:
             for reader, info in zip(readers, added, strict=True)
         ]
         state = self.manifest.state
-        places = LivePlaces(self.index, state, self.map.reader)
+        places = LivePlaces(self.index, state, self._reader)
         histories = {subject_of(key): places.history(key, readers) for key in sorted(pruned)}
         self.index.commit(state.serial, state.durable_lsn, bundles, removals, histories)
         changed = [layer for bundle in bundles for layer in bundle.layers]
@@ -175,11 +187,8 @@ class LayerStore:
         with self._lock, self._mending.watch():
             self._mend()
             self.manifest.append(BundleSettled(name.text))
-            state, reader = self.manifest.state, self.map.reader(name)
-            bundle = bundle_for_index(
-                reader, info_of(reader), state.removed.get(name, b""), is_merged=True,
-                is_settled=True,
-            )  # fmt: skip
+            state, reader = self.manifest.state, self._reader(name)
+            bundle = settled_bundle(reader, self.index.file(name), state.removed.get(name, b""))
             was_l0 = Removal(name, [], 0, 0, is_whole=True)
             self.index.commit(state.serial, state.durable_lsn, [bundle], [was_l0])
             places = ((key, layer.block_start >> 14) for key, layer in bundle.layers)

@@ -32,10 +32,12 @@ cdef class MergedVersions:
     @cython.locals(low=Py_ssize_t, high=Py_ssize_t, middle=Py_ssize_t)
     cdef uint64_t _first_retained(self, uint64_t lsn) except? 0x6E1B35C96E1B35C9 nogil
     @cython.locals(to=Py_ssize_t)
-    cdef int _drop_pending(self, Py_ssize_t i) except -1 nogil
+    cdef Py_ssize_t _first_replaced(self, Py_ssize_t i) except -1 nogil
+    cdef Py_ssize_t _drop_pending(self, Py_ssize_t to, Py_ssize_t i) except -1 nogil
     cdef int _accept(self, Py_ssize_t end) except -1 nogil
     cdef int _count_in_chain(self, Py_ssize_t i) except -1 nogil
     cdef bint _is_self_contained(self, Py_ssize_t i) except -1 nogil
+    cdef uint32_t _cut_blocks(self, Py_ssize_t i) except? 0xC0C0C0C0 nogil
     cdef bint _is_cut(self, Py_ssize_t i) except -1 nogil
     cpdef int replace(self, Py_ssize_t i, const uint8_t[::1] payload) except -1
     cpdef int clear(self) except -1

@@ -13,8 +13,9 @@ horizon stays. So version v stays if the first retained LSN at or above it, its 
 before the next self-contained version: then s(keeper) <= v <= keeper. All pending versions have
 one keeper.
 Where a block has no self-contained version at or below r, all that it has up to r stays. The cuts
-of a relation's history are self-contained, but which of them counts depends on the block that is
-read: they stay.
+of a relation's history are self-contained, but a reader of block b wants the last one that leaves
+no more than b blocks: of those that are pending a cut replaces only the ones that leave no fewer,
+so what is pending has more blocks from cut to cut.
 
 **Hot chains.** No reader may have to apply thousands of records. A version that makes `hot_records`
 of them, or `hot_bytes`, without a self-contained one among them, is *hot*; `replace` puts an image
@@ -130,14 +131,13 @@ class MergedVersions:
             return 0
         self.is_open = 0
         i = self.count - 1
-        if len(self.retained) == 0 or self._is_cut(i):
+        if len(self.retained) == 0:
             return self._accept(self.count)
         if self.accepted < i:
             if self.lsn[i] > self.keeper:
                 self._accept(i)
             elif self._is_self_contained(i):
-                self._drop_pending(i)
-                i = self.count - 1
+                i = self._drop_pending(self._first_replaced(i), i)
         if self.lsn[i] > self.retained[len(self.retained) - 1]:
             return self._accept(self.count)
         self.keeper = self._first_retained(self.lsn[i])
@@ -160,15 +160,24 @@ class MergedVersions:
                 high = middle
         return self.retained[low]
 
-    def _drop_pending(self, i):
-        """Nobody needs the pending versions: version i, the last, takes the place of the first."""
+    def _first_replaced(self, i):
+        """The first pending version that nobody needs beside version i, the last."""
         to = self.accepted
+        if self._is_cut(i):
+            to = i
+            while to > self.accepted and self._cut_blocks(to - 1) >= self._cut_blocks(i):
+                to -= 1
+        return to
+
+    def _drop_pending(self, to, i):
+        """Version i, the last, takes the place of version `to`; those from there on go. Returns
+        where it is now."""
         coding.move(self.data, self.offset[to], self.offset[i], self.length[i])
         self.lsn[to] = self.lsn[i]
         self.length[to] = self.length[i]
         self.used = self.offset[to] + self.length[to]
         self.count = to + 1
-        return 0
+        return to
 
     def _accept(self, end):
         """Versions up to `end` stay."""
@@ -197,7 +206,15 @@ class MergedVersions:
 
     def _is_cut(self, i):
         """Whether it is a HISTORY version in the block of cuts."""
-        return self.block[i] == 1 and coding.u8(self.data, self.offset[i]) == 64
+        return (
+            self.block[i] == 1
+            and self.length[i] == 8
+            and coding.u8(self.data, self.offset[i]) == 64
+        )
+
+    def _cut_blocks(self, i):
+        """How many blocks a cut leaves."""
+        return coding.u32(self.data, self.offset[i] + 4)
 
     def _is_self_contained(self, i):
         return _needs_none_older(coding.u8(self.data, self.offset[i]))

@@ -1,9 +1,10 @@
 """Versions that nobody can ask for any more, in chunks that have no images.
 
 Relation histories, small files and commit times are chains of versions each of which is whole: of
-those at or below the horizon one a block is enough, and one for each retained LSN. Layers of such
-a stripe are written anew without the others where that pays; and nothing is left of the history of
-a relation that exists at no LSN that can be asked for.
+those at or below the horizon one a block is enough, and one for each retained LSN; of the cuts in a
+history those that such a read may still ask for (engine/garbage.py). Layers of such a stripe are
+written anew without the others where that pays; and nothing is left of the history of a relation
+that exists at no LSN that can be asked for.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
-from engine.garbage import is_forgotten
-from engine.index import subject_of
+from engine.garbage import is_forgotten, needed_cuts
+from engine.index import Index, subject_of
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
 from engine.stripe_image import WITH_IMAGES
@@ -25,23 +26,28 @@ from formats.index_value import LayerEntry
 
 def is_worth_pruning(
     policy: Policy,
+    index: Index,
     stripe: Stripe,
     layers: Sequence[LayerEntry],
     retained: Sequence[int],
     horizon: int,
-    kept: int,
 ) -> bool:
     """Whether at least half of a stripe's bytes would go; never, where there are images.
 
     Only what lies below the horizon as a whole counts: the layer that pruning makes does not,
-    until the horizon has passed it. `kept`: versions that the last pruning left, as cuts stay.
+    until the horizon has passed it.
     """
     below = [layer for layer in layers if layer.lsn_end <= horizon]
     if stripe[0][0] in WITH_IMAGES or not below:
         return False
     versions = sum(layer.versions for layer in below)
     blocks = max(layer.block_end for layer in below) - min(layer.block_start for layer in below)
-    dead = versions - max(kept, blocks * (1 + len(retained)))
+    kept = blocks * (1 + len(retained))
+    if versions > kept and stripe[0][0] & HISTORY:  # of cuts, more than one may be needed
+        state = index.relation(subject_of(stripe[0]))
+        cuts = [(cut.lsn, cut.n_blocks) for cut in state.cuts] if state else []
+        kept += sum(needed_cuts(cuts, retained, horizon))
+    dead = versions - kept
     size = sum(layer.bytes_stored for layer in below)
     total = sum(layer.bytes_stored for layer in layers)
     return dead > 0 and policy.is_worth_pruning(size * dead // versions, total)

@@ -2,17 +2,19 @@
 
 Every size event of a relation is a version of its *history chunk*, block 0; the cuts (creation,
 truncation, drop) are versions of block 1 as well, and stand in memory besides, since every read of
-an older state asks for them. The present state stands in the chunk table and needs none of this.
-SLRU segments and small files have a history of the same form.
+an older state asks for them, as long as one can (`forget`). The present state stands in the chunk
+table and needs none of this. SLRU segments and small files have a history of the same form.
 """
 
 from collections.abc import Callable, Iterator
 
+from engine.bundle_merge import Retained
 from engine.chunk_table import ChunkTable
 from engine.errors import RequestError
+from engine.garbage import needed_cuts
 from engine.store_lock import StoreLock
 from engine.version_set import VersionSet
-from formats.chunk import ChunkKind, Fork
+from formats.chunk import ChunkKey, ChunkKind, Fork
 from formats.lsn import show as show_lsn
 
 Collect = Callable[[int, int, int, int, VersionSet], None]
@@ -59,6 +61,24 @@ class RelationHistory:
             if cut_lsn <= lsn and cut_blocks <= block:
                 return cut_lsn
         return 0
+
+    def forget(self, key: ChunkKey, retained: Retained, past: int) -> None:
+        """Drop the cuts of a relation, SLRU segment or file for which nobody can ask any more: by
+        what must stay readable, and all up to `past`, where it exists at no such LSN."""
+        root = self.find(*key)
+        cuts = self.cuts.get(root)
+        if not cuts or (len(cuts) == 1 and not past):
+            return
+        with self.lock:
+            cuts = self.cuts[root]
+            needed = needed_cuts(cuts, sorted(retained.lsns), retained.horizon)
+            # A new list: who reads floors has the old one, and is not stopped by the lock.
+            left = [cut for cut, is_needed in zip(cuts, needed, strict=True) if is_needed]
+            left = [cut for cut in left if cut[0] > past]
+            if left:
+                self.cuts[root] = left
+            else:
+                del self.cuts[root]
 
     def find(self, kind: int, spc: int, db: int, rel: int, fork: int, seg: int) -> int:
         """The root of a relation, SLRU segment or file; -1 if it was never heard of."""

@@ -213,9 +213,11 @@ class Retention:
 
     def _append(self, *records: Record) -> None:
         """Make records true, then let readers see it: before a collector can."""
-        self._manifest().append(*records)
-        with self._state.lock:
-            self.publish()
+        try:
+            self._manifest().append(*records)
+        finally:  # even where the index found no room for it: what is true is in the manifest
+            with self._state.lock:
+                self.publish()
 
     def _check(self, lsn: int, word: str, count: int) -> None:
         """That a new point or lease may have this LSN, beside `count` others."""

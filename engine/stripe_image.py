@@ -43,18 +43,6 @@ class StripeImages:
             blocks -= key.seg * SEGMENT_BLOCKS
         return max(0, min(blocks - stripe[1] * STRIPE_BLOCKS, STRIPE_BLOCKS)) if exists else 0
 
-    def cuts(self, stripe: Stripe) -> list[int]:
-        """LSNs at which no block of a stripe was left; a history has no such."""
-        key = ChunkKey.unpack(stripe[0])
-        if key.is_history:
-            return []
-        first = stripe[1] * STRIPE_BLOCKS
-        if key.kind == ChunkKind.REL:
-            first += key.seg * SEGMENT_BLOCKS
-        history = self._versions.history
-        cuts = history.cuts.get(history.find(*key.subject()), ())
-        return [lsn for lsn, n_blocks in tuple(cuts) if n_blocks <= first]
-
     def of_hot_versions(self, hot: Sequence[HotVersion]) -> list[bytes | None]:
         """Payloads of images that take the place of versions, None where there can be none."""
         payloads: list[bytes | None] = []

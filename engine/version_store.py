@@ -49,6 +49,7 @@ READER_CAPACITY = 1024
 # take half as much again; the page cache. The frame cache and the queues share what remains.
 MEMTABLE_SHARE = 9
 CACHE_SHARE = 4
+KEYS_MAX = 65536  # of chunks, that are remembered as bytes
 HOT_RECORDS, HOT_BYTES = 64, 64 << 10  # of a chain, before it gets an image
 
 
@@ -140,6 +141,8 @@ class VersionStore(StoreState):
         """A chunk's 18-byte key."""
         key = self._keys.get(number)
         if key is None:
+            if len(self._keys) >= KEYS_MAX:
+                self._keys.clear()
             key = self._keys[number] = ChunkKey(*self.table.key(number)).pack()
         return key
 

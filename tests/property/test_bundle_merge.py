@@ -15,9 +15,11 @@ from engine.bundle_check import problems
 from engine.bundle_merge import MergedBundle, Retained, merge_bundles
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleWriter, Version
+from engine.garbage import needed_cuts
 from engine.merge_plan import MergeInput
 from engine.storage import File, Storage
 from formats import frame, version
+from formats.chunk import HISTORY
 from formats.file_name import FileKind, FileName
 from tests.fixtures import bundles
 
@@ -269,3 +271,32 @@ def test_chains_never_get_hot(
         expected.append((place, payload))
     assert found == expected
     assert asked == hot
+
+
+cuts = st.lists(
+    st.tuples(st.integers(1, LSN_MAX), st.integers(0, 5), st.integers(0, 2)),
+    max_size=20,
+    unique_by=lambda cut: cut[0],
+)
+
+
+@settings(max_examples=60)
+@given(cuts, retentions.filter(lambda kept: kept is not None), st.sampled_from([60, 1 << 15]))
+def test_cuts_of_a_history_that_no_read_wants_go(
+    cuts: list[tuple[int, int, int]], retained: Retained, frame_bytes: int
+) -> None:
+    """(LSN, blocks, bundle) of each; which are needed, garbage.needed_cuts says."""
+    key = bytes([bundles.relation_key(0)[0] | HISTORY]) + bundles.relation_key(0)[1:]
+    parts = [
+        [(key, 1, lsn, bundles.history(True, blocks)) for lsn, blocks, at in cuts if at == part]
+        for part in range(3)
+    ]
+    given = [Input(versions, frame_bytes, frozenset()) for versions in parts if versions]
+    with tempfile.TemporaryDirectory() as directory:
+        merging = Merging(Path(directory), given)
+        create, found = merging.create_bundle, list[int]()
+        for output in merge_bundles(merging.inputs, create, retained=retained):
+            found += [lsn for (_, _, lsn), _ in merging.content(output)]
+    ordered = sorted((lsn, blocks) for lsn, blocks, _ in cuts)
+    needed = needed_cuts(ordered, sorted(retained.lsns), retained.horizon)
+    assert found == [cut[0] for cut, stays in zip(ordered, needed, strict=True) if stays]

@@ -154,3 +154,22 @@ def test_a_relation_is_forgotten_when_no_read_finds_it(
     found = any(history.exists(lsn) for lsn in asked(retained, horizon))
     forgotten = garbage.is_forgotten(history.cuts, history.lsn_first, retained, horizon)
     assert forgotten is (not found and history.cuts[-1].lsn <= horizon)
+
+
+CUTS_OF = st.lists(st.tuples(LSNS, st.integers(0, 4)), max_size=8, unique_by=lambda cut: cut[0])
+
+
+@settings(max_examples=1000)
+@given(CUTS_OF.map(sorted), RETAINED, LSNS)
+def test_cuts_that_a_read_may_ask_for(
+    cuts: list[tuple[int, int]], retained: list[int], horizon: int
+) -> None:
+    """The oracle: the cut that each reader of each block finds, at each LSN that it may ask for."""
+    wanted = set()
+    for lsn in asked(retained, horizon):
+        for block in range(6):
+            below = [cut for cut in cuts if cut[0] <= lsn and cut[1] <= block]
+            wanted.update(below[-1:])
+    needed = garbage.needed_cuts(cuts, retained, horizon)
+    above = {cut for cut in cuts if cut[0] > horizon}
+    assert {cut for cut, stays in zip(cuts, needed, strict=True) if stays} == wanted | above

@@ -13,6 +13,7 @@ from engine import bundle_reader, layer_map, page_store
 from engine.directory_check import check_directory
 from engine.errors import DirectoryRefusedError
 from engine.storage import Storage
+from formats.chunk import ChunkKey, ChunkKind
 from formats.errors import CorruptionError
 from formats.layer_file import LayerKind
 from tests.fixtures.fast_directory import IN_MEMORY
@@ -145,6 +146,11 @@ def check_garbage(world: World) -> None:
         needed = {max((x for x in images if x <= lsn), default=0) for lsn in asked}
         left = [x for x in images if x <= true.horizon_lsn and x not in needed]
         assert not left, f"images that nobody needs: {left} of {key.hex()} {stripe}"
+        subject = ChunkKey.unpack(key).subject()
+        if subject.kind != ChunkKind.TIME and true.durable_lsn >= true.horizon_lsn:
+            is_known = store.layers.index.relation(subject.pack()) is not None
+            is_old = any(layer.lsn_end <= true.horizon_lsn for layer in layers)
+            assert is_known or not is_old, f"layers of what exists nowhere: {key.hex()} {stripe}"
     named = {name.text for name in true.files}
     assert {path.name for path in store.paths.layers.iterdir()} == named
 

@@ -240,3 +240,20 @@ def _broken(directory: StoppedDirectory):  # type: ignore[no-untyped-def]
     reader = BundleReader(directory.storage, directory.layers / name.text)
     yield removal_of(reader, None, is_l0=False)
     raise ValueError("a name that is not in the manifest")
+
+
+def test_a_check_says_what_it_does_and_ends(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start waits for it: who looks must see for what, and no longer than the index is large."""
+    Index(tmp_path).close()
+    size = (tmp_path / "data.mdb").stat().st_size / (1 << 20)
+    with caplog.at_level("INFO", "pageserver.index"):
+        assert check_in_child(tmp_path)
+    assert caplog.messages == [
+        f"checking the index, {size:.1f} MiB, for at most 60 s",
+        "the index is sound",
+    ]
+    monkeypatch.setattr("engine.index.CHECK_SECONDS_MIN", 0.01)
+    with pytest.raises(CorruptionError, match="none after 0.01 s"):
+        check_in_child(tmp_path)

@@ -9,6 +9,7 @@ from engine.backup_identity import BackupIdentity
 from engine.directory_check import check_directory
 from engine.errors import DirectoryRefusedError
 from engine.page_store import PageStore
+from engine.retention import Bounds
 from engine.storage import File, Storage
 from formats import manifest as layout
 from formats.chunk import relation as relation_key
@@ -186,3 +187,33 @@ def test_verify_of_a_directory_whose_index_has_only_its_lock(tmp_path: Path) -> 
     (finding,) = check_directory(Storage(), small.directory, tmp_path / "work")
     assert not finding.is_fault
     assert "no index" in str(finding)
+
+
+@pytest.mark.parametrize("word", ["point", "lease", "renewed", "dropped", "over"])
+def test_a_point_or_lease_that_the_manifest_lost_shows(tmp_path: Path, word: str) -> None:
+    """Else what it keeps is deleted, or what was given up is held, and nobody knows."""
+    small = SmallStore(tmp_path)
+    lsn = small.put(create(), image(0, 1))
+    small.flush()
+    retention, path = small.store.retention, small.store.paths.manifest
+    if word in ("renewed", "dropped", "over"):
+        retention.create_lease(lsn, 60, 0.0, "mine")
+    before = path.stat().st_size
+    if word == "point":
+        retention.create_point("mine", lsn)
+    elif word == "lease":
+        retention.create_lease(lsn, 60, 0.0, "mine")
+    elif word == "renewed":
+        retention.renew_lease("mine", 120, 0.0)
+    elif word == "dropped":
+        retention.drop_lease("mine")
+    else:
+        assert retention.step(61.0, Bounds(0, 1 << 40), lambda time: None)
+    small.let_go()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:before])
+    with pytest.raises(CorruptionError, match="manifest has lost entries that the index knows"):
+        small.open()
+    path.write_bytes(whole)
+    small.open()
+    small.let_go()
