@@ -20,7 +20,7 @@ from engine.l0_merge import L0Merge
 from engine.layer_damage import Layer, find_damage
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
-from engine.pruning import is_history_of_nothing, is_worth_pruning, prune
+from engine.pruning import in_l0, is_history_of_nothing, is_worth_pruning, prune
 from engine.stripe_image import WITH_IMAGES, StripeImages
 from engine.stripe_layers import Generation, Stripe, asked_for, newest_generation
 from engine.version_store import VersionStore
@@ -343,7 +343,7 @@ class Compactor:
         if inputs:
             create = partial(self._create_bundle, FileKind.L1)
             outputs = prune(self._layers, inputs, retained, create)
-            if (yield from self._copy(inputs, outputs)):
+            if (yield from self._copy([*inputs, *in_l0(self._layers, whole)], outputs)):
                 for stripe in whole:
                     layers_now = self._layers.index.stripe(*stripe)
                     self._kept[stripe] = sum(layer.versions for layer in layers_now)
@@ -351,7 +351,7 @@ class Compactor:
     def _copy(
         self, inputs: Sequence[MergeInput], outputs: Iterator[set[FileName]]
     ) -> Generator[bool, None, bool]:
-        """Write layers anew; nobody merges them until it is done. False: some are damaged."""
+        """Write layers anew; nobody merges them until it is done. False: some `inputs` are bad."""
         self._is_copying = True
         try:
             for shrunk in outputs:

@@ -14,7 +14,7 @@ from tests.simulation.world import World
 EXAMPLES, STEPS = 150, 40
 
 pytestmark = pytest.mark.timeout(900)
-"""A time limit is a failure to hypothesis, of which it seeks a shorter one: five minutes of that."""
+"""A time limit is a failure to hypothesis, of which it seeks a shorter one for five minutes."""
 
 
 class Worlds(RuleBasedStateMachine):

@@ -13,7 +13,7 @@ from engine.retention import Bounds
 from formats import chunk
 from formats.file_name import FileName
 from formats.layer_file import LayerKind
-from tests.fixtures.small_store import SmallStore, create, image
+from tests.fixtures.small_store import SmallStore, create, drop, image
 
 GOOD, BAD = (1663, 5, 16384), (1663, 5, 16385)
 POLICY = Policy(l0_bundles_merged_min=2, layers_max=2, debt_bytes_min=1 << 40,
@@ -116,6 +116,37 @@ def test_a_damaged_history_does_not_stop_the_others_pruning(small: SmallStore) -
     after = sum(layer.versions for layer in index.stripe(HISTORY_OF_GOOD, 0))
     assert after < before / 4
     assert small.mark(99, store.ready_lsn, GOOD) == 99
+    small.let_go()
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_damaged_history_in_l0_stops_neither_flush_nor_start(
+    small: SmallStore, *, is_dropped: bool
+) -> None:
+    """What L0 says of a relation is read when older history of it is pruned, or goes with the
+    relation. That was behind the manifest's entry, which no index could follow any more."""
+    small.put(create(GOOD), create(BAD))
+    for block in range(100):
+        small.add(image(block, block, GOOD), image(block, block, BAD))
+        if block % 50 == 49:
+            small.ingest()
+            small.flush()
+    small.compact(POLICY)
+    small.add(*(image(block, 1, BAD) for block in range(100, 160)))
+    small.put(*[drop(BAD)] * is_dropped)
+    small.flush()
+    (bundle,) = small.store.layers.map.l0
+    damage(small, bundle.reader, HISTORY_OF_BAD)
+    small.reopen()
+    small.store.retention.step(0.0, Bounds(0, 0), lambda time: None)
+    small.compact(POLICY)
+    small.put(image(0, 7, GOOD))
+    small.flush()
+    small.reopen()
+    small.compact(POLICY)
+    assert small.store.layers.map.l0_count == 0  # what can be merged is
+    assert small.mark(0, small.store.ready_lsn, GOOD) == 7
+    assert small.store.exists(*BAD, 0, small.store.ready_lsn) is not is_dropped
     small.let_go()
 
 
