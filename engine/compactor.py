@@ -176,7 +176,6 @@ class Compactor:
         if (
             not newest.deltas
             or not (is_over or self._needs_image(newest, 1))  # nor would it with more blocks
-            or newest.lsn_newest < self._versions.backup_end_lsn
             or stripe in self.damaged
         ):
             return
@@ -201,18 +200,14 @@ class Compactor:
         return max(newest.lsn_newest, self._versions.horizon_lsn)
 
     def _blocks(self, stripe: Stripe, lsn: int) -> int:
-        """How many blocks an image has; 0: none now, as L0 has versions that it would have in it.
-        Reads look there first, and would pass by the image, to layers that may have gone."""
-        for bundle in self._layers.map.l0:
-            if bundle.lsn_start <= lsn:
-                directory = bundle.reader.directory
-                row = directory.find(stripe[0], 0, stripe[1])
-                if (
-                    row >= 0
-                    and directory.lsn_start(row) <= lsn
-                    and not layer_bits.has(bundle.dead, row)
-                ):
-                    return 0  # the horizon has passed it; once it is merged, it is judged anew
+        """How many blocks an image has; 0: none now, as L0 or memtables have versions that it would
+        have in it. Reads look there first, and would pass by the image, to layers that may have
+        gone; or those versions are still to come, to the end of the base backup."""
+        if lsn > self._versions.durable_lsn:
+            return 0
+        for reader, rows in in_l0(self._layers, [stripe]):
+            if any(reader.directory.lsn_start(row) <= lsn for row in rows):
+                return 0  # the horizon has passed it; once it is merged, it is judged anew
         try:
             return self._images.blocks(stripe, lsn)
         except RequestError:

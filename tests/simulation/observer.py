@@ -24,6 +24,7 @@ class Observer:
         layers.commit = self._count_commit  # type: ignore[method-assign]
         self._pausing(layers.index, "stripe")
         self._pausing(layers.map, "collect_batch")
+        self._pausing(store.versions, "publish")
         forget = layers.map.forget
 
         def count_unlinked(name: Any) -> None:

@@ -26,11 +26,11 @@ from tests.simulation.held import Held
 from tests.simulation.model import Model
 from tests.simulation.observer import Observer
 from tests.simulation.reads import Asked, Reads
-from tests.simulation.scheduler import Scheduler, Task
+from tests.simulation.scheduler import LOCK, Scheduler, Task
 from tests.simulation.source import RELATIONS, Source
 from tests.simulation.template import MEMORY_BYTES, START_SECONDS, Template
 
-READERS_MAX = 3
+READER, READERS_MAX = "reader", 3
 ABOUT_TO_OPEN = ("open ", "after stripe")
 WHOLE_STRIPE = 100  # blocks
 COMPACTION_STEPS_MAX = 500  # until there must be nothing to do
@@ -90,6 +90,9 @@ class World:
         template.copy_to(directory)
         self.disk = Disk(scheduler)
         self.open()
+        if random.random() < 0.8:  # else compaction may come before the end of the base backup
+            self._receive()
+            self._ingest()
 
     # Lives
 
@@ -157,7 +160,7 @@ class World:
     def _is_awake(self, task: Task) -> bool:
         """Readers are slow, so that much happens to them: mostly to those that know of a file and
         have not opened it."""
-        if not task.name.startswith("reader"):
+        if not task.name.startswith(READER):
             return True
         return self.random.random() < (0.03 if task.where.startswith(ABOUT_TO_OPEN) else 0.15)
 
@@ -190,10 +193,12 @@ class World:
         if name not in self._ended:
             self._resume(self.scheduler.start(name, function))
 
-    def drain(self) -> None:
-        """Let all tasks come to their end."""
-        while self.scheduler.tasks:
-            self._resume(self.random.choice(self.scheduler.tasks))
+    def drain(self, but: str = "nobody") -> None:
+        """Let all tasks come to their end; those whose names begin with `but` stand still, if they
+        do not hold a lock."""
+        while tasks := [task for task in self.scheduler.tasks if not task.name.startswith(but)]:
+            is_locked = any(task.where == LOCK for task in tasks)
+            self._resume(self.random.choice(self.scheduler.tasks if is_locked else tasks))
             if any(task.name == "ingest" for task in self.scheduler.tasks):
                 self.start("flush", self._flush)  # it may wait for that
 
@@ -250,19 +255,30 @@ class World:
         for lease in store.retention.leases():
             assert lease.until_seconds > now, f"{lease} should be over"
 
+    @property
+    def _is_readable(self) -> bool:
+        """Not before the end of the base backup is reached."""
+        return self.store.ready_lsn >= self.store.horizon_lsn
+
     def do_held(self) -> None:
+        if not self._is_readable:
+            return
         lsn = self.reads.some_lsn(self.random, self.store)
         deed = self.held.deed(self.random, self.store, lsn, self.now)
         self.start("client", deed)
 
     def do_read(self) -> None:
-        name = f"reader {self.random.randrange(READERS_MAX)}"
+        if not self._is_readable:
+            return
+        name = f"{READER} {self.random.randrange(READERS_MAX)}"
         self.start(name, lambda: self.observer.watch_read(self._read))
 
     def _read(self) -> None:
         self.reads.some(self.random, self.store, self.source.blocks)
 
     def do_time(self) -> None:
+        if not self._is_readable:
+            return
         seconds = START_SECONDS + self.random.randrange(int(self.now) - START_SECONDS + 5) + 0.5
         self.start("clock reader", lambda: self.reads.time(self.store, seconds, START_SECONDS))
 
@@ -312,14 +328,18 @@ class World:
         assert store.horizon_lsn <= self.horizon_max, "the horizon has gone too far"
 
     def settle(self) -> None:
-        """Everything that is to be done is done."""
-        self.drain()
+        """Everything that is to be done is done: what can be while readers stand still where they
+        are, and the rest when they have come to their end."""
+        self.drain(but=READER)
         for name, function in (
             ("receiver", self._receive), ("ingest", self._ingest), ("flush", self._flush),
             ("retention", self._advance_horizon), ("compactor", self._compact_all),
         ):  # fmt: skip
             self.start(name, function)
-            self.drain()
+            self.drain(but=READER)
+        self.drain()
+        self.start("compactor", self._compact_all)
+        self.drain()
 
     def _compact_all(self) -> None:
         for _ in range(COMPACTION_STEPS_MAX):
@@ -330,6 +350,8 @@ class World:
     def check_all(self, lsn_count: int) -> None:
         """Every page and the rest at the LSNs that are held, and at some of the others; others go
         on meanwhile."""
+        if not self._is_readable:
+            return
         self.start("checker", lambda: self._check_all(lsn_count))
         while any(task.name == "checker" for task in self.scheduler.tasks):
             self._resume(self.random.choice(self.scheduler.tasks))

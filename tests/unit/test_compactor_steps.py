@@ -3,6 +3,7 @@
 import errno
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,61 @@ def test_an_image_at_the_horizon_waits_for_what_is_in_l0_below_it(small: SmallSt
         advance_horizon(small)
         compact(small)
         assert content(small) == expected
+
+
+def test_collection_between_memtables_and_layers(
+    small: SmallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader takes a record from a memtable; before it comes to the layers, that is flushed and
+    merged, an image takes it in, and what lay below the image goes: the reader begins anew."""
+    small.put(create())
+    inserts(small, 4)
+    compact(small)
+    small.put(insert(0, 5, b"row 5"))
+    expected = content(small)
+    layers = small.store.layers.map
+    collect, came = layers.collect_batch, list[threading.Thread]()
+
+    def flush_and_collect() -> None:
+        small.flush()
+        advance_horizon(small)
+        compact(small, replace(EAGER, l0_bundles_merged_min=1))
+
+    def collect_later(*arguments: object) -> None:
+        if not came:
+            came.append(threading.Thread(target=flush_and_collect))
+            came[0].start()
+            came[0].join()
+        collect(*arguments)
+
+    monkeypatch.setattr(layers, "collect_batch", collect_later)
+    assert content(small) == expected
+    assert came
+
+
+def test_an_image_waits_for_the_memtable_that_is_flushed(
+    small: SmallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is in the layers already, but readers look into it first: its records must find what they
+    belong to."""
+    small.put(create())
+    inserts(small, 4)
+    compact(small)
+    small.put(insert(0, 5, b"row 5"))
+    expected = content(small)
+    publish, came = small.store.versions.publish, list[bytes]()
+
+    def publish_later(memtable: object) -> None:
+        small.store.retention.step(0.0, Bounds(0, 0), lambda time: None)
+        compact(small, replace(EAGER, l0_bundles_merged_min=1))
+        came.append(content(small))
+        publish(memtable)
+
+    monkeypatch.setattr(small.store.versions, "publish", publish_later)
+    small.flush()
+    assert came == [expected]
+    compact(small)
+    assert content(small) == expected
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
