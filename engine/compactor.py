@@ -212,6 +212,9 @@ class Compactor:
             return self._images.blocks(stripe, lsn)
         except RequestError:
             return 0  # the horizon has passed `lsn` just now: the next survey judges anew
+        except CorruptionError as error:  # in the relation's history
+            self._report(stripe, error)
+            return 0
 
     def _make_images(self) -> Job:
         """Image layers of the stripes that want one, in the order of their keys."""

@@ -133,7 +133,7 @@ def live_with_damage(world: World) -> None:
 
 
 def check_garbage(world: World) -> None:
-    """An image layer is there for somebody, and so is every file."""
+    """An image layer is there for somebody, and so is every file; no merge has crossed an image."""
     store = world.store
     store.compactor._surveyed = None  # images may have come after the last look
     world.settle()
@@ -145,6 +145,9 @@ def check_garbage(world: World) -> None:
         needed = {max((x for x in images if x <= lsn), default=0) for lsn in asked}
         left = [x for x in images if x <= true.horizon_lsn and x not in needed]
         assert not left, f"images that nobody needs: {left} of {key.hex()} {stripe}"
+        for layer in (layer for layer in layers if layer.kind == LayerKind.DELTA):
+            crossed = [x for x in images if layer.lsn_start <= x < layer.lsn_end - 1]
+            assert not crossed, f"a layer on both sides of images at {crossed}: {layer}"
     named = {name.text for name in true.files}
     assert {path.name for path in store.paths.layers.iterdir()} == named
 

@@ -15,6 +15,7 @@ from random import Random
 import lmdb
 
 from engine.compaction_policy import Policy
+from engine.disk_room import is_full
 from engine.errors import IngestStopped, RequestError
 from engine.journal import JournalFailedError
 from engine.page_store import PageStore
@@ -38,6 +39,7 @@ DEEDS = {
     "records": 20, "ingest": 12, "flush": 12, "compact": 22, "retention": 10, "held": 7,
     "tick": 4, "read": 18, "time": 2,
 }  # fmt: skip
+MUST_GO_ON = ("receiver", "ingest", "flush", "client", "retention")  # whatever is damaged
 DISK_ERRORS = (OSError, lmdb.Error, JournalFailedError, IngestStopped)
 
 
@@ -83,9 +85,10 @@ class World:
         self.policy = small_policy(random)
         self.bounds = Bounds(random.choice((0, 10, 60)), random.choice((100, 300, 1500, 6000)))
         self.caches = random.choice((0, 0, 1))
+        self.stripes_max = random.choice((2, 100))  # whose layers are remembered
         self.horizon_max = template.lsn
         self.is_faulty = False  # something of the disk was to fail in this life
-        self._ended: set[str] = set()  # tasks that an error of the disk has ended, as in the server
+        self._ended: set[str] = set()  # tasks that an error has ended for good, as in the server
         scheduler.begin(random, random.choice((0.02, 0.1, 0.3, 0.6)))
         template.copy_to(directory)
         self.disk = Disk(scheduler)
@@ -101,6 +104,7 @@ class World:
         disk = self.disk
         store = self.store = PageStore(self.directory, MEMORY_BYTES, disk)
         store.frames.bytes_max *= self.caches
+        store.layers.map._stripes_max = self.stripes_max
         store.compactor.policy = self.policy
         versions = store.versions
         replace = versions.replace_memtable
@@ -171,17 +175,19 @@ class World:
         except CrashError:
             self.die(self.random.choice(("last", "last", "earlier", "lost")))
         except DISK_ERRORS as error:
-            if not (self.is_faulty or self.reads.is_damaged):
+            is_told = not isinstance(error, OSError) or error.errno in (errno.EIO, errno.ENOSPC)
+            if not (is_told and (self.is_faulty or self.reads.is_damaged)):
                 raise
             self._end(task, error)
         except CorruptionError as error:
-            if not self.reads.is_damaged:
+            if not self.reads.is_damaged or task.name in MUST_GO_ON:
                 raise
             self._end(task, error)
 
     def _end(self, task: Task, error: Exception) -> None:
         self.scheduler.note(f"{task.name} has ended: {error!r}")
-        self._ended.add(task.name)
+        if not is_full(error):  # else it is tried again
+            self._ended.add(task.name)
         self.totals["errors of the disk"] += 1
 
     def start(self, name: str, function: Callable[[], object]) -> None:
@@ -299,11 +305,10 @@ class World:
         """Change one byte of a layer file; from now on an error is an answer. The machine goes on:
         it might not start any more."""
         self.disk.crash_at = -1
-        paths = sorted((self.directory / "layers").iterdir())
-        paths = [path for path in paths if path.stat().st_size]
-        if not paths:
+        names = sorted(name.text for name in self.store.manifest.state.files)
+        if not names:
             return False
-        path = self.random.choice(paths)
+        path = self.directory / "layers" / self.random.choice(names)
         content = bytearray(path.read_bytes())
         at = self.random.randrange(len(content))
         content[at] ^= 1 << self.random.randrange(8)

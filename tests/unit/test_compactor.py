@@ -13,15 +13,14 @@ from engine.retention import Bounds
 from formats import chunk
 from formats.file_name import FileName
 from formats.layer_file import LayerKind
-from tests.fixtures.small_store import SmallStore, create, drop, image
+from tests.fixtures.small_store import SmallStore, create, drop, image, truncate
 
 GOOD, BAD = (1663, 5, 16384), (1663, 5, 16385)
 POLICY = Policy(l0_bundles_merged_min=2, layers_max=2, debt_bytes_min=1 << 40,
                 debt_versions_per_block=1 << 40)  # fmt: skip
-PAGES_OF_BAD = chunk.relation(*BAD, 0).pack()
+PAGES_OF_BAD, PAGES_OF_GOOD = (chunk.relation(*one, 0).pack() for one in (BAD, GOOD))
 HISTORY_OF_BAD, HISTORY_OF_GOOD = (
-    bytes([key[0] | chunk.HISTORY]) + key[1:]
-    for key in (PAGES_OF_BAD, chunk.relation(*GOOD, 0).pack())
+    bytes([key[0] | chunk.HISTORY]) + key[1:] for key in (PAGES_OF_BAD, PAGES_OF_GOOD)
 )
 
 
@@ -47,7 +46,10 @@ def damage(small: SmallStore, bundle: BundleReader, key: bytes = PAGES_OF_BAD) -
     for other in range(directory.count):
         if other != row:
             mine -= set(range(directory.frame_start(other), directory.frame_end(other)))
-    frame = min(mine)
+    damage_frame(small, bundle, min(mine))
+
+
+def damage_frame(small: SmallStore, bundle: BundleReader, frame: int) -> None:
     at = bundle.table.offset(frame) + bundle.table.stored_length(frame) - 1
     path = small.directory / "layers" / bundle.name.text
     content = bytearray(path.read_bytes())
@@ -147,6 +149,30 @@ def test_damaged_history_in_l0_stops_neither_flush_nor_start(
     assert small.store.layers.map.l0_count == 0  # what can be merged is
     assert small.mark(0, small.store.ready_lsn, GOOD) == 7
     assert small.store.exists(*BAD, 0, small.store.ready_lsn) is not is_dropped
+    small.let_go()
+
+
+def test_a_damaged_history_stops_no_image_but_its_own(small: SmallStore) -> None:
+    """How many blocks an image has is read from it, if the relation has changed since."""
+    small.put(create(GOOD), create(BAD))
+    for block in range(100):
+        small.add(image(block, block, GOOD), image(block, block, BAD))
+    small.ingest()
+    small.flush()
+    small.compact(replace(POLICY, l0_bundles_merged_min=1))
+    index = small.store.layers.index
+    bundle = small.store.layers.map.reader(index.stripe(HISTORY_OF_BAD, 0)[0].file)
+    row = bundle.directory.find(HISTORY_OF_BAD, 0, 0)
+    damage_frame(small, bundle, bundle.directory.frame_end(row) - 1)
+    small.put(truncate(5, BAD), truncate(50, GOOD))
+    small.reopen()  # nothing is in memory that was read before
+    index = small.store.layers.index
+    small.compact(replace(POLICY, debt_bytes_min=1, debt_per_image_byte=0.01))
+    kinds = {key: {layer.kind for layer in index.stripe(key, 0)}
+             for key in (PAGES_OF_BAD, PAGES_OF_GOOD)}  # fmt: skip
+    assert LayerKind.IMAGE in kinds[PAGES_OF_GOOD]
+    assert LayerKind.IMAGE not in kinds[PAGES_OF_BAD]
+    assert set(small.store.compactor.damaged) == {(PAGES_OF_BAD, 0)}
     small.let_go()
 
 
