@@ -1,12 +1,12 @@
 """Where tasks may pause besides the disk, and what the store did meanwhile."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from engine.page_store import PageStore
 from formats import layer_bits
-from formats.file_name import FileKind
+from formats.file_name import FileKind, FileName
 from tests.simulation.scheduler import Scheduler
 
 
@@ -19,20 +19,37 @@ class Observer:
         self._commits = 0
         self._removals = 0
         self._unlinked = 0
+        self._begun: dict[object, Collection[FileName]] = {}  # reads of layers: what there was then
         layers = store.layers
         self._commit = layers.commit
         layers.commit = self._count_commit  # type: ignore[method-assign]
         self._pausing(layers.index, "stripe")
+        self._watch_begin(store)
         self._pausing(layers.map, "collect_batch")
         self._pausing(store.versions, "publish")
         forget = layers.map.forget
 
-        def count_unlinked(name: Any) -> None:
+        def count_unlinked(name: FileName) -> None:
+            assert not any(name in files for files in self._begun.values()), f"{name} is read"
             self._unlinked += 1
             totals["files unlinked"] += 1
             forget(name)
 
         layers.map.forget = count_unlinked  # type: ignore[method-assign]
+
+    def _watch_begin(self, store: PageStore) -> None:
+        """Whoever reads layers may want any file that there was when the read began."""
+        collect = store.layers.map.collect_batch
+
+        def collect_watched(*arguments: Any) -> None:
+            read = object()
+            self._begun[read] = store.manifest.state.files
+            try:
+                collect(*arguments)
+            finally:
+                del self._begun[read]
+
+        store.layers.map.collect_batch = collect_watched  # type: ignore[method-assign]
 
     def _pausing(self, owner: Any, name: str) -> None:
         method = getattr(owner, name)
