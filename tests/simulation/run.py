@@ -101,6 +101,7 @@ def live(world: World) -> None:
         elif trouble == "fault":
             world.do_fault()
             world.run(random.randint(5, 20))
+            world.check_all(1)  # whatever is mended or not
         elif trouble == "stop":
             world.close()
             world.open()

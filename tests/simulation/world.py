@@ -296,7 +296,7 @@ class World:
 
     def do_fault(self) -> None:
         """A call fails soon: the disk is full, or broken."""
-        kind = self.random.choice(("append", "append", "create", "sync", "commit", ""))
+        kind = self.random.choice(("append", "append", "create", "sync", "commit", "commit", ""))
         error = self.random.choice((errno.ENOSPC, errno.EIO))
         self.disk.fail(kind, error, call=self.random.randint(1, 6))
         self.is_faulty = True
@@ -342,9 +342,10 @@ class World:
         ):  # fmt: skip
             self.start(name, function)
             self.drain(but=READER)
-        self.drain()
-        self.start("compactor", self._compact_all)
-        self.drain()
+        if self.scheduler.tasks:
+            self.drain()
+            self.start("compactor", self._compact_all)
+            self.drain()
 
     def _compact_all(self) -> None:
         for _ in range(COMPACTION_STEPS_MAX):

@@ -12,6 +12,7 @@ from engine import index_rebuild
 from engine.compaction_policy import Policy
 from engine.retention import Bounds
 from formats.file_name import FileKind
+from tests.fixtures.faulty_storage import FaultyStorage
 from tests.fixtures.small_store import REL, SmallStore, create, drop, image, insert, truncate
 
 OTHER = (1663, 5, 16385)
@@ -311,3 +312,54 @@ def test_what_was_mostly_dead_before_a_start_is_rewritten(small: SmallStore) -> 
     compact(small, policy)
     assert not removed & set(small.store.manifest.state.files)
     assert small.mark(0, small.store.ready_lsn, OTHER) == 2
+
+
+@pytest.mark.parametrize("is_remembered", [True, False])
+def test_what_was_remembered_before_an_index_was_mended(
+    small: SmallStore, monkeypatch: pytest.MonkeyPatch, *, is_remembered: bool
+) -> None:
+    """The index could not follow a merge: what readers know of the stripe, or are about to, is old
+    as soon as it can."""
+    storage = FaultyStorage()
+    small.reopen(storage)
+    small.put(create())
+    inserts(small, 4)
+    compact(small)
+    inserts(small, 4, first=5)
+    layers, index = small.store.layers, small.store.layers.index
+    if is_remembered:
+        expected = content(small)
+    storage.fail("commit", errno.ENOSPC)
+    with pytest.raises(OSError, match="No space left"):
+        compact(small)
+    if not is_remembered:
+        stripe = index.stripe
+
+        def stripe_and_mend(key: bytes, number: int) -> object:
+            found = stripe(key, number)
+            layers.mend()
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(index, "stripe", stripe_and_mend)
+            expected = content(small)
+    layers.mend()
+    assert layers.map.l0_count < 4
+    assert content(small) == expected
+
+
+def test_a_history_that_went_is_not_looked_for(small: SmallStore) -> None:
+    """A reader that knew of it finds nothing, and that is right: there was no such relation."""
+    policy = Policy(l0_bundles_merged_min=1, own_file_bytes_min=1)
+    small.put(create())
+    before = small.put(create(OTHER), image(0, 1, OTHER))
+    small.put(drop(OTHER))
+    small.flush()
+    compact(small, policy)
+    assert small.store.exists(*OTHER, 0, before)  # it is remembered where that is said
+    small.put(image(0, 1))
+    end = small.flush()
+    advance_horizon(small)
+    compact(small, policy)
+    small.put(create(OTHER))
+    assert not small.store.exists(*OTHER, 0, end)
