@@ -22,7 +22,7 @@ from tests.simulation.template import Template
 from tests.simulation.world import World
 
 LIVES_MAX = 2
-STEPS = 40  # of a life, at most
+STEPS = 37  # of a life, at most
 TRACE_SHOWN = 60
 
 
