@@ -19,7 +19,8 @@ class Observer:
         self._commits = 0
         self._removals = 0
         self._unlinked = 0
-        self._begun: dict[object, Collection[FileName]] = {}  # reads of layers: what there was then
+        self._shown: Collection[FileName] = store.manifest.state.files  # to who begins to read
+        self._begun: dict[object, Collection[FileName]] = {}  # reads of layers: what was shown
         layers = store.layers
         self._commit = layers.commit
         layers.commit = self._count_commit  # type: ignore[method-assign]
@@ -38,18 +39,28 @@ class Observer:
         layers.map.forget = count_unlinked  # type: ignore[method-assign]
 
     def _watch_begin(self, store: PageStore) -> None:
-        """Whoever reads layers may want any file that there was when the read began."""
-        collect = store.layers.map.collect_batch
+        """Whoever reads layers may want any file that was shown when the read began."""
+        layers = store.layers.map
+        collect = layers.collect_batch
 
         def collect_watched(*arguments: Any) -> None:
             read = object()
-            self._begun[read] = store.manifest.state.files
+            self._begun[read] = self._shown
             try:
                 collect(*arguments)
             finally:
                 del self._begun[read]
 
-        store.layers.map.collect_batch = collect_watched  # type: ignore[method-assign]
+        layers.collect_batch = collect_watched  # type: ignore[method-assign]
+        for name in ("change", "reload"):
+            self._showing(store, name, getattr(layers, name))
+
+    def _showing(self, store: PageStore, name: str, change: Callable[..., None]) -> None:
+        def change_and_show(*arguments: Any) -> None:
+            change(*arguments)
+            self._shown = store.manifest.state.files
+
+        setattr(store.layers.map, name, change_and_show)
 
     def _pausing(self, owner: Any, name: str) -> None:
         method = getattr(owner, name)

@@ -348,8 +348,11 @@ class World:
             self.drain()
 
     def _compact_all(self) -> None:
+        compactor = self.store.compactor
+        assert compactor is not None
         for _ in range(COMPACTION_STEPS_MAX):
-            if not self.store.compact_step():
+            if not compactor.step():
+                assert self.reads.is_damaged or not compactor.damaged, compactor.damaged
                 return
         raise AssertionError("compaction comes to no end")
 

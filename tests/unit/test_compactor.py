@@ -10,10 +10,11 @@ from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
 from engine.retention import Bounds
-from formats import chunk
+from formats import chunk, layer_bits
 from formats.file_name import FileName
 from formats.layer_file import LayerKind
-from tests.fixtures.small_store import SmallStore, create, drop, image, truncate
+from tests.fixtures.crash_workload import content_of
+from tests.fixtures.small_store import SmallStore, create, drop, image, insert, truncate
 
 GOOD, BAD = (1663, 5, 16384), (1663, 5, 16385)
 POLICY = Policy(l0_bundles_merged_min=2, layers_max=2, debt_bytes_min=1 << 40,
@@ -213,6 +214,11 @@ def test_the_oldest_bundle_is_settled_first(
     monkeypatch.setattr(small.store.layers, "settle", settle_and_check)
     small.compact(POLICY)
     assert len(settled) > 1
+    state = small.store.manifest.state
+    assert {name.sequence for name in state.settled} == set(settled)
+    for name in state.settled:
+        entry = small.store.layers.index.file(name)
+        assert entry.layers_removed == layer_bits.count(state.removed.get(name, b"")) > 0
     assert settled == sorted(settled)
     small.let_go()
 
@@ -244,4 +250,30 @@ def test_a_table_that_is_let_alone_becomes_one_image(small: SmallStore, *, is_he
         assert [small.mark(block, lsn, GOOD) for block in range(12)] == [
             100 * number + block for block in range(12)
         ]
+    small.let_go()
+
+
+def test_no_merge_passes_a_damaged_layer(small: SmallStore) -> None:
+    """What is older and what is newer than it must not become one layer: reads would pass by its
+    versions without an error."""
+    store = small.store
+    one_by_one = replace(POLICY, l0_bundles_merged_min=1, layers_max=9, own_file_bytes_min=1)
+    small.put(create(BAD))
+    lsns = []
+    for number in range(1, 5):
+        lsns.append(small.put(insert(0, number, b"row %d" % number, BAD, init=number == 1)))
+        small.flush()
+        small.compact(one_by_one)
+    layers = store.layers.index.stripe(PAGES_OF_BAD, 0)
+    assert len(layers) == 4
+    damage(small, store.layers.map.reader(layers[2].file))
+    for number in range(5, 7):
+        lsns.append(small.put(insert(0, number, b"row %d" % number, BAD)))
+        small.flush()
+        small.compact(replace(one_by_one, layers_max=1))
+    small.reopen()
+    for lsn in lsns[1:]:
+        with pytest.raises(LookupError, match="checksum"):
+            small.page(0, lsn, BAD)
+    assert len(content_of(small.page(0, lsns[0], BAD)).tuples) == 1
     small.let_go()

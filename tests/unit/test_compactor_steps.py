@@ -3,7 +3,6 @@
 import errno
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from engine import index_rebuild
 from engine.compaction_policy import Policy
 from engine.retention import Bounds
 from formats.file_name import FileKind
-from tests.fixtures.faulty_storage import FaultyStorage
 from tests.fixtures.small_store import REL, SmallStore, create, drop, image, insert, truncate
 
 OTHER = (1663, 5, 16385)
@@ -123,61 +121,6 @@ def test_an_image_at_the_horizon_waits_for_what_is_in_l0_below_it(small: SmallSt
         assert content(small) == expected
 
 
-def test_collection_between_memtables_and_layers(
-    small: SmallStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A reader takes a record from a memtable; before it comes to the layers, that is flushed and
-    merged, an image takes it in, and what lay below the image goes: the reader begins anew."""
-    small.put(create())
-    inserts(small, 4)
-    compact(small)
-    small.put(insert(0, 5, b"row 5"))
-    expected = content(small)
-    layers = small.store.layers.map
-    collect, came = layers.collect_batch, list[threading.Thread]()
-
-    def flush_and_collect() -> None:
-        small.flush()
-        advance_horizon(small)
-        compact(small, replace(EAGER, l0_bundles_merged_min=1))
-
-    def collect_later(*arguments: object) -> None:
-        if not came:
-            came.append(threading.Thread(target=flush_and_collect))
-            came[0].start()
-            came[0].join()
-        collect(*arguments)
-
-    monkeypatch.setattr(layers, "collect_batch", collect_later)
-    assert content(small) == expected
-    assert came
-
-
-def test_an_image_waits_for_the_memtable_that_is_flushed(
-    small: SmallStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It is in the layers already, but readers look into it first: its records must find what they
-    belong to."""
-    small.put(create())
-    inserts(small, 4)
-    compact(small)
-    small.put(insert(0, 5, b"row 5"))
-    expected = content(small)
-    publish, came = small.store.versions.publish, list[bytes]()
-
-    def publish_later(memtable: object) -> None:
-        small.store.retention.step(0.0, Bounds(0, 0), lambda time: None)
-        compact(small, replace(EAGER, l0_bundles_merged_min=1))
-        came.append(content(small))
-        publish(memtable)
-
-    monkeypatch.setattr(small.store.versions, "publish", publish_later)
-    small.flush()
-    assert came == [expected]
-    compact(small)
-    assert content(small) == expected
-
-
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "full"), KeyboardInterrupt()])
 def test_an_image_stays_if_its_commit_fails(
     small: SmallStore, monkeypatch: pytest.MonkeyPatch, error: BaseException
@@ -198,7 +141,11 @@ def test_an_image_stays_if_its_commit_fails(
         patch.setattr(small.store.layers.index, "commit", refuse)
         with pytest.raises(type(error)):
             compact(small)
-    assert any(name.kind == FileKind.IMAGE for name in small.store.manifest.state.files)
+    manifest, index = small.store.manifest, small.store.layers.index
+    assert any(name.kind == FileKind.IMAGE for name in manifest.state.files)
+    small.store.layers.mend()
+    assert index.state.serial == manifest.state.serial
+    assert content(small) == expected
     small.reopen()
     assert content(small) == expected
     compact(small)
@@ -234,6 +181,7 @@ def test_a_merge_while_a_collection_waits_for_readers(small: SmallStore) -> None
     leave()
     compact(small, policy)
     assert content(small) == expected
+    assert not small.store.compactor.damaged  # what has gone is not taken for damage
 
 
 def test_a_stripe_that_loses_its_last_layer_while_it_is_looked_up(
@@ -312,54 +260,3 @@ def test_what_was_mostly_dead_before_a_start_is_rewritten(small: SmallStore) -> 
     compact(small, policy)
     assert not removed & set(small.store.manifest.state.files)
     assert small.mark(0, small.store.ready_lsn, OTHER) == 2
-
-
-@pytest.mark.parametrize("is_remembered", [True, False])
-def test_what_was_remembered_before_an_index_was_mended(
-    small: SmallStore, monkeypatch: pytest.MonkeyPatch, *, is_remembered: bool
-) -> None:
-    """The index could not follow a merge: what readers know of the stripe, or are about to, is old
-    as soon as it can."""
-    storage = FaultyStorage()
-    small.reopen(storage)
-    small.put(create())
-    inserts(small, 4)
-    compact(small)
-    inserts(small, 4, first=5)
-    layers, index = small.store.layers, small.store.layers.index
-    if is_remembered:
-        expected = content(small)
-    storage.fail("commit", errno.ENOSPC)
-    with pytest.raises(OSError, match="No space left"):
-        compact(small)
-    if not is_remembered:
-        stripe = index.stripe
-
-        def stripe_and_mend(key: bytes, number: int) -> object:
-            found = stripe(key, number)
-            layers.mend()
-            return found
-
-        with monkeypatch.context() as patch:
-            patch.setattr(index, "stripe", stripe_and_mend)
-            expected = content(small)
-    layers.mend()
-    assert layers.map.l0_count < 4
-    assert content(small) == expected
-
-
-def test_a_history_that_went_is_not_looked_for(small: SmallStore) -> None:
-    """A reader that knew of it finds nothing, and that is right: there was no such relation."""
-    policy = Policy(l0_bundles_merged_min=1, own_file_bytes_min=1)
-    small.put(create())
-    before = small.put(create(OTHER), image(0, 1, OTHER))
-    small.put(drop(OTHER))
-    small.flush()
-    compact(small, policy)
-    assert small.store.exists(*OTHER, 0, before)  # it is remembered where that is said
-    small.put(image(0, 1))
-    end = small.flush()
-    advance_horizon(small)
-    compact(small, policy)
-    small.put(create(OTHER))
-    assert not small.store.exists(*OTHER, 0, end)
