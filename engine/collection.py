@@ -15,7 +15,7 @@ from engine.compaction_policy import Policy
 from engine.layer_damage import Damage
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
-from engine.pruning import prune
+from engine.pruning import in_l0, prune
 from engine.relation_history import RelationHistory
 from engine.stripe_image import WITH_IMAGES
 from engine.stripe_layers import Stripe
@@ -72,12 +72,13 @@ class Collection:
     def prune(self, stripes: Iterable[Stripe], retained: Retained) -> Job:
         """Stripes without images anew, without the versions that nobody needs."""
         sound = (stripe for stripe in stripes if stripe not in self._damage.stripes)
-        rows, _ = self._rows({stripe: self._layers.index.stripe(*stripe) for stripe in sound})
+        rows, whole = self._rows({one: self._layers.index.stripe(*one) for one in sound})
         names = sorted(rows, key=lambda name: name[1:], reverse=True)
         inputs = [MergeInput(self._layers.map.reader(name), sorted(rows[name])) for name in names]
         if inputs:
             create = partial(self._create_bundle, FileKind.L1)
-            yield from self._copy(inputs, prune(self._layers, inputs, retained, create))
+            outputs = prune(self._layers, inputs, retained, create)
+            yield from self._copy([*inputs, *in_l0(self._layers, whole)], outputs)
 
     def forget_cuts(self, batch: Sequence[Found], retained: Retained) -> None:
         """In memory, those of the histories in a batch that no read can ask for any more."""
@@ -118,12 +119,7 @@ class Collection:
         """Whether all can be read that L0 has of a history: the commit that prunes it does."""
         if not stripe[0][0] & HISTORY:
             return True
-        inputs = []
-        for reader, dead in ((bundle.reader, bundle.dead) for bundle in self._layers.map.l0):
-            row = reader.directory.find(stripe[0], 0, stripe[1])
-            if row >= 0 and not layer_bits.has(dead, row):
-                inputs.append(MergeInput(reader, [row]))
-        return self._damage.is_sound(inputs)
+        return self._damage.is_sound(in_l0(self._layers, [stripe]))
 
     def _until_quiet(self) -> Job:
         """Until nobody reads who may have seen what was there before the last commits."""

@@ -22,6 +22,10 @@ class IngestStopped(Exception):
     """What ingest waits for does not come; nothing is wrong with the WAL."""
 
 
+class LayersGoneError(Exception):
+    """Layers went between a read of memtables and that of layers, which must begin anew."""
+
+
 def below_horizon(lsn: int, horizon_lsn: int) -> str:
     """Why nothing is read, or kept, at an LSN."""
     return (

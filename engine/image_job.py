@@ -11,10 +11,10 @@ from engine.compaction_policy import Policy
 from engine.errors import RequestError
 from engine.layer_damage import Damage
 from engine.layer_store import LayerStore
+from engine.pruning import in_l0
 from engine.stripe_image import StripeImages
 from engine.stripe_layers import Generation, Stripe, newest_generation
 from engine.version_store import VersionStore
-from formats import layer_bits
 from formats.errors import CorruptionError
 from formats.file_name import FileKind
 from formats.index_value import LayerEntry
@@ -55,7 +55,6 @@ class ImageJob:
         if (
             not newest.deltas
             or not (is_over or _needs_image(policy, newest, 1))  # nor would it with more blocks
-            or newest.lsn_newest < self._versions.backup_end_lsn
             or stripe in self._damage.stripes
         ):
             return
@@ -80,22 +79,21 @@ class ImageJob:
         return max(newest.lsn_newest, self._versions.horizon_lsn)
 
     def _blocks(self, stripe: Stripe, lsn: int) -> int:
-        """How many blocks an image has; 0: none now, as L0 has versions that it would have in it.
-        Reads look there first, and would pass by the image, to layers that may have gone."""
-        for bundle in self._layers.map.l0:
-            if bundle.lsn_start <= lsn:
-                directory = bundle.reader.directory
-                row = directory.find(stripe[0], 0, stripe[1])
-                if (
-                    row >= 0
-                    and directory.lsn_start(row) <= lsn
-                    and not layer_bits.has(bundle.dead, row)
-                ):
-                    return 0  # the horizon has passed it; once it is merged, it is judged anew
+        """How many blocks an image has; 0: none now, as L0 or memtables have versions that it would
+        have in it. Reads look there first, and would pass by the image, to layers that may have
+        gone; or those versions are still to come, to the end of the base backup."""
+        if lsn > self._versions.durable_lsn:
+            return 0
+        for reader, rows in in_l0(self._layers, [stripe]):
+            if any(reader.directory.lsn_start(row) <= lsn for row in rows):
+                return 0  # the horizon has passed it; once it is merged, it is judged anew
         try:
             return self.pages.blocks(stripe, lsn)
         except RequestError:
             return 0  # the horizon has passed `lsn` just now: the next survey judges anew
+        except CorruptionError as error:  # in the relation's history
+            self._damage.report(stripe, error)
+            return 0
 
     def _write(self) -> tuple[set[Stripe], BundleInfo | None]:
         """A bundle, if there is anything for one, and the stripes that are done with."""

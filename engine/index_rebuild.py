@@ -28,7 +28,6 @@ LOCK_NAME = "lock.mdb"
 LOCK_BYTES = 64 << 10  # its header and 64 for each of READERS_MAX
 """LMDB writes it by way of memory: on a full disk that kills, so it gets its room beforehand."""
 CATCH_UP_BUNDLES = 64  # per transaction
-_log = logging.getLogger("pageserver.index")
 _BESIDE, _OLD = "index.new", "index.old"
 _log = logging.getLogger("pageserver.index")
 
@@ -67,8 +66,6 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         of = len(manifest.files)
         _log.info("the index lacks %d of %d bundles: they are read for it", len(missing), of)
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
-    if len(missing) > CATCH_UP_BUNDLES:
-        _log.info("the index is made anew: %d bundles are read", len(missing))
     state = index.state
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
         part = missing[start : start + CATCH_UP_BUNDLES]

@@ -11,7 +11,9 @@ which drops no version: a reader may see it done in part. Rows of an L0 bundle t
 dead at once, though: a newer bundle may be gone before an older one, and its versions lie below.
 
 What *drops* versions must wait until nobody reads who may have seen what was there before:
-`advance` ends an epoch, and `is_quiet` says when the readers that began in it have left.
+`advance` ends an epoch, and `is_quiet` says when the readers that began in it have left. Who took
+versions from memtables says in which epoch that was: in another one the older versions to which
+they belong may have gone, under an image that is newer than they are, and the read begins anew.
 """
 
 import logging
@@ -23,6 +25,7 @@ from typing import NamedTuple
 
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo
+from engine.errors import LayersGoneError
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.layer_query import LayerQuery
@@ -78,6 +81,10 @@ class LayerMap:
         self.visits = memoryview(bytearray(8 * (VISITS_MAX + 1))).cast("Q")
         self._reported: set[str] = set()
         self._l0 = self._read_l0(removed or {})
+
+    @property
+    def epoch(self) -> int:
+        return self._epoch
 
     @property
     def l0_count(self) -> int:
@@ -149,8 +156,10 @@ class LayerMap:
         with self._lock:
             return all(began > epoch for began in self._readers_in)
 
-    def _enter(self) -> int:
+    def _enter(self, since: int | None = None) -> int:
         with self._lock:
+            if since is not None and since != self._epoch:
+                raise LayersGoneError
             self._readers_in[self._epoch] += 1
             return self._epoch
 
@@ -176,13 +185,16 @@ class LayerMap:
             raise error
         return bool(query.is_complete(0))
 
-    def collect_batch(self, query: LayerQuery) -> None:
+    def collect_batch(self, query: LayerQuery, since: int | None = None) -> None:
         """The same for all requests of a query, best sorted by (chunk, block).
+
+        `since`: the epoch before memtables gave versions, None if they gave none. LayersGoneError:
+        it is over.
 
         Afterwards `query.oldest` has each request's chain, and `query.errors` those that need a
         damaged file or frame, with the reason.
         """
-        epoch = self._enter()
+        epoch = self._enter(since)
         try:
             for bundle in self._l0:
                 if not query.open:

@@ -3,7 +3,8 @@
     bundle written and fsynced -> manifest entry -> index -> layer map -> what went is unlinked
 
 Flush, base copies, compaction and garbage collection all commit here, one after the other, each
-commit all or nothing. A bundle whose last layer goes is removed with it; its file is unlinked when
+commit all or nothing; all that one reads of layers is read before the manifest entry, and damage
+there refuses it. A bundle whose last layer goes is removed with it; its file is unlinked when
 no reader can still want it. What a crash leaves of that, the next start removes.
 """
 
@@ -16,7 +17,7 @@ from engine.bundle_writer import BundleInfo
 from engine.commit_mending import CommitMending
 from engine.flush import file_added
 from engine.index import Index, subject_of
-from engine.index_batch import Removal
+from engine.index_batch import NewBundle, RelationChange, Removal
 from engine.index_rebuild import LivePlaces, bundle_for_index, is_l0, removal_of, settled_bundle
 from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
@@ -92,15 +93,26 @@ class LayerStore:
             ]
             if is_merged:
                 self._in_vain = [info.name for info in added]
-            self.manifest.append(
+            entry = [
                 *(file_added(info) for info in added),
                 *(_record_of(removal, removed or {}) for removal in removals),
                 *records,
-            )
+            ]
+            # What is read comes first: damage must not stand between manifest and index.
+            readers = [self._open(info) for info in added]
+            bundles = [
+                bundle_for_index(reader, info, is_merged=is_merged)
+                for reader, info in zip(readers, added, strict=True)
+            ]
+            histories = self._histories(pruned, readers, entry)
+            self.manifest.append(*entry)
             self._in_vain = []
             self._gone += [removal.name for removal in removals if removal.is_whole]
             if added or removals:
-                self._change_index(added, removals, is_merged, pruned)
+                self._change_index(added, bundles, removals, histories)
+                size = sum(info.bytes_total for info in added)
+                self.bytes_written += size
+                self.bytes_compacted += size if is_merged else 0
             self._retire()
 
     @property
@@ -154,41 +166,44 @@ class LayerStore:
         counts_as_l0 = is_l0(self.manifest.state, name)
         return removal_of(reader, None if is_whole else gone, before, is_l0=counts_as_l0)
 
+    def _open(self, info: BundleInfo) -> BundleReader:
+        return BundleReader(self._storage, self._directory / info.name.text, info.directory_frame)
+
+    def _histories(
+        self, pruned: Collection[bytes], added: Sequence[BundleReader], entry: Sequence[Record]
+    ) -> dict[bytes, list[RelationChange]]:
+        """What layers will say of relations whose history chunks are pruned, with `entry` true."""
+        if not pruned:
+            return {}
+        state = self.manifest.state.copy()
+        for record in entry:
+            state.apply(record)
+        places = LivePlaces(self.index, state, self._reader)
+        return {subject_of(key): places.history(key, added) for key in sorted(pruned)}
+
     def _change_index(
         self,
         added: Sequence[BundleInfo],
+        bundles: Sequence[NewBundle],
         removals: Sequence[Removal],
-        is_merged: bool,
-        pruned: Collection[bytes],
+        histories: Mapping[bytes, Sequence[RelationChange]],
     ) -> None:
-        readers = [
-            BundleReader(self._storage, self._directory / info.name.text, info.directory_frame)
-            for info in added
-        ]
-        bundles = [
-            bundle_for_index(reader, info, is_merged=is_merged)
-            for reader, info in zip(readers, added, strict=True)
-        ]
         state = self.manifest.state
-        places = LivePlaces(self.index, state, self._reader)
-        histories = {subject_of(key): places.history(key, readers) for key in sorted(pruned)}
         self.index.commit(state.serial, state.durable_lsn, bundles, removals, histories)
         changed = [layer for bundle in bundles for layer in bundle.layers]
         changed += [layer for removal in removals for layer in removal.layers]
         whole = {removal.name for removal in removals if removal.is_whole}
         stripes = ((key, layer.block_start >> 14) for key, layer in changed)
         self.map.change(added, whole, stripes, state.removed)
-        size = sum(info.bytes_total for info in added)
-        self.bytes_written += size
-        self.bytes_compacted += size if is_merged else 0
 
     def settle(self, name: FileName) -> None:
         """Let an L0 bundle, of which merges have taken what they can, be one no more."""
         with self._lock, self._mending.watch():
             self._mend()
+            reader, removed = self._reader(name), self.state.removed.get(name, b"")
+            bundle = settled_bundle(reader, self.index.file(name), removed)
             self.manifest.append(BundleSettled(name.text))
-            state, reader = self.manifest.state, self._reader(name)
-            bundle = settled_bundle(reader, self.index.file(name), state.removed.get(name, b""))
+            state = self.manifest.state
             was_l0 = Removal(name, [], 0, 0, is_whole=True)
             self.index.commit(state.serial, state.durable_lsn, [bundle], [was_l0])
             places = ((key, layer.block_start >> 14) for key, layer in bundle.layers)

@@ -7,7 +7,7 @@ written anew without the others where that pays; and nothing is left of the hist
 that exists at no LSN that can be asked for.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleWriter
@@ -59,15 +59,25 @@ def is_history_of_nothing(
 ) -> bool:  # fmt: skip
     """Whether this is the history of what exists at no LSN that can be asked for, all of it."""
     key = stripe[0]
-    if not key[0] & HISTORY or any(
-        bundle.reader.directory.find(key, 0, 0) >= 0 for bundle in store.map.l0
-    ):
+    if not key[0] & HISTORY or in_l0(store, [stripe]):
         return False
     state = store.index.relation(subject_of(key))
     if state is None or state.exists:
         return False
     first = min(layer.lsn_start for layer in layers)
     return is_forgotten(state.cuts, first, retained, horizon)
+
+
+def in_l0(store: LayerStore, stripes: Collection[Stripe]) -> list[MergeInput]:
+    """The layers that stripes have in L0: a commit that prunes histories reads them as well."""
+    found = []
+    for bundle in store.map.l0:
+        find = bundle.reader.directory.find
+        rows = (find(key, 0, stripe) for key, stripe in stripes)
+        live = [row for row in rows if row >= 0 and not layer_bits.has(bundle.dead, row)]
+        if live:
+            found.append(MergeInput(bundle.reader, live))
+    return found
 
 
 def prune(

@@ -18,7 +18,7 @@ from engine.commit_times import CommitTimes
 from engine.errors import IngestStopped, RequestError, below_horizon
 from engine.ingest import Ingest
 from engine.layer_query import LayerQuery
-from engine.layer_source import LayerSource, NoLayers
+from engine.layer_source import LayerSource, NoLayers, until_layers_stay
 from engine.memtable import Memtable
 from engine.memtable_pool import MemtablePool
 from engine.page_problem import problem_of
@@ -160,16 +160,17 @@ class VersionStore(StoreState):
                 raise
             read_one_by_one(self._get_pages, batch, count, out)
 
+    @until_layers_stay
     def _get_pages(self, batch: PageBatch, count: int, out: memoryview) -> None:
         """OverflowError: they need more than a batch may take."""
-        reader = self.page_reader()
+        reader, epoch = self.page_reader(), self.layers.epoch
         if reader.read(batch, count, out):
             return
         failures: dict[int, str] = {}
         if reader.asking:
             failures = self._ask_history(reader, batch, count)
             reader.resume(count, out)
-        failures |= self._finish(reader, count, out)
+        failures |= self._finish(reader, count, out, epoch)
         reader.refused += self.expire(reader.lsn, batch.status, reader.state, EXPIRED, count)
         reader.remember(count, out)
         if reader.refused or failures:
@@ -188,11 +189,13 @@ class VersionStore(StoreState):
         self.page_reader()
         self._readers.query.keeps_frames = False
 
-    def _finish(self, reader: PageReader, count: int, out: memoryview) -> dict[int, str]:
+    def _finish(
+        self, reader: PageReader, count: int, out: memoryview, epoch: int
+    ) -> dict[int, str]:
         """Collect the rest from the layers and rebuild the pages; returns what went wrong where."""
         failures: dict[int, str] = {}
         if reader.still_open:
-            self._collect_from_layers(reader, count, failures)
+            self._collect_from_layers(reader, count, failures, epoch)
         if (done := reader.rebuilding) < 0:  # else one of those that were all in memory fails
             done = reader.rebuild(0, count, out)
         while done < count:
@@ -201,9 +204,9 @@ class VersionStore(StoreState):
         return failures
 
     def _collect_from_layers(
-        self, reader: PageReader, count: int, failures: dict[int, str]
+        self, reader: PageReader, count: int, failures: dict[int, str], epoch: int
     ) -> None:
-        """Ask the layers for all requests that are still open."""
+        """Ask the layers for all requests that are still open; `epoch`: of before memtables."""
         query: LayerQuery = self._readers.query
         query.begin(reader.versions)
         # Each look at a kernel's column makes a memoryview: once a batch, not once a page.
@@ -216,7 +219,7 @@ class VersionStore(StoreState):
             if oldest:  # what came from a memtable may be in a bundle by now
                 lsn = collected[oldest] - 1
             query.add(self.key(chunks[i]), blocks[i], floors[i], lsn, oldest)
-        self.layers.collect_batch(query)
+        self.layers.collect_batch(query, epoch if any(oldests[i] for i in asked) else None)
         found = query.oldest
         for place, i in enumerate(asked):
             oldests[i] = found[place]
@@ -262,7 +265,7 @@ class VersionStore(StoreState):
     def _collect(
         self, chunk: int, block: int, lsn_floor: int, lsn_max: int, versions: VersionSet
     ) -> None:
-        """A block's versions from the memtables and the layers."""
+        """A block's versions, each of them whole, from the memtables and the layers."""
         versions.begin()
         with self.lock:
             for memtable in (self.ingest.target.memtable, *self.frozen):
@@ -302,15 +305,16 @@ class VersionStore(StoreState):
         """`read_blocks` of (chunk, block, floor, LSN)."""
         return read_in_parts(self._read_together, asked, out, stride)
 
+    @until_layers_stay
     def _read_together(
         self, asked: Sequence[Asked], out: memoryview, stride: int
     ) -> dict[int, str]:
-        reader, count = self.page_reader(), len(asked)
+        reader, count, epoch = self.page_reader(), len(asked), self.layers.epoch
         reader.versions.reset()
         for i, (chunk, block, floor, lsn) in enumerate(asked):
             reader.ask(i, chunk, block, floor, lsn, (i + 1) * stride - PAGE_BYTES)
         reader.collect(count)
-        return self._finish(reader, count, out)
+        return self._finish(reader, count, out, epoch)
 
     def read_relation(
         self, spc: int, db: int, rel: int, fork: int, block: int, count: int, lsn: int

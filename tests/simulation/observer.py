@@ -1,12 +1,12 @@
 """Where tasks may pause besides the disk, and what the store did meanwhile."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from engine.page_store import PageStore
 from formats import layer_bits
-from formats.file_name import FileKind
+from formats.file_name import FileKind, FileName
 from tests.simulation.scheduler import Scheduler
 
 
@@ -19,19 +19,48 @@ class Observer:
         self._commits = 0
         self._removals = 0
         self._unlinked = 0
+        self._shown: Collection[FileName] = store.manifest.state.files  # to who begins to read
+        self._begun: dict[object, Collection[FileName]] = {}  # reads of layers: what was shown
         layers = store.layers
         self._commit = layers.commit
         layers.commit = self._count_commit  # type: ignore[method-assign]
         self._pausing(layers.index, "stripe")
+        self._watch_begin(store)
         self._pausing(layers.map, "collect_batch")
+        self._pausing(store.versions, "publish")
         forget = layers.map.forget
 
-        def count_unlinked(name: Any) -> None:
+        def count_unlinked(name: FileName) -> None:
+            assert not any(name in files for files in self._begun.values()), f"{name} is read"
             self._unlinked += 1
             totals["files unlinked"] += 1
             forget(name)
 
         layers.map.forget = count_unlinked  # type: ignore[method-assign]
+
+    def _watch_begin(self, store: PageStore) -> None:
+        """Whoever reads layers may want any file that was shown when the read began."""
+        layers = store.layers.map
+        collect = layers.collect_batch
+
+        def collect_watched(*arguments: Any) -> None:
+            read = object()
+            self._begun[read] = self._shown
+            try:
+                collect(*arguments)
+            finally:
+                del self._begun[read]
+
+        layers.collect_batch = collect_watched  # type: ignore[method-assign]
+        for name in ("change", "reload"):
+            self._showing(store, name, getattr(layers, name))
+
+    def _showing(self, store: PageStore, name: str, change: Callable[..., None]) -> None:
+        def change_and_show(*arguments: Any) -> None:
+            change(*arguments)
+            self._shown = store.manifest.state.files
+
+        setattr(store.layers.map, name, change_and_show)
 
     def _pausing(self, owner: Any, name: str) -> None:
         method = getattr(owner, name)

@@ -23,7 +23,7 @@ from tests.simulation.template import Template
 from tests.simulation.world import World
 
 LIVES_MAX = 2
-STEPS = 40  # of a life, at most
+STEPS = 37  # of a life, at most
 TRACE_SHOWN = 60
 
 
@@ -102,6 +102,7 @@ def live(world: World) -> None:
         elif trouble == "fault":
             world.do_fault()
             world.run(random.randint(5, 20))
+            world.check_all(1)  # whatever is mended or not
         elif trouble == "stop":
             world.close()
             world.open()
@@ -134,7 +135,7 @@ def live_with_damage(world: World) -> None:
 
 
 def check_garbage(world: World) -> None:
-    """An image layer is there for somebody, and so is every file."""
+    """An image layer is there for somebody, and so is every file; no merge has crossed an image."""
     store = world.store
     store.compactor._surveyed = None  # images may have come after the last look
     world.settle()
@@ -151,6 +152,9 @@ def check_garbage(world: World) -> None:
             is_known = store.layers.index.relation(subject.pack()) is not None
             is_old = any(layer.lsn_end <= true.horizon_lsn for layer in layers)
             assert is_known or not is_old, f"layers of what exists nowhere: {key.hex()} {stripe}"
+        for layer in (layer for layer in layers if layer.kind == LayerKind.DELTA):
+            crossed = [x for x in images if layer.lsn_start <= x < layer.lsn_end - 1]
+            assert not crossed, f"a layer on both sides of images at {crossed}: {layer}"
     named = {name.text for name in true.files}
     assert {path.name for path in store.paths.layers.iterdir()} == named
 

@@ -16,6 +16,7 @@ from typing import Any
 from tests.fixtures.faulty_storage import CrashError
 
 TRACE_MAX = 400
+LOCK = "lock"  # where a task waits for another one that has it
 
 
 class _Worker:
@@ -151,7 +152,7 @@ class _TurnLock:
         self._is_held = False
 
     def __enter__(self) -> None:
-        self._scheduler.wait_until(lambda: not self._is_held, "lock")
+        self._scheduler.wait_until(lambda: not self._is_held, LOCK)
         self._is_held = True
 
     def __exit__(self, *_: object) -> None:

@@ -38,7 +38,7 @@ def small_sizes() -> Iterator[None]:
     """Within it, every store that is opened is a small one."""
     changes = [
         patch.object(page_store, "Journal", partial(Journal, tail_bytes=1 << 16)),
-        patch.object(recovery, "LayerMap", partial(LayerMap, table_bytes_max=40, stripes_max=2)),
+        patch.object(recovery, "LayerMap", partial(LayerMap, table_bytes_max=40)),
         patch.object(version_store, "READER_CAPACITY", 128),
         patch.object(version_store, "HOT_RECORDS", HOT_RECORDS),
         patch.object(wal_ingest, "RECORDS_PER_BATCH", 256),

@@ -1,7 +1,8 @@
 """The data directory with which every simulated world begins: a base backup that is complete.
 
-Its relation had three records during the backup, and one page was copied after the second of them:
-a fuzzy image, over which that record must not be applied again.
+Its relation had records during the backup, and one page was copied in the middle of them: a fuzzy
+image, over which those of before must not be applied again, and of which there is no image as long
+as the backup's end is not reached. The last of these records the world itself receives.
 """
 
 import shutil
@@ -17,7 +18,8 @@ from tests.simulation.source import RELATIONS
 
 MEMORY_BYTES = 1 << 19
 START_SECONDS = 1_800_000_000  # of the checkpoint
-TEXTS = (b"before--", b"copied--", b"after---")
+TEXTS = tuple(b"before-%d" % n for n in range(5)) + (b"copied--", b"after--1", b"after--2")
+RECORDS_COPIED, RECORDS_FLUSHED = 6, 7
 
 
 class Template:
@@ -29,21 +31,21 @@ class Template:
         records = [insert(1, n + 1, text, relation) for n, text in enumerate(TEXTS)]
         wal = WalBuilder(16 << 20, 1 << 20)
         ends = [wal.add(record) for record in records]
-        copied = self._page_at(directory / "scratch", records, ends[1])
+        copied = self._page_at(directory / "scratch", records, ends[RECORDS_COPIED - 1])
         self.directory.mkdir(parents=True)
         small = SmallStore(
             self.directory,
             [(chunk, [heap_page(7), copied])],
             memory_bytes=MEMORY_BYTES,
             control=self.control,
-            backup_bytes=ends[2] - wal.start,
+            backup_bytes=ends[-1] - wal.start,
         )
-        small.add(*records)
+        small.add(*records[:RECORDS_FLUSHED])
         small.ingest()
         small.flush()
         small.let_go()
-        self.wal: WalBuilder = small.wal
-        self.lsn = ends[2]
+        self.wal = wal
+        self.lsn = ends[-1]
         self.sight = Sight(
             {relation: 2}, {(relation, 0): Content(7), (relation, 1): Content(0, TEXTS)}
         )

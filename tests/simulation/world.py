@@ -15,6 +15,7 @@ from random import Random
 import lmdb
 
 from engine.compaction_policy import Policy
+from engine.disk_room import is_full
 from engine.errors import IngestStopped, RequestError
 from engine.journal import JournalFailedError
 from engine.page_store import PageStore
@@ -26,11 +27,11 @@ from tests.simulation.held import Held
 from tests.simulation.model import Model
 from tests.simulation.observer import Observer
 from tests.simulation.reads import Asked, Reads
-from tests.simulation.scheduler import Scheduler, Task
+from tests.simulation.scheduler import LOCK, Scheduler, Task
 from tests.simulation.source import RELATIONS, Source
 from tests.simulation.template import MEMORY_BYTES, START_SECONDS, Template
 
-READERS_MAX = 3
+READER, READERS_MAX = "reader", 3
 ABOUT_TO_OPEN = ("open ", "after stripe")
 WHOLE_STRIPE = 100  # blocks
 COMPACTION_STEPS_MAX = 500  # until there must be nothing to do
@@ -38,6 +39,7 @@ DEEDS = {
     "records": 20, "ingest": 12, "flush": 12, "compact": 22, "retention": 10, "held": 7,
     "tick": 4, "read": 18, "time": 2,
 }  # fmt: skip
+MUST_GO_ON = ("receiver", "ingest", "flush", "client", "retention")  # whatever is damaged
 DISK_ERRORS = (OSError, lmdb.Error, JournalFailedError, IngestStopped)
 
 
@@ -83,13 +85,17 @@ class World:
         self.policy = small_policy(random)
         self.bounds = Bounds(random.choice((0, 10, 60)), random.choice((100, 300, 1500, 6000)))
         self.caches = random.choice((0, 0, 1))
+        self.stripes_max = random.choice((2, 100))  # whose layers are remembered
         self.horizon_max = template.lsn
         self.is_faulty = False  # something of the disk was to fail in this life
-        self._ended: set[str] = set()  # tasks that an error of the disk has ended, as in the server
+        self._ended: set[str] = set()  # tasks that an error has ended for good, as in the server
         scheduler.begin(random, random.choice((0.02, 0.1, 0.3, 0.6)))
         template.copy_to(directory)
         self.disk = Disk(scheduler)
         self.open()
+        if random.random() < 0.8:  # else compaction may come before the end of the base backup
+            self._receive()
+            self._ingest()
 
     # Lives
 
@@ -98,6 +104,7 @@ class World:
         disk = self.disk
         store = self.store = PageStore(self.directory, MEMORY_BYTES, disk)
         store.frames.bytes_max *= self.caches
+        store.layers.map._stripes_max = self.stripes_max
         store.compactor.policy = self.policy
         versions = store.versions
         replace = versions.replace_memtable
@@ -157,7 +164,7 @@ class World:
     def _is_awake(self, task: Task) -> bool:
         """Readers are slow, so that much happens to them: mostly to those that know of a file and
         have not opened it."""
-        if not task.name.startswith("reader"):
+        if not task.name.startswith(READER):
             return True
         return self.random.random() < (0.03 if task.where.startswith(ABOUT_TO_OPEN) else 0.15)
 
@@ -168,17 +175,19 @@ class World:
         except CrashError:
             self.die(self.random.choice(("last", "last", "earlier", "lost")))
         except DISK_ERRORS as error:
-            if not (self.is_faulty or self.reads.is_damaged):
+            is_told = not isinstance(error, OSError) or error.errno in (errno.EIO, errno.ENOSPC)
+            if not (is_told and (self.is_faulty or self.reads.is_damaged)):
                 raise
             self._end(task, error)
         except CorruptionError as error:
-            if not self.reads.is_damaged:
+            if not self.reads.is_damaged or task.name in MUST_GO_ON:
                 raise
             self._end(task, error)
 
     def _end(self, task: Task, error: Exception) -> None:
         self.scheduler.note(f"{task.name} has ended: {error!r}")
-        self._ended.add(task.name)
+        if not is_full(error):  # else it is tried again
+            self._ended.add(task.name)
         self.totals["errors of the disk"] += 1
 
     def start(self, name: str, function: Callable[[], object]) -> None:
@@ -190,10 +199,12 @@ class World:
         if name not in self._ended:
             self._resume(self.scheduler.start(name, function))
 
-    def drain(self) -> None:
-        """Let all tasks come to their end."""
-        while self.scheduler.tasks:
-            self._resume(self.random.choice(self.scheduler.tasks))
+    def drain(self, but: str = "nobody") -> None:
+        """Let all tasks come to their end; those whose names begin with `but` stand still, if they
+        do not hold a lock."""
+        while tasks := [task for task in self.scheduler.tasks if not task.name.startswith(but)]:
+            is_locked = any(task.where == LOCK for task in tasks)
+            self._resume(self.random.choice(self.scheduler.tasks if is_locked else tasks))
             if any(task.name == "ingest" for task in self.scheduler.tasks):
                 self.start("flush", self._flush)  # it may wait for that
 
@@ -250,19 +261,30 @@ class World:
         for lease in store.retention.leases():
             assert lease.until_seconds > now, f"{lease} should be over"
 
+    @property
+    def _is_readable(self) -> bool:
+        """Not before the end of the base backup is reached."""
+        return self.store.ready_lsn >= self.store.horizon_lsn
+
     def do_held(self) -> None:
+        if not self._is_readable:
+            return
         lsn = self.reads.some_lsn(self.random, self.store)
         deed = self.held.deed(self.random, self.store, lsn, self.now)
         self.start("client", deed)
 
     def do_read(self) -> None:
-        name = f"reader {self.random.randrange(READERS_MAX)}"
+        if not self._is_readable:
+            return
+        name = f"{READER} {self.random.randrange(READERS_MAX)}"
         self.start(name, lambda: self.observer.watch_read(self._read))
 
     def _read(self) -> None:
         self.reads.some(self.random, self.store, self.source.blocks)
 
     def do_time(self) -> None:
+        if not self._is_readable:
+            return
         seconds = START_SECONDS + self.random.randrange(int(self.now) - START_SECONDS + 5) + 0.5
         self.start("clock reader", lambda: self.reads.time(self.store, seconds, START_SECONDS))
 
@@ -274,7 +296,7 @@ class World:
 
     def do_fault(self) -> None:
         """A call fails soon: the disk is full, or broken."""
-        kind = self.random.choice(("append", "append", "create", "sync", "commit", ""))
+        kind = self.random.choice(("append", "append", "create", "sync", "commit", "commit", ""))
         error = self.random.choice((errno.ENOSPC, errno.EIO))
         self.disk.fail(kind, error, call=self.random.randint(1, 6))
         self.is_faulty = True
@@ -283,11 +305,10 @@ class World:
         """Change one byte of a layer file; from now on an error is an answer. The machine goes on:
         it might not start any more."""
         self.disk.crash_at = -1
-        paths = sorted((self.directory / "layers").iterdir())
-        paths = [path for path in paths if path.stat().st_size]
-        if not paths:
+        names = sorted(name.text for name in self.store.manifest.state.files)
+        if not names:
             return False
-        path = self.random.choice(paths)
+        path = self.directory / "layers" / self.random.choice(names)
         content = bytearray(path.read_bytes())
         at = self.random.randrange(len(content))
         content[at] ^= 1 << self.random.randrange(8)
@@ -312,24 +333,34 @@ class World:
         assert store.horizon_lsn <= self.horizon_max, "the horizon has gone too far"
 
     def settle(self) -> None:
-        """Everything that is to be done is done."""
-        self.drain()
+        """Everything that is to be done is done: what can be while readers stand still where they
+        are, and the rest when they have come to their end."""
+        self.drain(but=READER)
         for name, function in (
             ("receiver", self._receive), ("ingest", self._ingest), ("flush", self._flush),
             ("retention", self._advance_horizon), ("compactor", self._compact_all),
         ):  # fmt: skip
             self.start(name, function)
+            self.drain(but=READER)
+        if self.scheduler.tasks:
+            self.drain()
+            self.start("compactor", self._compact_all)
             self.drain()
 
     def _compact_all(self) -> None:
+        compactor = self.store.compactor
+        assert compactor is not None
         for _ in range(COMPACTION_STEPS_MAX):
-            if not self.store.compact_step():
+            if not compactor.step():
+                assert self.reads.is_damaged or not compactor.damaged, compactor.damaged
                 return
         raise AssertionError("compaction comes to no end")
 
     def check_all(self, lsn_count: int) -> None:
         """Every page and the rest at the LSNs that are held, and at some of the others; others go
         on meanwhile."""
+        if not self._is_readable:
+            return
         self.start("checker", lambda: self._check_all(lsn_count))
         while any(task.name == "checker" for task in self.scheduler.tasks):
             self._resume(self.random.choice(self.scheduler.tasks))

@@ -141,7 +141,11 @@ def test_an_image_stays_if_its_commit_fails(
         patch.setattr(small.store.layers.index, "commit", refuse)
         with pytest.raises(type(error)):
             compact(small)
-    assert any(name.kind == FileKind.IMAGE for name in small.store.manifest.state.files)
+    manifest, index = small.store.manifest, small.store.layers.index
+    assert any(name.kind == FileKind.IMAGE for name in manifest.state.files)
+    small.store.layers.mend()
+    assert index.state.serial == manifest.state.serial
+    assert content(small) == expected
     small.reopen()
     assert content(small) == expected
     compact(small)
@@ -177,6 +181,7 @@ def test_a_merge_while_a_collection_waits_for_readers(small: SmallStore) -> None
     leave()
     compact(small, policy)
     assert content(small) == expected
+    assert not small.store.compactor.damaged  # what has gone is not taken for damage
 
 
 def test_a_stripe_that_loses_its_last_layer_while_it_is_looked_up(
