@@ -282,7 +282,7 @@ def test_no_merge_passes_a_damaged_layer(small: SmallStore) -> None:
 def test_an_image_in_the_second_segment_has_what_lies_there(small: SmallStore) -> None:
     lsn = small.put(create(GOOD), image(chunk.SEGMENT_BLOCKS + 1, 1, GOOD))
     assert small.store.compactor is not None
-    blocks = small.store.compactor._images.blocks
+    blocks = small.store.compactor._images.pages.blocks
     assert blocks((chunk.relation(*GOOD, 0, 1).pack(), 0), lsn) == 2
     assert blocks((chunk.relation(*GOOD, 0, 1).pack(), 1), lsn) == 0
     assert blocks((PAGES_OF_GOOD, 7), lsn) == chunk.STRIPE_BLOCKS
