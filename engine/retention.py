@@ -53,6 +53,10 @@ class Bounds(NamedTuple):
     wal_bytes: int
 
 
+KEEP_ALL = Bounds(0, 1 << 62)
+"""The horizon stays where it is."""
+
+
 class Retained(NamedTuple):
     """What a read may ask for: these LSNs, rising, and all from the horizon on."""
 

@@ -25,7 +25,7 @@ from engine.cluster_identity import Wanted
 from engine.errors import DirectoryRefusedError
 from engine.journal import JournalFailedError
 from engine.page_store import PageStore
-from engine.retention import Bounds
+from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
 from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold, Limits
 from formats.errors import CorruptionError
@@ -97,7 +97,7 @@ class Server:
         self._background = Background(
             self._store,
             settings.flush_seconds_max,
-            Bounds(settings.retention_seconds, settings.retention_wal_bytes),
+            _bounds(options, settings),
             settings.compaction_bytes_per_second,
         )
         self._service = PageService(self._store, settings, self.status)
@@ -282,6 +282,13 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
     except (Refused, DirectoryInUseError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
     return ExitCode.OK
+
+
+def _bounds(options: ServeOptions, settings: Settings) -> Bounds:
+    """Without a source nothing comes that would need room, and nothing is forgotten."""
+    if not options.wal_sources:
+        return KEEP_ALL
+    return Bounds(settings.retention_seconds, settings.retention_wal_bytes)
 
 
 def is_loopback(host: str) -> bool:

@@ -6,13 +6,12 @@ import time
 import pytest
 
 from engine import index_rebuild
-from engine.retention import Bounds
+from engine.retention import KEEP_ALL
 from server.background import Background
 from tests.fixtures.small_store import SmallStore, create, image
 from tests.fixtures.wal_builder import Record, Reference
 
 MEMTABLES = 5
-KEEP_ALL = Bounds(0, 1 << 62)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine import server_id
+from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
 from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold
 from formats.errors import CorruptionError
@@ -63,13 +64,17 @@ class Harness:
         self.attach: Any = lambda *_: SimpleNamespace(receiver=Part("receiver", self.events))
         parts = {
             "PageStore": lambda *_: self.store,
-            "Background": lambda *_: Part("background", self.events),
+            "Background": self._background,
             "PageService": self._page_service,
             "WalReceiver": self._receiver,
             "attach": lambda *arguments: self.attach(*arguments),
         }
         for name, replacement in parts.items():
             monkeypatch.setattr(serve, name, replacement)
+
+    def _background(self, _store: object, _seconds: float, bounds: Bounds, _pace: int) -> Part:
+        self.bounds = bounds
+        return Part("background", self.events)
 
     def _page_service(self, _store: object, _settings: object, status: Any) -> Part:
         self.status = status
@@ -107,6 +112,15 @@ class Harness:
 @pytest.fixture
 def harness(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Harness:
     return Harness(monkeypatch, tmp_path / "pages")
+
+
+def test_without_a_source_nothing_is_forgotten(harness: Harness) -> None:
+    """What is served may be all that there is of its past."""
+    settings = Settings()
+    harness.run("host=a")
+    assert harness.bounds == Bounds(settings.retention_seconds, settings.retention_wal_bytes)
+    harness.run()
+    assert harness.bounds == KEEP_ALL
 
 
 def test_the_name_of_a_new_directory_is_durable(

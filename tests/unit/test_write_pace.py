@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from engine import index_rebuild
-from engine.retention import Bounds
+from engine.retention import KEEP_ALL
 from server.background import Background
 from server.write_pace import SLICE_SECONDS, WritePace
 from tests.fixtures.small_store import SmallStore
 
 MIB = 1 << 20
-KEEP_ALL = Bounds(0, 1 << 62)
 
 
 class Machine:

@@ -13,6 +13,7 @@ from statistics import quantiles
 from typing import NamedTuple
 
 from engine.page_store import PageStore
+from engine.retention import KEEP_ALL
 from formats import lsn, wal_page
 from formats.chunk import Fork
 from server.background import Background
@@ -20,7 +21,7 @@ from tools.bench.attached import relation_of
 from tools.bench.bench import MEMORY_BYTES_MAX, Bench
 from tools.bench.generated_wal import SETTINGS, take_into
 from tools.bench.row import Bar, Row
-from tools.bench.settled_store import KEEP_ALL, NEVER_SECONDS, settle, wait_until_durable
+from tools.bench.settled_store import NEVER_SECONDS, settle, wait_until_durable
 from tools.postgres import Server
 
 NAME = "growth"

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from engine.page_store import PageStore
-from engine.retention import Bounds
+from engine.retention import KEEP_ALL
 from formats import lsn
 from server.background import Background
 from tools.bench.bench import MEMORY_BYTES_MAX, MIB, Bench
@@ -56,7 +56,7 @@ def _ingest(bench: Bench, wal: GeneratedWal, cpu: list[float]) -> float:
     """Seconds from the first step of ingest to the commit of all."""
     directory = bench.workspace.copy(wal.page_store, "ingest")
     store = PageStore(directory, MEMORY_BYTES_MAX)
-    background = Background(store, NEVER_SECONDS, Bounds(0, 1 << 62))
+    background = Background(store, NEVER_SECONDS, KEEP_ALL)
     began, cpu_began = time.perf_counter(), time.process_time()
     background.start()
     try:

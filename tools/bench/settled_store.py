@@ -4,13 +4,12 @@ import time
 from pathlib import Path
 
 from engine.page_store import PageStore
-from engine.retention import Bounds
+from engine.retention import KEEP_ALL
 from engine.storage import Storage
 from formats import lsn
 from server.background import Background
 
 NEVER_SECONDS = 3600.0
-KEEP_ALL = Bounds(0, 1 << 62)
 SECONDS_MAX = 300.0
 _POLL_SECONDS = 0.002
 
