@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import engine.compactor
+import engine.collection
 from engine.bundle_writer import BundleInfo
 from engine.compaction_policy import Policy
 from engine.page_store import PageStore
@@ -110,14 +110,14 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.counts: Counter[str] = Counter()
-        prune = engine.compactor.prune
+        prune = engine.collection.prune
 
         def counting(*arguments: Any) -> Iterator[set[FileName]]:
             for shrunk in prune(*arguments):
                 self.counts["prunings"] += 1
                 yield shrunk
 
-        monkeypatch.setattr(engine.compactor, "prune", counting)
+        monkeypatch.setattr(engine.collection, "prune", counting)
 
     def watch(self, store: PageStore) -> None:
         commit = store.layers.commit
