@@ -74,6 +74,8 @@ class Survey:
     def _cuts(self, stripe: Stripe) -> list[int]:
         """LSNs at which no block of a stripe was left; histories and times have no such.
 
+        A file that is replaced is cut just before the record that does it, and until that record
+        ends it reads as it was: who may ask for just that LSN needs what is under the cut.
         What the index does not know exists at no LSN up to its own: at none of those asked for,
         but one that is higher, as a base backup's end is at first.
         """
@@ -88,4 +90,5 @@ class Survey:
         first = stripe[1] * STRIPE_BLOCKS
         if key.kind == ChunkKind.REL:
             first += key.seg * SEGMENT_BLOCKS
-        return [cut.lsn for cut in state.cuts if cut.n_blocks <= first]
+        spared = (*self.retained, self.horizon) if key.kind == ChunkKind.FILE else ()
+        return [cut.lsn for cut in state.cuts if cut.n_blocks <= first and cut.lsn not in spared]

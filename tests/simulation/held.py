@@ -55,6 +55,8 @@ class Held:
                 store.retention.create_point(name, lsn)
             else:
                 lease = store.retention.create_lease(lsn, seconds, now, name)
+                if lease.until_seconds <= self._now:
+                    return  # over before the client heard of it
                 self._until[name] = lease.until_seconds
         except RequestError:
             assert lsn < store.horizon_lsn, f"{lsn:X} is retained, and cannot be held"
@@ -85,6 +87,8 @@ class Held:
             lease = store.retention.renew_lease(name, seconds, now)
         except RequestError:
             return  # it was found to be over
+        if lease.until_seconds <= self._now:
+            return
         self.promised[name], self._until[name] = lsn, lease.until_seconds
         del self._doubtful[name]
         self.totals["renewals"] += 1

@@ -4,6 +4,7 @@ A seed is only as good as the simulation that it was found with; the stories sta
 """
 
 import errno
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +15,10 @@ from engine.compaction_policy import Policy
 from engine.storage import PoisonedFileError
 from formats import pagestream
 from formats.pagestream import PageBatch
+from tests.fixtures.crash_story import MAP_BYTES, MAP_NAME
 from tests.fixtures.faulty_storage import FaultyStorage
 from tests.fixtures.small_store import REL, SmallStore, create, image, insert, truncate
-from tests.fixtures.wal_builder import PAGE
+from tests.fixtures.wal_builder import PAGE, Record
 from tests.simulation.run import Simulation, simulation
 from tests.simulation.small_sizes import small_sizes
 
@@ -80,6 +82,28 @@ def test_no_image_takes_what_an_l0_bundle_still_has(small: SmallStore) -> None:
         small.flush()
     small.reopen()
     assert small.page(0, lsn) == before
+
+
+def test_a_file_reads_as_it_was_until_the_record_that_replaces_it_ends(small: SmallStore) -> None:
+    """Its old content is cut one below that LSN: held there, it went with the layers under the cut,
+    and the file was empty."""
+
+    def replaced(mark: int) -> Record:
+        content = struct.pack("<I", mark) * (MAP_BYTES // 4)
+        return Record(7, 0x00, main=struct.pack("<IIi", 5, 1663, MAP_BYTES) + content)
+
+    policy = replace(EAGER, layers_max=6)
+    for record in (replaced(1), image(0, 1)):
+        small.put(record)
+        small.flush()
+    small.compact(policy)  # a layer of its own
+    lsn = small.put(replaced(2)) - 1
+    small.flush()
+    small.store.retention.create_point("before", lsn)
+    small.advance_horizon(small.put(image(0, 2)))
+    small.flush()
+    small.compact(policy)
+    assert small.store.file(MAP_NAME, lsn)[:4] == struct.pack("<I", 1)
 
 
 def test_an_image_stays_when_its_commit_fails(small: SmallStore) -> None:
