@@ -41,12 +41,12 @@ class Generation(NamedTuple):
 
 
 def newest_generation(layers: Sequence[LayerEntry]) -> Generation:
-    """`layers`: newest first. A delta layer that begins below the image does not count: it has
-    versions of before, so it is never merged with newer ones."""
+    """`layers`: newest first. A delta layer counts if it has versions above the image. What it has
+    below are images of hot pages with which its memtable began, made of older layers."""
     image = next((layer for layer in layers if layer.kind != LayerKind.DELTA), None)
     floor = -1 if image is None else first_lsn_above(image)
     deltas = (layer for layer in layers if layer.kind == LayerKind.DELTA)
-    return Generation(image, tuple(layer for layer in deltas if layer.lsn_start >= floor))
+    return Generation(image, tuple(layer for layer in deltas if layer.lsn_end > floor))
 
 
 def first_lsn_above(image: LayerEntry) -> int:
