@@ -21,7 +21,7 @@ from typing import NamedTuple
 from formats.index_value import Cut
 
 Askers = tuple[int, int] | None
-"""The lowest and the highest LSN asked for that need a layer: they and all those between do."""
+"""The lowest and the highest LSN asked for that need a layer."""
 
 
 class Needed(NamedTuple):
@@ -73,10 +73,13 @@ def asked_for(
     lows.update((lsn, lsn + 1) for lsn in cuts)
     asked = _asked(retained, horizon)
     bases = _at_or_below(sorted(lows), asked)
-    low_of = [0 if base is None else lows[base] for base in bases]
     asks_of = _first_and_last(bases, asked)
     for lsn in cuts:
         asks_of.pop(lsn, None)
+    pairs = zip((0 if base is None else lows[base] for base in bases), asked, strict=True)
+    # Who asks for the very LSN of its base takes nothing of deltas, even of one on both its sides.
+    takers = [(low, lsn) for low, lsn in pairs if low <= lsn or lsn == horizon]
+    low_of, asked = [low for low, _ in takers], [lsn for _, lsn in takers]
     last = len(asked) - 1
     found: list[Askers] = []
     for start, end in deltas:

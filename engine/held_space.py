@@ -1,9 +1,9 @@
 """What a survey of all stripes says of their space: the debt, and what points and leases hold back.
 
 A layer is *held* if only retained LSNs below the horizon need it, and held by one of them *alone*
-if no other does: so much goes when what keeps this LSN is dropped. A layer is needed by LSNs that
-follow each other (engine/garbage.py), so the first and the last tell, and a survey stays linear in
-the layers, however many LSNs are retained.
+if no other does: so much goes when what keeps this LSN is dropped. The first and the last LSN that
+need a layer (engine/garbage.py) tell, and a survey stays linear in the layers, however many LSNs
+are retained.
 
 Whole layers below L0 are counted. What single versions take in chunks without images (relation
 histories, small files, times of commits) is not.

@@ -46,6 +46,7 @@ def worlds() -> Iterator[Simulation]:
         491,  # an image file was removed that the manifest named
         560,
         1260,
+        48891,  # layers of a dropped relation stayed for a point at which it does not exist
         92,  # an index older than the files that went
         93,  # a file was removed that a manifest with a failed fsync named
         7,  # one request below the horizon failed all of its batch

@@ -3,7 +3,9 @@
 A PostgreSQL makes WAL by bulk updates of a table, with full-page images; the page store takes it
 segment by segment while the primary goes on, flushes and compacts. At each size the rate of the
 next 512 MB is measured, all in layers and nothing left to compact, and how long a page takes that
-no cache has. It takes minutes and 20 GB of disk: a command of its own, not among the others.
+no cache has, as of any LSN in them: how many deltas a page has above its image goes up and down all
+the time, and at one LSN alone it would be chance what is met. It takes minutes and 20 GB of disk: a
+command of its own, not among the others.
 """
 
 import random
@@ -134,12 +136,13 @@ def _measure(history: History, load: int) -> Measured:
     opened = time.perf_counter() - began
     store.frames.bytes_max = 0
     spc, db, rel = relation_of(history.primary, "growing")
-    blocks = store.nblocks(spc, db, rel, Fork.MAIN, store.ready_lsn)
+    blocks = store.nblocks(spc, db, rel, Fork.MAIN, begin)
     numbers, found = random.Random(1), []
     for _ in range(PAGES):
         block = numbers.randrange(blocks)
+        at = numbers.randint(begin, store.ready_lsn)
         began = time.perf_counter()
-        store.versions.read_relation(spc, db, rel, Fork.MAIN, block, 1, store.ready_lsn)
+        store.versions.read_relation(spc, db, rel, Fork.MAIN, block, 1, at)
         found.append(1e6 * (time.perf_counter() - began))
     store.close()
     cuts = quantiles(found, n=100)
