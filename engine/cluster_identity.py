@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.backup_identity import BackupIdentity
 from engine.errors import DirectoryRefusedError
-from formats.manifest import Identity
+from formats.manifest_record import Identity
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from engine.journal import Journal
 from engine.memtable import Memtable
 from engine.version_store import VersionStore
 from formats.file_name import FileKind
-from formats.manifest import FileAdded, Progress, Record
+from formats.manifest_record import FileAdded, Progress, Record
 
 FLUSHED_POLL_SECONDS = 0.01
 PARTS_WHILE_BEHIND = 4  # of a memtable's memory

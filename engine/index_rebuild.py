@@ -22,7 +22,8 @@ from formats.chunk import HISTORY
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.index_value import IN_USE, SETTLED, FileEntry, LayerEntry
-from formats.manifest import FileAdded, Manifest
+from formats.manifest import Manifest
+from formats.manifest_record import FileAdded
 
 LOCK_NAME = "lock.mdb"
 LOCK_BYTES = 64 << 10  # its header and 64 for each of READERS_MAX

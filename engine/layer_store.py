@@ -24,7 +24,8 @@ from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from formats import layer_bits
 from formats.file_name import FileName
-from formats.manifest import BundleSettled, FileRemoved, LayersRemoved, Manifest, Progress, Record
+from formats.manifest import Manifest
+from formats.manifest_record import BundleSettled, FileRemoved, LayersRemoved, Progress, Record
 
 Rows = Mapping[FileName, bytes]  # a bitmap of rows of each bundle's layer directory
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from engine.disk_room import is_full
 from engine.storage import File, PoisonedFileError, Storage
 from formats import manifest as layout
-from formats.manifest import Manifest, Record
+from formats.manifest import Manifest
+from formats.manifest_record import Record
 
 COMPACT_BYTES_MIN = 1 << 20
 COMPACT_FACTOR = 4

@@ -47,7 +47,7 @@ from formats.chunk import ChunkKey, SmallFile
 from formats.control_file import parse_control_file
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
-from formats.manifest import Identity, Opened, Progress, Record
+from formats.manifest_record import Identity, Opened, Progress, Record
 
 FRAME_CACHE_SHARE = 8  # of the memory budget
 READ_BYTES = 1 << 20  # of WAL a step

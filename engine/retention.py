@@ -26,15 +26,8 @@ from engine.layer_store import LayerStore
 from engine.store_state import StoreState
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
-from formats.manifest import (
-    LeaseDropped,
-    LeaseSet,
-    Manifest,
-    PointDropped,
-    PointSet,
-    Progress,
-    Record,
-)
+from formats.manifest import Manifest
+from formats.manifest_record import LeaseDropped, LeaseSet, PointDropped, PointSet, Progress, Record
 
 HELD_MAX = 10_000  # points, and as many leases
 LEASE_SECONDS_MAX = 366 * 86_400

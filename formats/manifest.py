@@ -11,20 +11,38 @@ what replaying the entries gives.
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, ClassVar, get_args
+from typing import Any
 
 import msgpack
 from crc32c import crc32c
 
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
+from formats.manifest_record import (
+    BLOCK_BYTES,
+    RECORDS,
+    STRIPE_BLOCKS,
+    BundleSettled,
+    EndsAt,
+    FileAdded,
+    FileRemoved,
+    FileUploaded,
+    Identity,
+    LayersRemoved,
+    LeaseDropped,
+    LeaseSet,
+    Opened,
+    PointDropped,
+    PointSet,
+    Progress,
+    Record,
+    TimelineSwitch,
+)
 
 FORMAT_VERSION = 1
 MAGIC = b"pgmanfst"
 END_MARK = b"\xa5"
 SECTOR_BYTES = 512  # what a disk writes whole or not at all
-BLOCK_BYTES = 8192
-STRIPE_BLOCKS = 16384
 
 _HEADER = struct.Struct("<8sI")
 HEADER_BYTES = _HEADER.size + 4
@@ -32,134 +50,7 @@ _HEAD = struct.Struct("<III")
 ENTRY_HEAD_BYTES = _HEAD.size
 
 
-@dataclass(frozen=True)
-class Identity:
-    """Written once, first: whose data this is and how it is laid out."""
-
-    tag: ClassVar[str] = "identity"
-    tenant: str
-    timeline: str
-    system_identifier: int
-    postgres_version: int  # as server_version_num
-    wal_segment_bytes: int
-    chunks: str = "all"  # which chunks are held, as `--chunks` says it
-    block_bytes: int = BLOCK_BYTES
-    stripe_blocks: int = STRIPE_BLOCKS
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The directory was opened for writing; no run number is used twice."""
-
-    tag: ClassVar[str] = "opened"
-    run: int
-
-
-@dataclass(frozen=True)
-class FileAdded:
-    tag: ClassVar[str] = "file_added"
-    name: str
-    bytes_total: int
-    lsn_start: int
-    lsn_end: int
-    footer_crc: int
-
-
-@dataclass(frozen=True)
-class FileRemoved:
-    tag: ClassVar[str] = "file_removed"
-    name: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """LSNs that moved; None: as before."""
-
-    tag: ClassVar[str] = "progress"
-    durable_lsn: int | None = None
-    horizon_lsn: int | None = None
-    backup_start_lsn: int | None = None
-    backup_end_lsn: int | None = None
-
-
-@dataclass(frozen=True)
-class TimelineSwitch:
-    """The source went on as PostgreSQL timeline `timeline_number` from `lsn`."""
-
-    tag: ClassVar[str] = "timeline_switch"
-    timeline_number: int
-    lsn: int
-
-
-@dataclass(frozen=True)
-class LayersRemoved:
-    """Layers of a bundle that count no longer, besides those that were removed before.
-
-    Bit i & 7 of byte i >> 3 of `rows`: row i of the bundle's layer directory. Missing bytes: zero.
-    """
-
-    tag: ClassVar[str] = "layers_removed"
-    name: str
-    rows: bytes
-
-
-@dataclass(frozen=True)
-class BundleSettled:
-    """An L0 bundle is one no more: what counts of its layers are layers of their stripes.
-
-    So are they left that no merge can take, as they are damaged, when all others are merged.
-    """
-
-    tag: ClassVar[str] = "bundle_settled"
-    name: str
-
-
-@dataclass(frozen=True)
-class PointSet:
-    """A named LSN that stays readable until it is dropped."""
-
-    tag: ClassVar[str] = "point_set"
-    name: str
-    lsn: int
-
-
-@dataclass(frozen=True)
-class PointDropped:
-    tag: ClassVar[str] = "point_dropped"
-    name: str
-
-
-@dataclass(frozen=True)
-class LeaseSet:
-    """A named LSN that stays readable until a time; setting it again sets another time."""
-
-    tag: ClassVar[str] = "lease_set"
-    name: str
-    lsn: int
-    until_seconds: int  # since 1970
-
-
-@dataclass(frozen=True)
-class LeaseDropped:
-    tag: ClassVar[str] = "lease_dropped"
-    name: str
-
-
-Record = (
-    Identity
-    | Opened
-    | FileAdded
-    | FileRemoved
-    | LayersRemoved
-    | BundleSettled
-    | Progress
-    | TimelineSwitch
-    | PointSet
-    | PointDropped
-    | LeaseSet
-    | LeaseDropped
-)
-_RECORDS: dict[str, type[Record]] = {kind.tag: kind for kind in get_args(Record)}
+FileRecord = FileAdded | FileRemoved | LayersRemoved | BundleSettled | FileUploaded
 
 
 @dataclass
@@ -172,12 +63,14 @@ class Manifest:
     files: dict[FileName, FileAdded] = field(default_factory=dict)
     removed: dict[FileName, bytes] = field(default_factory=dict)  # rows of files, as LayersRemoved
     settled: set[FileName] = field(default_factory=set)
+    uploaded: dict[FileName, int] = field(default_factory=dict)  # epoch under which
     points: dict[str, PointSet] = field(default_factory=dict)
     leases: dict[str, LeaseSet] = field(default_factory=dict)
     durable_lsn: int = 0
     horizon_lsn: int = 0
     backup_start_lsn: int = 0
     backup_end_lsn: int = 0
+    ends_at_lsn: int | None = None
     timelines: list[TimelineSwitch] = field(default_factory=list)
 
     def apply(self, record: Record) -> None:
@@ -192,7 +85,7 @@ class Manifest:
             if record.run <= self.run:
                 raise ValueError(f"run {record.run} after run {self.run}")
             self.run = record.run
-        elif isinstance(record, FileAdded | FileRemoved | LayersRemoved | BundleSettled):
+        elif isinstance(record, FileRecord):
             self._apply_to_files(record)
         elif isinstance(record, Progress):
             for field_name, lsn in asdict(record).items():
@@ -200,12 +93,12 @@ class Manifest:
                     setattr(self, field_name, lsn)
         elif isinstance(record, TimelineSwitch):
             self.timelines.append(record)
+        elif isinstance(record, EndsAt):
+            self.ends_at_lsn = record.lsn
         else:
             self._apply_to_retained(record)
 
-    def _apply_to_files(
-        self, record: FileAdded | FileRemoved | LayersRemoved | BundleSettled
-    ) -> None:
+    def _apply_to_files(self, record: FileRecord) -> None:
         name = FileName.parse(record.name)
         if isinstance(record, FileAdded):
             if name in self.files:
@@ -216,11 +109,14 @@ class Manifest:
         elif isinstance(record, FileRemoved):
             del self.files[name]
             self.removed.pop(name, None)
+            self.uploaded.pop(name, None)
             self.settled.discard(name)
         elif isinstance(record, BundleSettled):
             if name.kind != FileKind.L0 or name in self.settled:
                 raise ValueError(f"{record.name} is not an L0 bundle that could be settled")
             self.settled.add(name)
+        elif isinstance(record, FileUploaded):
+            self.uploaded[name] = record.epoch
         else:
             self.removed[name] = _either(self.removed.get(name, b""), record.rows)
 
@@ -247,7 +143,8 @@ class Manifest:
     def copy(self) -> "Manifest":
         return replace(
             self, files=dict(self.files), removed=dict(self.removed), settled=set(self.settled),
-            points=dict(self.points), leases=dict(self.leases), timelines=list(self.timelines),
+            uploaded=dict(self.uploaded), points=dict(self.points), leases=dict(self.leases),
+            timelines=list(self.timelines),
         )  # fmt: skip
 
     def records(self) -> list[Record]:
@@ -258,12 +155,15 @@ class Manifest:
         records.extend(self.files[name] for name in sorted(self.files))
         records.extend(LayersRemoved(n.text, self.removed[n]) for n in sorted(self.removed))
         records.extend(BundleSettled(name.text) for name in sorted(self.settled))
+        records.extend(FileUploaded(n.text, self.uploaded[n]) for n in sorted(self.uploaded))
         records.extend(self.timelines)
         records.extend(self.points[name] for name in sorted(self.points))
         records.extend(self.leases[name] for name in sorted(self.leases))
         progress = {name.name: getattr(self, name.name) or None for name in fields(Progress)}
         if any(progress.values()):
             records.append(Progress(**progress))
+        if self.ends_at_lsn is not None:
+            records.append(EndsAt(self.ends_at_lsn))
         return records
 
 
@@ -379,12 +279,12 @@ def _unpack_body(body: bytes, where: str) -> tuple[int, list[Record]]:
         serial, *items = msgpack.unpackb(body)
         return _checked("serial", serial, int), [_record(item) for item in items]
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise CorruptionError("manifest records", where, sorted(_RECORDS), error) from error
+        raise CorruptionError("manifest records", where, sorted(RECORDS), error) from error
 
 
 def _record(item: dict[str, Any]) -> Record:
     """TypeError, KeyError or ValueError if it is none."""
-    kind = _RECORDS[_checked("record", item, dict).pop("record")]
+    kind = RECORDS[_checked("record", item, dict).pop("record")]
     record = kind(**item)
     for known in fields(kind):
         _checked(known.name, getattr(record, known.name), known.type)

@@ -19,7 +19,7 @@ from server.connection import StatementError
 
 if TYPE_CHECKING:  # the command line takes no engine to ask a server
     from engine.retention import Retention
-    from formats.manifest import LeaseSet, PointSet
+    from formats.manifest_record import LeaseSet, PointSet
     from server.store import Store
 
 USAGES = (

@@ -11,7 +11,7 @@ from formats import manifest as manifest_format
 from formats.chunk import ChunkKey, ChunkKind
 from formats.layer_file import LayerKind
 from formats.lsn import show as show_lsn
-from formats.manifest import Record
+from formats.manifest_record import Record
 from tools.version_text import describe_version
 
 

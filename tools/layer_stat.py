@@ -29,7 +29,8 @@ from formats import manifest as manifest_format
 from formats.chunk import ChunkKey, ChunkKind
 from formats.file_name import FileKind, FileName
 from formats.layer_file import LayerKind
-from formats.manifest import FileAdded, Manifest
+from formats.manifest import Manifest
+from formats.manifest_record import FileAdded
 
 _READ_TRIES_MAX = 20
 

@@ -14,7 +14,7 @@ from engine.storage import Storage
 from formats import manifest as layout
 from formats.errors import CorruptionError
 from formats.index_value import STATE_KEY
-from formats.manifest import FileAdded
+from formats.manifest_record import FileAdded
 from server.exit_code import ExitCode
 from tests.fixtures.crash_workload import MEMORY_BYTES, Life, Story
 from tests.fixtures.fork_server import ForkServer

@@ -17,7 +17,7 @@ from engine.storage import File, PoisonedFileError
 from formats.chunk import relation as relation_key
 from formats.file_name import FileKind, FileName
 from formats.layer_file import LayerKind
-from formats.manifest import Progress
+from formats.manifest_record import Progress
 from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 from tests.fixtures.rebuilt_index import check_index
 from tests.fixtures.small_store import SmallStore, create, image

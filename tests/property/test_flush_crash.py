@@ -14,7 +14,7 @@ from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from engine.version_set import VersionSet
-from formats.manifest import FileAdded, Identity, Opened, Progress
+from formats.manifest_record import FileAdded, Identity, Opened, Progress
 from tests.fixtures import bundles
 from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 

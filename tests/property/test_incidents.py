@@ -18,7 +18,7 @@ from engine.storage import DirectoryInUseError, File, Storage
 from formats import manifest as layout
 from formats.chunk import relation as relation_key
 from formats.errors import CorruptionError
-from formats.manifest import FileRemoved
+from formats.manifest_record import FileRemoved
 from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 from tests.fixtures.small_store import (
     MEMORY_BYTES,

@@ -19,7 +19,16 @@ from engine.layer_map import LayerMap
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from engine.version_set import VersionSet
-from formats import chunk, index_value, layer_directory, layer_file, manifest, timestamp, version
+from formats import (
+    chunk,
+    index_value,
+    layer_directory,
+    layer_file,
+    manifest,
+    manifest_record,
+    timestamp,
+    version,
+)
 from formats.chunk import ChunkKind, Fork, Slru, SmallFile
 from formats.file_name import FileKind
 from formats.index_value import Cut, RelationState
@@ -106,7 +115,7 @@ def test_the_example_of_retention_follows_that_of_the_manifest(tmp_path: Path) -
     assert state.serial == 4
     assert state.removed == {NAME: b"\1"}
     assert [(point.name, point.lsn) for point in state.points.values()] == [("release", LSN)]
-    assert state.leases["backup"] == manifest.LeaseSet("backup", LSN + 0x80, 1_800_000_000)
+    assert state.leases["backup"] == manifest_record.LeaseSet("backup", LSN + 0x80, 1_800_000_000)
 
 
 @pytest.mark.parametrize("name", LAYOUTS.keys() & STRUCTS.keys())
@@ -221,7 +230,7 @@ def test_footer_fields_and_manifest_records() -> None:
     records = {name: fields.split(", ") for name, fields, _ in rows("records")}
     assert records == {
         tag: [field.name for field in dataclasses.fields(record)]
-        for tag, record in manifest._RECORDS.items()
+        for tag, record in manifest_record.RECORDS.items()
     }
     body = golden_format.bytes_of((GOLDEN / "bundle.txt").read_text())
     at = body.index(b"\x8d\xa4kind")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from engine.storage import Storage
 from formats import chunk, chunk_filter, layer_bits
-from formats.manifest import LayersRemoved, LeaseSet, PointSet, Progress
+from formats.manifest_record import LayersRemoved, LeaseSet, PointSet, Progress
 from tests.fixtures import bundles
 from tests.fixtures.stopped_directory import REL, StoppedDirectory, fill
 from tools import layer_svg

@@ -14,7 +14,7 @@ from engine.storage import Storage
 from formats import layer_bits
 from formats.file_name import FileKind, FileName
 from formats.layer_file import LayerKind
-from formats.manifest import FileRemoved, LayersRemoved, Progress
+from formats.manifest_record import FileRemoved, LayersRemoved, Progress
 from tests.fixtures import bundles
 from tests.fixtures.stopped_directory import REL, StoppedDirectory, fill
 from tools.layer_stat import Layer, depths, layer_bytes, read_directory, visited

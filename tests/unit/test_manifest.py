@@ -10,14 +10,14 @@ from crc32c import crc32c
 from formats import manifest
 from formats.errors import CorruptionError
 from formats.file_name import FileName
-from formats.manifest import (
+from formats.manifest import Manifest
+from formats.manifest_record import (
     FileAdded,
     FileRemoved,
     Identity,
     LayersRemoved,
     LeaseDropped,
     LeaseSet,
-    Manifest,
     Opened,
     PointDropped,
     PointSet,

@@ -8,7 +8,7 @@ import pytest
 from engine.manifest_log import ManifestLog
 from engine.storage import PoisonedFileError, Storage
 from formats.errors import CorruptionError
-from formats.manifest import FileAdded, FileRemoved, Identity, Opened, Progress
+from formats.manifest_record import FileAdded, FileRemoved, Identity, Opened, Progress
 from tests.fixtures.faulty_storage import FaultyStorage
 
 IDENTITY = Identity("a" * 32, "b" * 32, 7, 180006, 16 << 20)

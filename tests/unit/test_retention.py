@@ -23,7 +23,7 @@ from engine.retention import (
 from engine.storage import Storage
 from formats.errors import CorruptionError
 from formats.lsn import show
-from formats.manifest import LeaseSet, PointSet
+from formats.manifest_record import LeaseSet, PointSet
 from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 from tests.fixtures.small_store import MEMORY_BYTES, REL, SmallStore, create, drop, image, truncate
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleWriter, Version, run_of
 from engine.storage import Storage
-from formats import chunk, index_value, journal_sums, layer_file, manifest, pagestream, pgwire
+from formats import (
+    chunk,
+    index_value,
+    journal_sums,
+    layer_file,
+    manifest,
+    manifest_record,
+    pagestream,
+    pgwire,
+)
 from formats.file_name import FileKind, FileName
 from formats.version import EFFECT, HISTORY, IMAGE_FUZZY, IMAGE_WAL, RECORD, effect
 
@@ -178,24 +187,24 @@ def metadata(segment_starts: dict[str, bytes]) -> dict[str, bytes]:
 def a_manifest() -> bytes:
     """Two entries with records of each kind."""
     name = FileName(FileKind.L0, 0, 1, 1).text
-    first: list[manifest.Record] = [
-        manifest.Identity("1" * 32, "2" * 32, 7, 180006, 16 << 20),
-        manifest.Opened(1),
+    first: list[manifest_record.Record] = [
+        manifest_record.Identity("1" * 32, "2" * 32, 7, 180006, 16 << 20),
+        manifest_record.Opened(1),
     ]
-    second: list[manifest.Record] = [
-        manifest.FileAdded(name, 1000, LSN, LSN + 8, 77),
-        manifest.Progress(LSN + 8, LSN, LSN, LSN),
-        manifest.TimelineSwitch(2, LSN + 8),
-        manifest.LayersRemoved(name, b"\x05"),
-        manifest.PointSet("point", LSN),
-        manifest.LeaseSet("lease", LSN, 1_800_000_000),
+    second: list[manifest_record.Record] = [
+        manifest_record.FileAdded(name, 1000, LSN, LSN + 8, 77),
+        manifest_record.Progress(LSN + 8, LSN, LSN, LSN),
+        manifest_record.TimelineSwitch(2, LSN + 8),
+        manifest_record.LayersRemoved(name, b"\x05"),
+        manifest_record.PointSet("point", LSN),
+        manifest_record.LeaseSet("lease", LSN, 1_800_000_000),
     ]
     data = manifest.pack_header()
     crc = manifest.check_header(data, "")
-    third: list[manifest.Record] = [
-        manifest.PointDropped("point"),
-        manifest.LeaseDropped("lease"),
-        manifest.FileRemoved(name),
+    third: list[manifest_record.Record] = [
+        manifest_record.PointDropped("point"),
+        manifest_record.LeaseDropped("lease"),
+        manifest_record.FileRemoved(name),
     ]
     for serial, records in enumerate((first, second, third), 1):
         entry, crc = manifest.pack_entry(serial, records, crc)
