@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 import crc32c
 
@@ -27,7 +26,7 @@ from server.backup.object_store import (
 )
 from server.backup.s3_client import Meter, Traffic, connect
 from server.backup.s3_download import Answer, CutOff
-from server.backup.s3_errors import FAILURES, code_of, told, told_of
+from server.backup.s3_errors import FAILURES, code_of, status_of, told, told_of
 from server.backup.s3_upload import part_size, parts_of, upload_in_parts
 
 DELETED_AT_ONCE_MAX = 1000
@@ -184,9 +183,9 @@ class S3Store:
         try:
             response = self._client.get_object(**arguments)
         except FAILURES as error:
-            if code_of(error) == "InvalidRange" or _status(error) == 416:
+            if status_of(error) == 416:
                 return None
-            if etag is not None and _status(error) == 412:
+            if etag is not None and status_of(error) == 412:
                 raise TransientError(f"{call}: it was replaced while it was read") from None
             raise told_of(call, error) from None
         return Answer(call, response, start, length, self._meter.note_received)
@@ -299,8 +298,3 @@ def encryption_arguments(encryption: str) -> dict[str, str]:
 def checksum_text(checksum: int) -> str:
     """As S3 writes it."""
     return base64.b64encode(checksum.to_bytes(4, "big")).decode()
-
-
-def _status(error: Exception) -> int:
-    response: dict[str, Any] = getattr(error, "response", {}) or {}
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
