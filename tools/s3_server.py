@@ -252,6 +252,7 @@ class S3Server:
                     "PATH": os.defpath,
                     "HOME": str(self.directory),
                     "TMPDIR": str(self.directory),
+                    "WEED_S3_SSE_KEY": SECRET_KEY,  # for server-side encryption
                 },
                 cwd=self.directory,
                 start_new_session=True,

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import crc32c
 
@@ -29,7 +30,7 @@ from server.backup.s3_download import Answer, CutOff
 from server.backup.s3_errors import FAILURES, code_of, status_of, told, told_of
 from server.backup.s3_upload import part_size, parts_of, upload_in_parts
 
-DELETED_AT_ONCE_MAX = 1000
+NAMES_AT_ONCE_MAX = 1000  # listed or deleted by one request
 BODY_ATTEMPTS_MAX = 4
 PIECE_BYTES = 1 << 20
 WITHOUT_DELETE_OBJECTS = {
@@ -197,7 +198,9 @@ class S3Store:
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         call = self._call("LIST", prefix)
-        arguments = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        arguments: dict[str, Any] = {
+            "Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": NAMES_AT_ONCE_MAX
+        }  # fmt: skip
         if after:
             arguments["StartAfter"] = self._prefix + after
         last = after
@@ -215,8 +218,8 @@ class S3Store:
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, names: Sequence[str]) -> None:
-        for first in range(0, len(names), DELETED_AT_ONCE_MAX):
-            some = names[first : first + DELETED_AT_ONCE_MAX]
+        for first in range(0, len(names), NAMES_AT_ONCE_MAX):
+            some = names[first : first + NAMES_AT_ONCE_MAX]
             if self._deletes_many:
                 self._delete_many(some)
             if not self._deletes_many:

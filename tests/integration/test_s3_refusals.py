@@ -131,7 +131,7 @@ def test_the_bucket_is_in_the_path_unless_a_profile_says_otherwise(
             virtual.put("name", b"x")  # that name leads nowhere, or to a server that knows no such
 
 
-def test_amazon_is_addressed_by_the_buckets_name(
+def test_an_endpoint_and_a_proxy_of_the_environment(
     s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with S3Proxy(s3_bucket.server) as proxy:
@@ -141,6 +141,17 @@ def test_amazon_is_addressed_by_the_buckets_name(
         store.put("name", b"x")
         assert store.get("name") == b"x"
         assert proxy.requests[-1] == f"GET /{s3_bucket.name}/backup/name"
+
+
+def test_amazon_is_addressed_by_the_buckets_name(
+    s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    with S3Proxy(s3_bucket.server) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.endpoint)
+        refused(S3Store("s3://some-bucket/backup"), TransientError, "HTTPS_PROXY")
+        names = {"CONNECT some-bucket.s3.eu-central-1.amazonaws.com:443"}
+        assert set(proxy.requests) == names
 
 
 def test_a_proxy_that_is_not_there(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
