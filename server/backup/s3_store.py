@@ -209,6 +209,8 @@ class S3Store:
                 page = self._client.list_objects_v2(**arguments)
             for item in page.get("Contents", ()):
                 name = item["Key"].removeprefix(self._prefix)
+                if not name:
+                    continue  # what some tools make for the sake of a folder
                 if name <= last:
                     raise RefusedError(f"{call}: {name} came behind {last}: not in order of names")
                 last = name

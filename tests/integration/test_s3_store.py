@@ -71,6 +71,28 @@ def test_many_objects_are_listed_in_pages_and_deleted_in_batches(
     assert requests == Counter(ListObjectsV2=4, DeleteObjects=3)
 
 
+def test_listing_is_that_of_a_sorted_dictionary(
+    store: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.backup.s3_store.NAMES_AT_ONCE_MAX", 3)
+    numbers = random.Random(1)
+    folders = ["journal/00000001/", "layers/00000001/", "layers/0000000a/", "manifest/"]
+    sizes = {f"{folder}{numbers.randrange(1 << 32):08x}": numbers.randrange(1, 100)
+             for folder in folders for _ in range(6)}  # fmt: skip
+    store.put("", b"as some tools make them")
+    for name, size in sizes.items():
+        store.put(name, bytes(size))
+    names = sorted(sizes)
+    prefixes = ["", "layers", "layers/", "layers/00000001/", "layers/0000000a/0", names[3], "none/"]
+    afters = ["", *numbers.sample(names, 4), "layers/0000000", "zzz"]
+    for prefix in prefixes:
+        for after in afters:
+            expected = [name for name in names if name.startswith(prefix) and name > after]
+            found = list(store.list(prefix, after))
+            assert [one.name for one in found] == expected, (prefix, after)
+            assert [one.size for one in found] == [sizes[name] for name in expected]
+
+
 def test_the_clock_is_the_stores(store: S3Store) -> None:
     first = store.now()
     store.put("name", b"x")
