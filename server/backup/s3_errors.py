@@ -45,6 +45,10 @@ ADVICE = {
     "InvalidToken": CREDENTIALS,
     "KMS.DisabledException": "check the key of the server-side encryption",
     "KMS.NotFoundException": "check the key of the server-side encryption",
+    "NotImplemented": (
+        "this store lacks what was asked of it (docs/s3-endpoints.md); without conditional PUT, "
+        "fencing = off"
+    ),
     "NoSuchBucket": "check the bucket's name, or create it: backup creates none",
     "PermanentRedirect": REGION,
     "RequestTimeTooSkewed": CLOCK,

@@ -11,8 +11,9 @@ from itertools import count
 import pytest
 
 from server.backup import s3_client, s3_upload
+from server.backup.conditional_put import probe
 from server.backup.object_store import NotThereError, RefusedError, TakenError, TransientError
-from server.backup.s3_store import S3Store, probe
+from server.backup.s3_store import S3Store
 from tests.fixtures.s3_proxy import Fault, S3Proxy
 from tests.fixtures.s3_server import Bucket
 from tools.s3_server import S3Server
@@ -204,6 +205,22 @@ def test_a_lasting_fault_is_said(world: World, fault: Fault) -> None:
         for call in calls:
             with pytest.raises(TransientError, match="s3://"):
                 call()
+    finally:
+        world.proxy.forget()
+
+
+def test_a_store_that_lacks_a_call(world: World) -> None:
+    store, seen, name = world.stores(new=True)
+    names = [f"{name}{number}" for number in range(3)]
+    for one in names:
+        seen.put(one, b"x")
+    world.proxy.fault(Fault.ANSWER_501, "POST", "delete", times=1000)
+    world.proxy.fault(Fault.ANSWER_501, "PUT", "manifest/")
+    try:
+        store.delete(names)
+        assert list(seen.list(name)) == []
+        with pytest.raises(RefusedError, match="NotImplemented.*fencing = off"):
+            store.put_new("manifest/1", b"x")
     finally:
         world.proxy.forget()
 

@@ -3,14 +3,16 @@
 import random
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from threading import Thread
 from time import sleep
 
 import pytest
 
 from server.backup import s3_client, s3_upload
+from server.backup.conditional_put import probe
 from server.backup.object_store import NotThereError, StoreError, TakenError, TransientError
-from server.backup.s3_store import S3Store, probe
+from server.backup.s3_store import S3Store
 from tests.fixtures.s3_server import Bucket
 
 
@@ -37,6 +39,24 @@ def test_a_name_that_is_taken_is_refused(store: S3Store) -> None:
     assert store.get("manifest/1") == b"mine"
     probe(store, "nonce")
     assert [found.name for found in store.list("")] == ["manifest/1"]
+
+
+def test_one_of_many_that_come_at_once_is_told_that_it_was_first(store: S3Store) -> None:
+    with ThreadPoolExecutor(4) as threads:
+        for race in range(4):
+            name, racers = f"manifest/{race}", [b"%d" % racer for racer in range(4)]
+            won = [data for data, first in zip(racers, threads.map(
+                lambda data, name=name: is_first(store, name, data), racers
+            ), strict=True) if first]  # fmt: skip
+            assert won == [store.get(name)]
+
+
+def is_first(store: S3Store, name: str, data: bytes) -> bool:
+    try:
+        store.put_new(name, data)
+    except TakenError:
+        return False
+    return True
 
 
 def test_a_large_object_goes_in_parts(store: S3Store) -> None:
@@ -121,11 +141,12 @@ def test_bandwidth_is_bounded(s3_bucket: Bucket) -> None:
     assert sum(rests) > 4.0  # nobody slept: what the next owes is added to it
 
 
-def test_encryption_at_rest(s3_bucket: Bucket) -> None:
+def test_encryption_at_rest(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     data = s3_bucket.server.directory / "data"
     secret = random.Random(1).randbytes(3000)
     for encryption, is_seen in (("AES256", False), ("", True)):
-        store = S3Store(s3_bucket.url, s3_bucket.endpoint, encryption=encryption)
+        monkeypatch.setenv("PAGESERVER_S3_ENCRYPTION", encryption)
+        store = S3Store(s3_bucket.url, s3_bucket.endpoint)
         store.put("name", secret)
         assert store.get("name") == secret
         assert any(secret in file.read_bytes() for file in data.glob("*.dat")) == is_seen
