@@ -17,9 +17,19 @@ sleeps (CLOCK_BOOTTIME).
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import takewhile
 
-from formats.bucket import BucketRecord, EpochTaken, Written, entry_name, snapshot_name
+from formats.bucket import (
+    ENTRIES,
+    SNAPSHOTS,
+    BucketRecord,
+    EpochTaken,
+    Written,
+    entry_name,
+    parse_serial,
+    snapshot_name,
+)
 from formats.bucket_state import (
     BucketState,
     pack_chain_entry,
@@ -82,7 +92,7 @@ class BucketManifest:
         self._in_parallel = in_parallel
         self._pending: _Pending | None = None
         self._heard: float | None = None  # when it was asked whether an entry follows: none did
-        self._store_ahead = 0.0  # its clock less ours
+        self._store_ahead = 0.0  # its clock less ours, or somewhat more: what dies, dies later
         self._entries_since = 0  # the newest snapshot
         self._bytes_since = 0
         self._snapshot_bytes = 0
@@ -242,14 +252,28 @@ class BucketManifest:
         self._entries_since += 1
         self._bytes_since += size
 
-    # Time -----------------------------------------------------------------------------------------
+    # What may be deleted, once `check_epoch` has said that the epoch is still ours -----------------
 
-    def overdue(self) -> Iterator[str]:
-        """Objects that have been dead for the grace time, by the store's clock."""
-        now = self._clock() + self._store_ahead
-        for name, seconds in self.state.dead.items():
-            if now - seconds >= self._grace_seconds:
-                yield name
+    def overdue(self) -> list[str]:
+        """Objects that have been dead for the grace time."""
+        now = self._store.now()
+        return [n for n, died in self.state.dead.items() if now - died >= self._grace_seconds]
+
+    def superseded(self) -> list[str]:
+        """Entries and snapshots that nobody needs to read, not even if one snapshot is damaged:
+        those before the last but one of the snapshots that are older than the grace time."""
+        snapshots = list(self._store.list(SNAPSHOTS))
+        now = self._store.now()
+        old = [info for info in snapshots if now - info.modified >= self._grace_seconds]
+        if len(old) < 2:
+            return []
+        first_kept = parse_serial(old[-2].name)
+        entries = takewhile(lambda info: parse_serial(info.name) <= first_kept,
+                            self._store.list(ENTRIES))  # fmt: skip
+        names = [info.name for info in snapshots if parse_serial(info.name) < first_kept]
+        return names + [info.name for info in entries]
+
+    # Time -----------------------------------------------------------------------------------------
 
     def _is_stale(self) -> bool:
         """Whether what we know of the bucket may be old enough for names to have been deleted."""
@@ -258,4 +282,4 @@ class BucketManifest:
     def _hear(self, sent: float) -> None:
         """The bucket has answered to what was sent then that no entry follows `state`."""
         self._heard = sent
-        self._store_ahead = self._store.now() - self._clock()
+        self._store_ahead = self._store.now() - sent
