@@ -224,17 +224,12 @@ class PageStore:
         bundles = self._taking().finish()
         backup, ids = self._backup, self.known_ids
         assert backup is not None, "a backup that ends has begun"
+        identity = Identity(ids.tenant, ids.timeline, ids.system_identifier, ids.pg_version,
+                            backup.wal_segment_size, self._chunks.spec)  # fmt: skip
         self._manifest = ManifestLog.create(
             self.storage,
             self.paths.manifest,
-            Identity(
-                ids.tenant,
-                ids.timeline,
-                ids.system_identifier,
-                ids.pg_version,
-                backup.wal_segment_size,
-                self._chunks.spec,
-            ),  # fmt: skip
+            identity,
             Opened(1),
             *(file_added(info) for info in bundles),
             Progress(backup.start_lsn, end_lsn, backup.start_lsn, end_lsn),
