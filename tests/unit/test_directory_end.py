@@ -1,8 +1,6 @@
 """A directory that ends at an LSN: it answers as the one it came from did, and never goes on."""
 
 import os
-import random
-import struct
 from pathlib import Path
 
 import pytest
@@ -24,59 +22,16 @@ from tests.fixtures.small_store import (
     create,
     drop,
     image,
-    insert,
     truncate,
 )
 from tests.fixtures.store_answers import answers
-from tests.fixtures.wal_builder import MIB, Record
-
-RELATIONS = [(1663, 5, 16384 + i) for i in range(4)]
+from tests.fixtures.store_history import RELATIONS, History
+from tests.fixtures.wal_builder import MIB
 
 
 @pytest.fixture(autouse=True)
 def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
-
-
-def commit(time: int) -> Record:
-    return Record(1, 0x00, 700, struct.pack("<q", time))
-
-
-class History:
-    """A random life of some relations: flushes, merges and images between its records."""
-
-    def __init__(self, directory: Path, seed: int, steps: int) -> None:
-        directory.mkdir()
-        self.small = SmallStore(directory)
-        self.random = random.Random(seed)
-        self.sizes: dict[tuple[int, int, int], int] = {}
-        self.lsns = [self.small.ingest()]
-        for step in range(steps):
-            self.lsns.append(self.small.put(self._record(step)))
-            if self.random.random() < 0.12:
-                self.small.flush()
-            if self.random.random() < 0.04:
-                self.small.compact(SMALL_POLICY)
-
-    def _record(self, step: int) -> Record:
-        relation = self.random.choice(RELATIONS)
-        size, kind = self.sizes.get(relation), self.random.random()
-        if kind < 0.1:
-            return commit(20_000 * step)
-        if size is None:
-            self.sizes[relation] = 0
-            return create(relation)
-        if kind < 0.18:
-            del self.sizes[relation]
-            return drop(relation)
-        if kind < 0.28 and size > 1:
-            self.sizes[relation] = self.random.randrange(size)
-            return truncate(self.sizes[relation], relation)
-        block = self.random.randrange(size + 1)
-        self.sizes[relation] = max(size, block + 1)
-        if kind < 0.5 or block == size:
-            return insert(block, 1, b"%06d" % step, relation, init=True)
-        return image(block, step, relation)
 
 
 def end(small: SmallStore, lsn: int, directory: Path) -> PageStore:
