@@ -28,6 +28,7 @@ from engine.page_store import PageStore
 from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
 from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold, Limits
+from formats import lsn as lsn_text
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
@@ -104,6 +105,7 @@ class Server:
 
     def start(self) -> None:
         options, store = self._options, self._store
+        _refuse_to_go_on(store, options)
         if store.ids is None and not options.wal_sources:
             raise Refused(
                 f"{options.data_dir} is empty: --wal-source must say of what to take a base backup",
@@ -282,6 +284,17 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
     except (Refused, DirectoryInUseError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
     return ExitCode.OK
+
+
+def _refuse_to_go_on(store: PageStore, options: ServeOptions) -> None:
+    """A directory that was restored as of an LSN is only read."""
+    end = store.ends_at_lsn
+    if end is not None and options.wal_sources:
+        raise Refused(
+            f"{options.data_dir} was restored as of {lsn_text.show(end)} and ends there: serve it "
+            "without --wal-source. To go on from the primary, restore once more without --lsn, "
+            "into another directory"
+        )
 
 
 def _bounds(options: ServeOptions, settings: Settings) -> Bounds:
