@@ -24,8 +24,6 @@ from server.backup.object_store import ObjectStore, TransientError
 
 ATTEMPTS_MAX = 6
 FIRST_PAUSE_SECONDS = 0.5  # at most; twice that after each attempt that failed
-_DESCRIPTOR_AT, _UNUSED_BIT = 4, 0x10
-"""In the header of a zstd frame, the one bit that no reader looks at, and that writers leave 0."""
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -75,13 +73,11 @@ def layer_directory(store: ObjectStore, name: str, record: FileAdded) -> LayerDi
 def wal_of(store: ObjectStore, piece: JournalAdded) -> bytes:
     """The WAL of a piece of the journal. CorruptionError, which names the object; StoreError."""
     stored = b"".join(store.get_stream(piece.name))
-    length = piece.lsn_end - piece.lsn_start
-    if len(stored) != piece.bytes_stored:
-        raise CorruptionError("size of a piece of the journal", piece.name, piece.bytes_stored,
-                              len(stored))  # fmt: skip
-    if len(stored) > _DESCRIPTOR_AT and stored[_DESCRIPTOR_AT] & _UNUSED_BIT:
-        raise CorruptionError("compressed WAL", f"{piece.name}, offset {_DESCRIPTOR_AT}",
-                              "an unused bit that is 0", f"{stored[_DESCRIPTOR_AT]:02x}")  # fmt: skip
+    length, crc = piece.lsn_end - piece.lsn_start, crc32c.crc32c(stored)
+    if (len(stored), crc) != (piece.bytes_stored, piece.crc):
+        raise CorruptionError("piece of the journal (bytes, CRC)", piece.name,
+                              (piece.bytes_stored, f"{piece.crc:08x}"),
+                              (len(stored), f"{crc:08x}"))  # fmt: skip
     try:
         # A size that the frame itself claims is what the library would allocate.
         claimed = zstandard.frame_content_size(stored)
@@ -90,10 +86,8 @@ def wal_of(store: ObjectStore, piece: JournalAdded) -> bytes:
         data = zstandard.ZstdDecompressor().decompress(stored, max_output_size=length)
     except zstandard.ZstdError as error:
         raise CorruptionError("compressed WAL", piece.name, "a zstd frame", error) from error
-    found = crc32c.crc32c(data)
-    if (len(data), found) != (length, piece.crc):
-        raise CorruptionError("WAL (bytes, CRC)", piece.name, (length, f"{piece.crc:08x}"),
-                              (len(data), f"{found:08x}"))  # fmt: skip
+    if len(data) != length:
+        raise CorruptionError("length of WAL", piece.name, length, len(data))
     return data
 
 

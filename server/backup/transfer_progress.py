@@ -1,4 +1,4 @@
-"""How far a restore or a scrub is: a bar where somebody watches, else a line in the log at times."""
+"""How far a restore or a scrub is: a bar where somebody watches, else a line at times."""
 
 import logging
 import threading
