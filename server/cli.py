@@ -16,7 +16,7 @@ from rich.table import Table
 from formats import chunk_filter
 from formats import lsn as lsn_text
 from formats.chunk import FORK_NAMES
-from server import config, page_description, retention_cli, time_cli
+from server import backup_cli, config, page_description, retention_cli, time_cli
 from server.backup.location import Location, check_endpoint
 from server.client import STATUS_KEYS, PageClient
 from server.command_line import (
@@ -48,6 +48,12 @@ app.command("lsn", epilog=EXIT_STATUS, short_help="Find the LSN whose state is t
 )
 app.command("time", epilog=EXIT_STATUS, short_help="Show the time of the newest commit at an LSN.")(
     time_cli.time
+)
+app.command("restore", epilog=EXIT_STATUS, short_help="Make a data directory of a backup.")(
+    backup_cli.restore
+)
+app.command("scrub", epilog=EXIT_STATUS, short_help="Read a backup back and check all of it.")(
+    backup_cli.scrub
 )
 
 DataDir = Annotated[

@@ -33,6 +33,7 @@ from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
 from server.background import SLOWED, WAITING, Background
+from server.backup.restore_target import refuse_unfinished
 from server.backup.upload_messages import UploadConfig
 from server.backup.uploader_link import BackupRefusedError, UploaderLink
 from server.backup_progress import BackupProgress
@@ -89,6 +90,7 @@ class Server:
         self._attach_hold: Hold | None = None
         self._failure: Exception | None = None
         storage = make_data_directory(options.data_dir)
+        refuse_unfinished(storage, options.data_dir)
         self._store = PageStore(
             options.data_dir,
             settings.memory_bytes_max,

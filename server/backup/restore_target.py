@@ -14,6 +14,7 @@ from pathlib import Path
 
 from crc32c import crc32c
 
+from engine.errors import DirectoryRefusedError
 from engine.storage import File, Storage
 from formats.errors import CorruptionError
 from formats.file_name import FileName
@@ -139,12 +140,12 @@ def refuse_others(storage: Storage, directory: Path, wanted: Wanted) -> Wanted |
 
 
 def refuse_unfinished(storage: Storage, directory: Path) -> None:
-    """RestoreRefusedError if a restore was begun here that has no manifest yet."""
+    """DirectoryRefusedError if a restore was begun here that has no manifest yet."""
     if storage.exists(directory / "manifest"):
         return
     begun = read_mark(storage, directory)
     if begun is not None:
-        raise RestoreRefusedError(
+        raise DirectoryRefusedError(
             f"{directory} has an unfinished restore of {begun}: run `pageserver restore` once more "
             "with the same options, which finishes it, or remove the directory"
         )

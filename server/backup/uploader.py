@@ -224,7 +224,7 @@ class Uploader:
         assert self._bucket.epoch is not None
         name = JournalObject(*piece, self._bucket.epoch)
         self._store.put_stream(name.text, iter([packed]), len(packed))
-        return JournalAdded(*name, len(packed), crc32c.crc32c(data))
+        return JournalAdded(*name, len(packed), crc32c.crc32c(packed))
 
     def _collect_wal(self) -> None:
         if self._sending_wal is None or not self._sending_wal[0].done():

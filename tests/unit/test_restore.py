@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from engine import index_rebuild, server_id
-from engine.errors import RequestError
+from engine.errors import DirectoryRefusedError, RequestError
 from engine.page_store import PageStore
 from engine.storage import File, Space, Storage
 from formats.errors import CorruptionError
@@ -233,7 +233,7 @@ def test_killed_at_any_moment_it_goes_on(source: Source, tmp_path: Path) -> None
                 before = files_of(directory)
                 is_whole = "manifest" in before
                 if "restore" in before and not is_whole:
-                    with pytest.raises(RestoreRefusedError, match="has an unfinished restore of"):
+                    with pytest.raises(DirectoryRefusedError, match="has an unfinished restore of"):
                         refuse_unfinished(Storage(), directory)
             again = bring(source.bucket, directory)
             if again is not None:
@@ -255,7 +255,7 @@ def test_an_unfinished_restore_of_something_else_is_refused(source: Source, tmp_
     assert bring(source.bucket, tmp_path / "new") is not None
 
 
-# A network, a store, and somebody who writes there ----------------------------------------------
+# A network, a store, and somebody who writes there -----------------------------------------------
 
 
 def test_what_fails_for_a_while_is_asked_for_again(source: Source, tmp_path: Path) -> None:
