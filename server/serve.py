@@ -218,7 +218,7 @@ class Server:
         What holds one of ours up comes before the source's state, a full disk first.
         """
         receiver = self._receiver
-        if self._store.remote.is_fenced and self._backup is not None:
+        if self._backup is not None and self._store.remote.is_fenced:
             return "fenced", None, self._backup.reason
         source = None if receiver is None else receiver.source
         for worker in self._background.workers:

@@ -83,7 +83,9 @@ class Uploader:
         self._storage = storage or Storage()
         self._directory = directory
         self._position = Position()
-        self._bucket = BucketManifest(store, clock, grace_seconds=settings.grace_seconds)
+        self._bucket = BucketManifest(
+            store, clock, grace_seconds=settings.grace_seconds, before_append=self._expect
+        )
         self._attachment = Attachment(self._storage, directory, url, server_id, self._bucket,
                                       nonce or secrets.token_hex(16), probe)  # fmt: skip
         self._manifest = LocalManifest(self._storage, directory / "manifest")
@@ -160,8 +162,11 @@ class Uploader:
         try:
             if do() is not False:
                 self._troubles.succeeded(work)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             self._troubles.failed(work, error)
+
+    def _expect(self, serial: int, crc: int) -> None:
+        self._attachment.expect(serial, crc)
 
     def _attach(self) -> None:
         serial = self._position.serial
