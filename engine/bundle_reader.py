@@ -124,14 +124,25 @@ class BundleReader:
         """Bytes of each layer in the file, by row of the directory; kept, 8 bytes a layer.
 
         A frame that several layers share counts for each of them in equal parts. Of a bundle whose
-        frame table cannot be read none has any: nobody can read them.
+        frame table is damaged or whose file is gone none has any: nobody can read them.
         """
         if self._stored is None:
             try:
                 self._stored = self._share_frames()
-            except (CorruptionError, OSError):
-                return array("Q", bytes(8 * self.directory.count))
+            except (CorruptionError, FileNotFoundError):
+                return self._nothing_stored()
         return self._stored
+
+    def stored_bytes_if_readable(self) -> "array[int]":
+        """The same, and zeros whatever the disk says: for compaction, which leaves out what it
+        cannot read."""
+        try:
+            return self.stored_bytes()
+        except OSError:
+            return self._nothing_stored()
+
+    def _nothing_stored(self) -> "array[int]":
+        return array("Q", bytes(8 * self.directory.count))
 
     def _share_frames(self) -> "array[int]":
         directory, table = self.directory, self.table

@@ -6,7 +6,7 @@ manifest's fsync and the index's commit leaves; a rebuild is catching up from no
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -218,9 +218,9 @@ def bundle_for_index(
 def settled_bundle(reader: BundleReader, entry: FileEntry, removed: bytes) -> NewBundle:
     """An L0 bundle that is one no more, as the index takes it, which has `entry` of it: the file
     may be damaged, and no more is asked of it than how many bytes its layers have."""
+    stored = reader.stored_bytes_if_readable()
     live = layer_bits.without(layer_bits.everything(entry.layers), removed)
-    layers = list(layer_entries(reader, live))
-    stored = reader.stored_bytes()
+    layers = list(_entries(reader, live, stored))
     entry = entry._replace(
         bytes_live=entry.bytes_total - sum(stored[row] for row in layer_bits.rows(removed)),
         layers_removed=layer_bits.count(removed),
@@ -231,10 +231,14 @@ def settled_bundle(reader: BundleReader, entry: FileEntry, removed: bytes) -> Ne
 
 def layer_entries(reader: BundleReader, rows: bytes) -> Iterator[tuple[bytes, LayerEntry]]:
     """(chunk key, layer) of the layers of a bundle whose bit in `rows` is set."""
+    if any(rows):
+        yield from _entries(reader, rows, reader.stored_bytes())
+
+
+def _entries(
+    reader: BundleReader, rows: bytes, stored: Sequence[int]
+) -> Iterator[tuple[bytes, LayerEntry]]:
     directory = reader.directory
-    if not any(rows):
-        return
-    stored = reader.stored_bytes()
     for row in layer_bits.rows(rows):
         yield directory.key(row), LayerEntry(
             directory.lsn_start(row), directory.lsn_end(row), reader.name, directory.kind(row),

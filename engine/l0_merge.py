@@ -76,7 +76,7 @@ class L0Merge:
         }
         inputs = []
         for reader in self._bundles:
-            directory, stored = reader.directory, reader.stored_bytes()
+            directory, stored = reader.directory, reader.stored_bytes_if_readable()
             rows = layer_bits.rows(self._layers.live_rows(reader))
             wanted = [row for row in rows if _stripe(directory, row) not in avoided]
             for row in wanted:
