@@ -6,8 +6,8 @@ L0 first: reads look into every L0 bundle, and ingest waits when there are too m
 generator that yields whether it did anything; between its steps, and before every other job, an
 L0 merge may come first. docs/compaction.md has the policy and why it is so.
 
-A step for which the disk has no room ends its job. What is to be done is then looked for anew, what
-gives room first.
+A step for which the disk has no room, or that met a bucket that does not answer, ends its job. What
+is to be done is then looked for anew; on a full disk, what gives room first.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +16,7 @@ from engine.bundle_merge import Retained
 from engine.bundle_writer import BundleWriter
 from engine.collection import Collection
 from engine.compaction_policy import Policy
+from engine.disk_room import is_full
 from engine.held_space import Space
 from engine.image_job import ImageJob
 from engine.l0_merge import L0Merge
@@ -82,10 +83,10 @@ class Compactor:
         """Do a bounded piece of work; False if there is none now."""
         try:
             return self._step()
-        except OSError:
+        except OSError as error:
             self._job = self._l0_job = None
             self._collection.look_anew()
-            self._had_no_room = True
+            self._had_no_room = is_full(error)
             raise
 
     def _step(self) -> bool:

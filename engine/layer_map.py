@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo
-from engine.errors import LayersGoneError
+from engine.errors import LayersGoneError, UnreachableError
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.layer_query import LayerQuery
@@ -211,9 +211,10 @@ class LayerMap:
             self._leave(epoch)
 
     def _report(self, errors: Iterable[Exception]) -> None:
-        """Each once: not only who happened to read must hear of it."""
+        """Damage, each once: not only who happened to read must hear of it."""
+        damage = {str(error) for error in errors if not isinstance(error, UnreachableError)}
         with self._lock:
-            texts = sorted({str(error) for error in errors} - self._reported)
+            texts = sorted(damage - self._reported)
             texts = texts[: REPORTED_MAX - len(self._reported)]
             self._reported.update(texts)
         for text in texts:

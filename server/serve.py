@@ -22,12 +22,13 @@ from pathlib import Path
 
 from engine import kill_points, server_id
 from engine.cluster_identity import Wanted
+from engine.disk_room import is_full
 from engine.errors import DirectoryRefusedError
 from engine.journal import JournalFailedError
 from engine.page_store import PageStore
 from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
-from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold, Limits
+from engine.wal_intake import DISK_FULL, JOURNAL_FULL, UNREACHABLE, Hold, Limits
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
@@ -44,7 +45,7 @@ from server.wal_receiver import WalReceiver
 log = logging.getLogger("pageserver")
 
 LOCK_FILE = "lock"
-HOLDS = (DISK_FULL, JOURNAL_FULL, WAITING, SLOWED)  # the gravest first
+HOLDS = (DISK_FULL, UNREACHABLE, JOURNAL_FULL, WAITING, SLOWED)  # the gravest first
 START_AGAIN = (
     "check what is behind it, then start the page server again; pages that are here stay readable"
 )
@@ -188,8 +189,9 @@ class Server:
         for worker in self._background.workers:
             if worker.name == "compaction" and worker.error is not None:
                 values["compaction"] = f"stopped: {worker.error}"
-            elif worker.name == "compaction" and worker.full is not None:
-                values["compaction"] = f"{values['compaction']}: waits for room on the disk"
+            elif worker.name == "compaction" and worker.waits_for is not None:
+                what = "room on the disk" if is_full(worker.waits_for) else "the bucket"
+                values["compaction"] = f"{values['compaction']}: waits for {what}"
         values["error"] = error or None
         first = {key: values.get(key) for key in STATUS_KEYS}
         return first | values
