@@ -9,9 +9,9 @@ what replaying the entries gives.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import msgpack
 from crc32c import crc32c
@@ -191,8 +191,11 @@ def check_header(data: bytes, path: str) -> int:
     return int.from_bytes(data[HEADER_BYTES - 4 : HEADER_BYTES], "little")
 
 
-def pack_entry(serial: int, records: Sequence[Record], previous_crc: int) -> tuple[bytes, int]:
-    """The bytes of an entry, and the CRC from which the next one continues."""
+def pack_entry(serial: int, records: Sequence[Any], previous_crc: int) -> tuple[bytes, int]:
+    """The bytes of an entry, and the CRC from which the next one continues.
+
+    Records are dataclasses with a `tag`: those of the manifest, and of another log like it.
+    """
     body = msgpack.packb([serial, *({"record": r.tag, **asdict(r)} for r in records)])
     length = len(body).to_bytes(4, "little")
     crc = crc32c(body, crc32c(length, previous_crc))
@@ -203,7 +206,7 @@ def pack_entry(serial: int, records: Sequence[Record], previous_crc: int) -> tup
 class Entry:
     end: int  # offset behind it
     serial: int
-    records: list[Record]
+    records: list[Any]
     crc: int
     has_mark: bool  # False: all of it is there but the last byte of the file
 
@@ -216,33 +219,44 @@ def entries(data: bytes, path: str) -> Iterator[Entry]:
     """
     crc, pos, serial = check_header(data, path), HEADER_BYTES, None
     while pos + ENTRY_HEAD_BYTES <= len(data) and any(memoryview(data)[pos:]):
-        length, head_crc, found = _HEAD.unpack_from(data, pos)
-        where = f"{path} offset {pos}"
-        if crc32c(data[pos : pos + 4]) != head_crc:
-            if not any(memoryview(data)[pos + ENTRY_HEAD_BYTES :]) or _lacks_sector(data, pos):
-                return
-            raise CorruptionError("manifest entry length", where, "a length that checks", length)
-        start = pos + ENTRY_HEAD_BYTES
-        end = start + length + 1
-        if end > len(data):
+        entry = entry_at(data, pos, crc, path, RECORDS)
+        if entry is None:
             return
-        body = data[start : start + length]
-        expected = crc32c(body, crc32c(data[pos : pos + 4], crc))
-        mark = data[start + length : end]
-        if found != expected:
-            if end == len(data) and (mark == b"\0" or _lacks_sector(data, pos)):
-                return
-            raise CorruptionError("manifest entry checksum", where, f"{expected:08x}",
-                                  f"{found:08x}")  # fmt: skip
-        if mark != END_MARK:
-            if mark != b"\0" or end != len(data):
-                raise CorruptionError("manifest entry end", where, END_MARK.hex(), mark.hex())
-            end -= 1
-        entry = Entry(end, *_unpack_body(body, where), found, mark == END_MARK)
         if serial is not None and entry.serial != serial + 1:
-            raise CorruptionError("manifest serial", where, serial + 1, entry.serial)
+            raise CorruptionError("manifest serial", f"{path} offset {pos}", serial + 1,
+                                  entry.serial)  # fmt: skip
         yield entry
-        serial, pos, crc = entry.serial, start + length + 1, found
+        serial, crc = entry.serial, entry.crc
+        pos = entry.end + (not entry.has_mark)
+
+
+def entry_at(data: bytes, pos: int, crc: int, path: str, kinds: Mapping[str, type]) -> Entry | None:
+    """The entry at an offset, with records of these kinds, that continues `crc`; None: it is torn.
+
+    CorruptionError if it is none. `data` has at least its head.
+    """
+    length, head_crc, found = _HEAD.unpack_from(data, pos)
+    where = f"{path} offset {pos}"
+    if crc32c(data[pos : pos + 4]) != head_crc:
+        if not any(memoryview(data)[pos + ENTRY_HEAD_BYTES :]) or _lacks_sector(data, pos):
+            return None
+        raise CorruptionError("manifest entry length", where, "a length that checks", length)
+    start = pos + ENTRY_HEAD_BYTES
+    end = start + length + 1
+    if end > len(data):
+        return None
+    body = data[start : start + length]
+    expected = crc32c(body, crc32c(data[pos : pos + 4], crc))
+    mark = data[start + length : end]
+    if found != expected:
+        if end == len(data) and (mark == b"\0" or _lacks_sector(data, pos)):
+            return None
+        raise CorruptionError("manifest entry checksum", where, f"{expected:08x}", f"{found:08x}")
+    if mark != END_MARK:
+        if mark != b"\0" or end != len(data):
+            raise CorruptionError("manifest entry end", where, END_MARK.hex(), mark.hex())
+        end -= 1
+    return Entry(end, *_unpack_body(body, where, kinds), found, mark == END_MARK)
 
 
 def _lacks_sector(data: bytes, pos: int) -> bool:
@@ -267,24 +281,28 @@ def replay(data: bytes, path: str) -> tuple[Manifest, Entry]:
         state.serial, last = entry.serial, entry
     if state.identity is None or last is None:
         raise CorruptionError("manifest", path, "an identity", "none")
-    for name, ours in (("block_bytes", BLOCK_BYTES), ("stripe_blocks", STRIPE_BLOCKS)):
-        if getattr(state.identity, name) != ours:
-            raise CorruptionError(f"layout parameter {name}", path, ours,
-                                  getattr(state.identity, name))  # fmt: skip
+    check_layout(state.identity, path)
     return state, last
 
 
-def _unpack_body(body: bytes, where: str) -> tuple[int, list[Record]]:
+def check_layout(identity: Identity, path: str) -> None:
+    """CorruptionError if the data is laid out in another way than this program knows."""
+    for name, ours in (("block_bytes", BLOCK_BYTES), ("stripe_blocks", STRIPE_BLOCKS)):
+        if getattr(identity, name) != ours:
+            raise CorruptionError(f"layout parameter {name}", path, ours, getattr(identity, name))
+
+
+def _unpack_body(body: bytes, where: str, kinds: Mapping[str, type]) -> tuple[int, list[Any]]:
     try:
         serial, *items = msgpack.unpackb(body)
-        return _checked("serial", serial, int), [_record(item) for item in items]
+        return _checked("serial", serial, int), [_record(item, kinds) for item in items]
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
-        raise CorruptionError("manifest records", where, sorted(RECORDS), error) from error
+        raise CorruptionError("manifest records", where, sorted(kinds), error) from error
 
 
-def _record(item: dict[str, Any]) -> Record:
+def _record(item: dict[str, Any], kinds: Mapping[str, type]) -> Any:
     """TypeError, KeyError or ValueError if it is none."""
-    kind = RECORDS[_checked("record", item, dict).pop("record")]
+    kind = kinds[_checked("record", item, dict).pop("record")]
     record = kind(**item)
     for known in fields(kind):
         _checked(known.name, getattr(record, known.name), known.type)
@@ -293,6 +311,8 @@ def _record(item: dict[str, Any]) -> Record:
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """The value, which is of this type; a number is one that 64 bits hold."""
+    if get_origin(kind) is list:
+        return [_checked(name, item, get_args(kind)[0]) for item in _checked(name, value, list)]
     if not isinstance(value, kind):
         raise TypeError(f"{name} is {value!r}")
     if isinstance(value, int) and not 0 <= value < 1 << 64:

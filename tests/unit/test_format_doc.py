@@ -20,6 +20,8 @@ from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from engine.version_set import VersionSet
 from formats import (
+    bucket,
+    bucket_state,
     chunk,
     index_value,
     layer_directory,
@@ -49,6 +51,7 @@ STRUCTS = {
     "record version": "<BBBBBBHII",
     "manifest header": "<8sII",
     "manifest entry": "<III",
+    "bucket header": "<8sII",
     "journal sum": "<III",
     "index value": "<II",
     "layer entry": "<QQ13sBHHIIIQI",
@@ -118,6 +121,21 @@ def test_the_example_of_retention_follows_that_of_the_manifest(tmp_path: Path) -
     assert state.leases["backup"] == manifest_record.LeaseSet("backup", LSN + 0x80, 1_800_000_000)
 
 
+def test_the_examples_of_the_bucket_are_read(tmp_path: Path) -> None:
+    golden_format.make_directory(tmp_path)
+    _, before, after = golden_format.make_chain(tmp_path)
+    entry, snapshot = (
+        golden_format.bytes_of((GOLDEN / f"{name}.txt").read_text())
+        for name in ("entry", "snapshot")
+    )
+    assert bucket_state.unpack_chain_entry(entry, before, "entry") == after
+    assert bucket_state.unpack_snapshot(snapshot, 2, "snapshot") == after
+    names = [bucket.entry_name(2), bucket.snapshot_name(2), *after.objects()]
+    assert [row[1].strip("`") for row in rows("objects")] == names
+    assert after.manifest.serial == after.local_serial == 3
+    assert after.remote_lsn == after.journal[0].lsn_end > after.manifest.durable_lsn
+
+
 @pytest.mark.parametrize("name", LAYOUTS.keys() & STRUCTS.keys())
 def test_layouts_have_no_gaps_and_the_sizes_of_the_code(name: str) -> None:
     pos = 0
@@ -134,7 +152,8 @@ def test_every_layout_is_compared_with_the_code() -> None:
         (chunk, "_KEY", "chunk key"), (version, "RECORD_HEADER_SIZE", "record version"),
         (layer_file, "_HEADER", "bundle header"), (layer_file, "_FRAME", "frame header"),
         (layer_file, "_TRAILER", "bundle trailer"), (manifest, "_HEADER", "manifest header"),
-        (manifest, "_HEAD", "manifest entry"), (index_value, "_SEAL", "index value"),
+        (manifest, "_HEAD", "manifest entry"), (bucket_state, "_HEADER", "bucket header"),
+        (index_value, "_SEAL", "index value"),
         (index_value, "_ENTRY", "layer entry"), (index_value, "_FILE", "file entry"),
         (index_value, "_RELATION", "relation state"), (index_value, "_CUT", "cut"),
         (index_value, "_STATE", "index state"),
@@ -227,11 +246,14 @@ def test_a_commit_time() -> None:
 
 def test_footer_fields_and_manifest_records() -> None:
     assert [row[0] for row in rows("fields: footer")] == list(Footer._fields)
-    records = {name: fields.split(", ") for name, fields, _ in rows("records")}
-    assert records == {
-        tag: [field.name for field in dataclasses.fields(record)]
-        for tag, record in manifest_record.RECORDS.items()
-    }
+    for place, kinds in (
+        ("records", manifest_record.RECORDS), ("records: bucket", bucket.OWN_RECORDS),
+        ("records: snapshot", bucket.SNAPSHOT_RECORDS),
+    ):  # fmt: skip
+        assert {name: fields.split(", ") for name, fields, _ in rows(place)} == {
+            tag: [field.name for field in dataclasses.fields(record)]
+            for tag, record in kinds.items()
+        }
     body = golden_format.bytes_of((GOLDEN / "bundle.txt").read_text())
     at = body.index(b"\x8d\xa4kind")
     assert list(msgpack.unpackb(body[at:-16])) == list(Footer._fields)
@@ -242,10 +264,11 @@ def test_databases() -> None:
 
 
 def test_versions() -> None:
-    said = re.findall(r"^\| (bundle|manifest|index) \| .* \| (\d+)", TEXT, re.MULTILINE)
+    said = re.findall(r"^\| (bundle|manifest|bucket|index) \| .* \| (\d+)", TEXT, re.MULTILINE)
     assert [(name, int(number)) for name, number in said] == [
         ("bundle", layer_file.FORMAT_VERSION),
         ("manifest", manifest.FORMAT_VERSION),
+        ("bucket", bucket_state.FORMAT_VERSION),
         ("index", index_value.FORMAT_VERSION),
     ]
 
