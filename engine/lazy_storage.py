@@ -15,6 +15,7 @@ from engine.block_cache import BlockCache
 from engine.remote_blocks import RemoteBlocks, RemoteFiles, RemoteObject
 from engine.storage import File, Storage
 from formats import layer_file
+from formats.bucket import LayerObject
 from formats.errors import CorruptionError
 from formats.file_name import FileName
 from formats.manifest import Manifest
@@ -51,7 +52,7 @@ class LazyStorage(Storage):
     def add(self, name: FileName, epoch: int, size: int) -> None:
         """A bundle is in the bucket, whether it is here or not."""
         if name.text not in self._remote:
-            self._remote[name.text] = RemoteObject(layer_name(epoch, name), size)
+            self._remote[name.text] = RemoteObject(LayerObject(epoch, name).text, size)
 
     def evict(self, path: Path) -> None:
         """Remove the local file of a bundle that is in the bucket; who has it open reads on."""
@@ -141,10 +142,6 @@ class LazyStorage(Storage):
     def file_size(self, path: Path) -> int:
         source = self.source_of(path)
         return super().file_size(path) if source is None else source.size
-
-
-def layer_name(epoch: int, name: FileName) -> str:
-    return f"layers/{epoch:08x}/{name.text}"
 
 
 def _tail_start(source: RemoteObject) -> int:
