@@ -70,6 +70,7 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
     state = index.state
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
         part = missing[start : start + CATCH_UP_BUNDLES]
+        storage.expect([layers / record.name for record in part])
         bundles = [_read_bundle(storage, layers, record, manifest) for record in part]
         index.commit(state.serial, state.durable_lsn, added=bundles)
     # Only now, and at once: who reads meanwhile must not miss what a merge has put elsewhere.
