@@ -28,6 +28,7 @@ from engine.cluster_records import ClusterRecords
 from engine.compaction_policy import Policy
 from engine.compactor import Compactor
 from engine.database_creation import DatabaseCreation
+from engine.errors import known
 from engine.flush import Flusher, file_added
 from engine.frame_cache import FrameCache
 from engine.ingest import Ingest
@@ -70,6 +71,7 @@ class PageStore:
         self._lock: File = self.storage.lock(self.paths.lock)
         self._wanted = wanted or Wanted()
         self.intake = WalIntake(self.storage, directory, limits or Limits())
+        self.remote = self.intake.remote
         self.backpressure = Backpressure(nothing_to_merge)
         self._chunks = chunk_filter.parse(self._wanted.chunks or "all")
         self.table = ChunkTable(lambda *key: self._chunks.matches(*key))
@@ -151,27 +153,19 @@ class PageStore:
 
     @property
     def known_ids(self) -> Ids:
-        if self._ids is None:
-            raise LookupError("the base backup has not begun: the cluster is not known yet")
-        return self._ids
+        return known(self._ids, "the base backup has not begun: the cluster is not known yet")
 
     @property
     def journal(self) -> Journal:
-        if self._journal is None:
-            raise LookupError("the base backup has not begun: there is no journal yet")
-        return self._journal
+        return known(self._journal, "the base backup has not begun: there is no journal yet")
 
     @property
     def manifest(self) -> ManifestLog:
-        if self._manifest is None:
-            raise LookupError("the base backup is not complete: there is no manifest yet")
-        return self._manifest
+        return known(self._manifest, "the base backup is not complete: there is no manifest yet")
 
     @property
     def layers(self) -> LayerStore:
-        if self._layers is None:
-            raise LookupError("the base backup is not complete: there are no layers yet")
-        return self._layers
+        return known(self._layers, "the base backup is not complete: there are no layers yet")
 
     @property
     def ready_lsn(self) -> int:
@@ -239,9 +233,7 @@ class PageStore:
         self._base = None
 
     def _taking(self) -> BaseImages:
-        if self._base is None:
-            raise LookupError("no base backup has begun")
-        return self._base
+        return known(self._base, "no base backup has begun")
 
     def _holds(self, key: ChunkKey) -> bool:
         with self.versions.lock:
@@ -342,10 +334,14 @@ class PageStore:
         """
         if not self._flusher.step(self._is_on_disk):
             return False
-        assert self._wal is not None  # behind a WAL switch it has padding to read below durable_lsn
-        self.journal.trim(min(self.durable_lsn, self._wal.reader.lsn))
+        self.trim_journal()
         self.layers.compact_manifest_if_worthwhile()
         return True
+
+    def trim_journal(self) -> None:
+        """Remove WAL that need not stay; any thread may call, when there is something to read."""
+        assert self._wal is not None  # behind a WAL switch it has padding to read below durable_lsn
+        self.journal.trim(self.remote.keep_from(min(self.durable_lsn, self._wal.reader.lsn)))
 
     def compact_step(self) -> bool:
         """Merge, materialise or collect a piece; False if there is nothing to do now."""
@@ -395,6 +391,7 @@ class PageStore:
 
     def status(self) -> Mapping[str, object]:
         """The engine's part of `pageserver status`; LSNs as text, None where there is none."""
-        described = store_status.describe(self._ids, self._manifest, self._journal, self.versions)
+        described = store_status.describe(self._ids, self._manifest, self._journal, self.versions,
+                                          self.remote)  # fmt: skip
         compaction = store_status.describe_compaction(self.compactor, self._layers)
         return described | compaction | self.retention.status()
