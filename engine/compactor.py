@@ -10,6 +10,7 @@ A step for which the disk has no room, or that met a bucket that does not answer
 is to be done is then looked for anew; on a full disk, what gives room first.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from engine.bundle_merge import Retained
@@ -63,6 +64,7 @@ class Compactor:
         self._survey: Survey | None = None  # that is under way
         self._surveyed: tuple[int, tuple[int, ...]] | None = None  # horizon, retained LSNs
         self._survey_at_bytes = 0  # written: time for another one
+        self._is_mended = threading.Event()
         self._had_no_room = False  # on the disk, when a job was last tried
 
     @property
@@ -79,6 +81,10 @@ class Compactor:
         """Stripes that want an image."""
         return self._images.wanting
 
+    def look_anew(self) -> None:
+        """Damaged bundles were replaced by sound copies, by any thread."""
+        self._is_mended.set()
+
     def step(self) -> bool:
         """Do a bounded piece of work; False if there is none now."""
         try:
@@ -92,6 +98,10 @@ class Compactor:
     def _step(self) -> bool:
         self._versions.read_once()
         self._layers.mend()
+        if self._is_mended.is_set():
+            self._is_mended.clear()
+            self._damage.forget()
+            self._surveyed = None
         if self._layers.unlink_step():
             return True
         gives_room = self._had_no_room and self._is_survey_due()

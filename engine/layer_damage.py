@@ -29,6 +29,11 @@ class Damage:
             name = ChunkKey.unpack(stripe[0]).name
             _log.error("stripe %d of %s is damaged and not compacted: %s", stripe[1], name, error)
 
+    def forget(self) -> None:
+        """Files were replaced by sound ones: what is damaged still will be found again."""
+        self.stripes.clear()
+        self.layers.clear()
+
     def explains(self, error: Exception, inputs: Sequence[MergeInput]) -> bool:
         """Whether a merge failed because some of `inputs` are damaged, and that was not known: the
         next one leaves them out."""

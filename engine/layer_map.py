@@ -144,6 +144,11 @@ class LayerMap:
             if reader is not None:
                 self._table_bytes -= len(reader.table.raw)
 
+    def by_last_read(self) -> list[FileName]:
+        """Bundles below L0 that were read, the one whose last read is longest ago first."""
+        with self._lock:
+            return list(self._readers)
+
     def advance(self) -> int:
         """End the epoch; who begins to read from now on sees what was changed before."""
         with self._lock:

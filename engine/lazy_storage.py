@@ -8,7 +8,7 @@ Bundles never change, and an object's name is never used twice, so what is kept 
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine.block_cache import BlockCache
@@ -17,7 +17,7 @@ from engine.storage import File, Storage
 from formats import layer_file
 from formats.bucket import LayerObject
 from formats.errors import CorruptionError
-from formats.file_name import FileName
+from formats.file_name import SUFFIX, FileName
 from formats.manifest import Manifest
 
 CACHE_NAME = "cache"
@@ -59,6 +59,11 @@ class LazyStorage(Storage):
         if self.source_of(path) is None:
             raise ValueError(f"{path} is only here")
         super().remove(path)
+
+    def bundles_here(self) -> list[FileName]:
+        """The local ones."""
+        names = super().list(self._layers)
+        return [FileName.parse(name) for name in names if name.endswith(SUFFIX)]
 
     def is_here(self, path: Path) -> bool:
         """Whether a file is local."""
@@ -124,6 +129,10 @@ class LazyStorage(Storage):
             identity = layer_file.identity_of(name)
             return layer_file.unpack_footer(body, crc, identity, name, str(path)).directory_offset
         return source.size
+
+    def stream(self, source: RemoteObject) -> Iterator[bytes]:
+        """All of an object."""
+        return self.blocks.stream(source)
 
     def remove(self, path: Path) -> None:
         """For good."""

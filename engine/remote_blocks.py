@@ -15,7 +15,7 @@ import errno
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import count
@@ -45,6 +45,9 @@ class RemoteFiles(Protocol):
 
     def read_many(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
         """`read` of each (name, start, length), several at the same time."""
+
+    def stream(self, name: str) -> Iterator[bytes]:
+        """All of an object, in pieces."""
 
 
 class RemoteObject:
@@ -202,6 +205,15 @@ class RemoteBlocks:
             where = f"object {name} offset {start}"
             raise CorruptionError("object cut off", where, f"{length} bytes", len(data))
         return data
+
+    def stream(self, source: RemoteObject) -> Iterator[bytes]:
+        """All of it, by one request, past the cache."""
+        with self._lock:
+            self.requests += 1
+        for piece in self._files.stream(source.name):
+            with self._lock:
+                self.bytes_fetched += len(piece)
+            yield piece
 
     def doubt(self, source: RemoteObject, offset: int, length: int) -> None:
         """Forget what of these bytes is kept: they do not check."""
