@@ -102,8 +102,9 @@ class BucketState:
         """The state after one more entry; ValueError if that cannot follow."""
         if entry.serial != self.serial + 1:
             raise ValueError(f"entry {entry.serial} after entry {self.serial}")
-        if not entry.records or not isinstance(entry.records[0], Written):
-            raise ValueError("an entry that does not say when it was written")
+        when = [at for at, record in enumerate(entry.records) if isinstance(record, Written)]
+        if when != [0]:
+            raise ValueError(f"when it was written is said by the records at {when}, not the first")
         state = self.copy()
         for record in entry.records:
             state._apply(record)

@@ -252,7 +252,7 @@ class BucketManifest:
         self._entries_since += 1
         self._bytes_since += size
 
-    # What may be deleted, once `check_epoch` has said that the epoch is still ours -----------------
+    # What may be deleted, once `check_epoch` has said that the epoch is still ours ----------------
 
     def overdue(self) -> list[str]:
         """Objects that have been dead for the grace time."""
