@@ -22,7 +22,7 @@ from formats.manifest import Manifest
 
 CACHE_NAME = "cache"
 TAIL_BYTES_MIN = 128 << 10  # of a bundle, fetched before it is opened: what it has of itself
-TAIL_SHARE = 64  # or this part of it, if that is more
+TAIL_SHARE = 128  # or this part of it, if that is more: tables take 1/140 of a bundle, or less
 
 
 class RemoteFile(File):
