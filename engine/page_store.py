@@ -179,6 +179,11 @@ class PageStore:
     def horizon_lsn(self) -> int:
         return self.versions.horizon_lsn
 
+    @property
+    def ends_at_lsn(self) -> int | None:
+        """Where a directory ends that only shows what was; None: it goes on."""
+        return None if self._manifest is None else self._manifest.state.ends_at_lsn
+
     def begin_base_backup(self, identity: BackupIdentity) -> None:
         """Drop what an earlier attempt left and take a new one."""
         self.abort_base_backup()
@@ -213,17 +218,12 @@ class PageStore:
         bundles = self._taking().finish()
         backup, ids = self._backup, self.known_ids
         assert backup is not None, "a backup that ends has begun"
+        identity = Identity(ids.tenant, ids.timeline, ids.system_identifier, ids.pg_version,
+                            backup.wal_segment_size, self._chunks.spec)  # fmt: skip
         self._manifest = ManifestLog.create(
             self.storage,
             self.paths.manifest,
-            Identity(
-                ids.tenant,
-                ids.timeline,
-                ids.system_identifier,
-                ids.pg_version,
-                backup.wal_segment_size,
-                self._chunks.spec,
-            ),  # fmt: skip
+            identity,
             Opened(1),
             *(file_added(info) for info in bundles),
             Progress(backup.start_lsn, end_lsn, backup.start_lsn, end_lsn),
@@ -277,9 +277,10 @@ class PageStore:
         create = partial(self._databases.run, self._journal, self._cluster)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), create)
         self._wal.images_from_lsn = state.backup_end_lsn
-        retained, policy = self.retention.retained, Policy()
-        self.compactor = Compactor(layers, versions, self._bundles.create, retained, policy)
-        self.backpressure = Backpressure(lambda: layers.map.l0_count)
+        if state.ends_at_lsn is None:  # else its layers stay as they are
+            retained, policy = self.retention.retained, Policy()
+            self.compactor = Compactor(layers, versions, self._bundles.create, retained, policy)
+            self.backpressure = Backpressure(lambda: layers.map.l0_count)
 
     def _reader(self) -> WalReader:
         return WalReader(
@@ -318,7 +319,7 @@ class PageStore:
             wal.reader = self._reader()
             return True
         if not data:
-            return False
+            return recovery.end_replay(self.versions, lsn, self.ends_at_lsn)
         wal.consume(lsn, memoryview(data))
         self._flusher.freeze_part(self.journal.received_lsn)
         return True

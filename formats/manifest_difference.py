@@ -42,15 +42,25 @@ def difference(bucket: Manifest, local: Manifest) -> list[Record]:
         raise ValueError(f"timelines {bucket.timelines} became {local.timelines}")
     records += local.timelines[len(bucket.timelines) :]
     records += _of_retained(bucket, local)
-    moved = {name: getattr(local, name) for name in LSNS}
-    moved = {name: lsn for name, lsn in moved.items() if lsn != getattr(bucket, name)}
-    if moved:
-        records.append(Progress(**moved))
+    records += _of_lsns(bucket, local)
     if bucket.ends_at_lsn != local.ends_at_lsn:
         if local.ends_at_lsn is None:
             raise ValueError(f"what ended at LSN {bucket.ends_at_lsn} goes on")
         records.append(EndsAt(local.ends_at_lsn))
     return records
+
+
+def _of_lsns(bucket: Manifest, local: Manifest) -> list[Record]:
+    """None goes back, but for a timeline that was cut off (invariant 11): a directory that is
+    behind is an older one."""
+    moved = {}
+    for name in LSNS:
+        before, after = getattr(bucket, name), getattr(local, name)
+        if after < before and local.timelines == bucket.timelines:
+            raise ValueError(f"{name} {before} became {after}")
+        if after != before:
+            moved[name] = after
+    return [Progress(**moved)] if moved else []
 
 
 def _of_files(bucket: Manifest, local: Manifest) -> list[Record]:

@@ -177,11 +177,12 @@ def _from_text(name: str, text: str) -> int | float | str:
 
 def _checked(name: str, value: Any) -> int | float | str:
     description = _describe(name)
-    wanted = type(description.default)
-    if wanted is str:
+    default = description.default
+    if isinstance(default, str):
         if value not in description.choices:
             raise SettingError(f"{name} = {value}: {_expected(name)}")
         return str(value)
+    wanted = type(default)
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted or not description.least <= value <= description.most:

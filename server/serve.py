@@ -28,7 +28,12 @@ from engine.journal import JournalFailedError
 from engine.page_store import PageStore
 from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
+<<<<<<< HEAD
 from engine.wal_intake import DISK_FULL, JOURNAL_FULL, UNREACHABLE, Hold, Limits
+=======
+from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold, Limits
+from formats import lsn as lsn_text
+>>>>>>> is5-C
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
@@ -105,6 +110,7 @@ class Server:
 
     def start(self) -> None:
         options, store = self._options, self._store
+        _refuse_to_go_on(store, options)
         if store.ids is None and not options.wal_sources:
             raise Refused(
                 f"{options.data_dir} is empty: --wal-source must say of what to take a base backup",
@@ -284,6 +290,17 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
     except (Refused, DirectoryInUseError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
     return ExitCode.OK
+
+
+def _refuse_to_go_on(store: PageStore, options: ServeOptions) -> None:
+    """A directory that was restored as of an LSN is only read."""
+    end = store.ends_at_lsn
+    if end is not None and options.wal_sources:
+        raise Refused(
+            f"{options.data_dir} was restored as of {lsn_text.show(end)} and ends there: serve it "
+            "without --wal-source. To go on from the primary, restore once more without --lsn, "
+            "into another directory"
+        )
 
 
 def _bounds(options: ServeOptions, settings: Settings) -> Bounds:

@@ -38,7 +38,7 @@ PORTS = range(12_000, 22_000)
 GRPC_PORT_OFFSET = 10_000
 MASTER_SETTINGS = "[master.volume_growth]\ncopy_1 = 1\n"
 """A new bucket gets one volume, not seven."""
-PORT_NAMES = ("master", "volume", "filer", "s3")
+PORT_NAMES = ("master", "volume", "filer", "s3", "tls")
 
 
 class MissingS3Server(Exception):
@@ -74,17 +74,16 @@ def free_ports(count: int) -> list[int]:
 class S3Server:
     """One server, its files in a new directory of its own below `within`, or a temporary one.
 
-    With `certificate` (certificate file, key file) it speaks TLS, for the name that this is for.
+    It speaks TLS as well, on a port of its own, where there is an `openssl` to make a certificate
+    with: `certificate` is then the file that boto3 is to trust.
     """
 
-    def __init__(
-        self, within: Path | None = None, certificate: tuple[Path, Path] | None = None
-    ) -> None:
+    def __init__(self, within: Path | None = None) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="pageserver-s3-", dir=within))
         self.directory.chmod(0o755)
-        self._certificate = certificate
         self._program = self._reachable(find_program())
-        self._write_identity()
+        self._write_settings()
+        self.certificate = self._make_certificate()
         self.ports: dict[str, int] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self._bucket_count = 0
@@ -110,7 +109,11 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        return f"{'https' if self._certificate else 'http'}://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tls_endpoint(self) -> str:
+        return f"https://127.0.0.1:{self.ports['tls']}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -125,7 +128,9 @@ class S3Server:
     def start(self) -> Self:
         """Start and wait until it answers; other ports are tried when somebody took one of ours."""
         for _ in range(STARTS_MAX):
-            self.ports = self.ports or dict(zip(PORT_NAMES, free_ports(4), strict=True))
+            self.ports = self.ports or dict(
+                zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True)
+            )
             self._launch()
             if self._is_ready():
                 return self
@@ -161,7 +166,6 @@ class S3Server:
             region_name=REGION,
             aws_access_key_id=ACCESS_KEY,
             aws_secret_access_key=SECRET_KEY,
-            verify=str(self._certificate[0]) if self._certificate else None,
             config=Config(
                 s3={"addressing_style": "path"}, request_checksum_calculation="when_required"
             ),
@@ -181,7 +185,7 @@ class S3Server:
         copy.chmod(0o755)
         return copy
 
-    def _write_identity(self) -> None:
+    def _write_settings(self) -> None:
         identity = {
             "name": "tests",
             "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
@@ -196,6 +200,23 @@ class S3Server:
             for path in (self.directory, data):
                 os.chown(path, user.pw_uid, user.pw_gid)
 
+    def _make_certificate(self) -> Path | None:
+        """A certificate of its own for 127.0.0.1; None without openssl."""
+        certificate, key = self.directory / "certificate.pem", self.directory / "key.pem"
+        words = [
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-days", "2", "-subj", "/CN=localhost",
+            "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
+            "-out", str(certificate), "-keyout", str(key),
+        ]  # fmt: skip
+        try:
+            subprocess.run(words, check=True, capture_output=True)
+        except FileNotFoundError:
+            return None
+        if (user := unprivileged_user()) is not None:
+            os.chown(key, user.pw_uid, user.pw_gid)
+        return certificate
+
     def _arguments(self) -> Sequence[str]:
         port = self.ports
         arguments = [
@@ -208,9 +229,12 @@ class S3Server:
             "-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false",
             f"-s3.localSocket={self.directory / 's3.socket'}", f"-s3.port={port['s3']}",
         ]  # fmt: skip
-        if self._certificate is not None:
-            certificate, key = self._certificate
-            arguments += [f"-s3.cert.file={certificate}", f"-s3.key.file={key}"]
+        if self.certificate is not None:
+            arguments += [
+                f"-s3.port.https={port['tls']}",
+                f"-s3.cert.file={self.certificate}",
+                f"-s3.key.file={self.certificate.with_name('key.pem')}",
+            ]
         return arguments
 
     def _launch(self) -> None:
@@ -228,6 +252,7 @@ class S3Server:
                     "PATH": os.defpath,
                     "HOME": str(self.directory),
                     "TMPDIR": str(self.directory),
+                    "WEED_S3_SSE_KEY": SECRET_KEY,  # for server-side encryption
                 },
                 cwd=self.directory,
                 start_new_session=True,

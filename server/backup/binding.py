@@ -20,9 +20,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from crc32c import crc32c
-from formats.bucket_state import BucketState
 
 from engine.storage import Storage
+from formats.bucket_state import BucketState
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from formats.manifest import Manifest

@@ -8,7 +8,7 @@ true, and is not looked at. The journal is read by ranges, and compared with its
 cover it (formats/journal_sums.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from formats import manifest as layout
 from formats.errors import CorruptionError
 from formats.journal_sums import Sum, parse_sums
 from formats.manifest import Entry, Manifest
+from formats.manifest_record import RECORDS
 from formats.timeline_history import HistoryEntry, history_name, parse_history
 
 _READ_BYTES = 1 << 20
@@ -47,7 +48,7 @@ class LocalManifest:
         self._storage = storage
         self._path = path
         self._file: File | None = None
-        self._last: Entry | None = None
+        self._end, self._crc = 0, 0  # of what was read of the file
         self._state = Manifest()
 
     def at(self, serial: int) -> Manifest:
@@ -60,22 +61,35 @@ class LocalManifest:
             return self._state
         if self._file is None or not self._storage.is_at(self._file, self._path):
             self._open()
-        last = self._last
-        state = Manifest() if last is None else self._state.copy()
-        for entry in layout.entries(self._rest(last), str(self._path), last):
+        state = self._state.copy() if self._end else Manifest()
+        where = str(self._path)
+        for entry, end in self._entries(where):
             for record in entry.records:
                 state.apply(record)
             state.serial = entry.serial
             if entry.serial >= serial:
-                self._state, self._last = state, entry
+                self._state, self._end, self._crc = state, end, entry.crc
                 return state
         self.close()
-        raise CorruptionError("manifest", str(self._path), f"serial {serial}", state.serial)
+        raise CorruptionError("manifest", where, f"serial {serial}", state.serial)
 
-    def _rest(self, last: Entry | None) -> bytes:
-        """The file from behind an entry on; it may be growing."""
+    def _entries(self, where: str) -> Iterator[tuple[Entry, int]]:
+        """What follows in the file, and where each entry ends."""
+        begin, crc, pos = self._end, self._crc, 0
+        data = self._rest(begin)
+        if begin == 0:
+            crc, pos = layout.check_header(data, where), layout.HEADER_BYTES
+        where = f"{where} from offset {begin} on,"
+        while pos + layout.ENTRY_HEAD_BYTES <= len(data):
+            entry = layout.entry_at(data, pos, crc, where, RECORDS)
+            if entry is None:
+                return
+            yield entry, begin + entry.end
+            crc, pos = entry.crc, entry.end
+
+    def _rest(self, begin: int) -> bytes:
+        """The file from there on; it may be growing."""
         assert self._file is not None
-        begin = 0 if last is None else last.end
         data = b""
         while piece := self._storage.pread(self._file, begin + len(data), _READ_BYTES):
             data += piece
@@ -87,7 +101,7 @@ class LocalManifest:
 
     def close(self) -> None:
         """Begin anew with the next call."""
-        self._last = None
+        self._end = 0
         if self._file is not None:
             self._storage.close(self._file)
             self._file = None

@@ -51,10 +51,10 @@ class Meter:
             self._traffic.bytes_received += count
 
     def _note_request(self, request: Any, event_name: str, **_: object) -> None:
-        body = request.body
+        length = int(request.headers.get("Content-Length", 0))
         with self._lock:
             self._traffic.requests[event_name.rpartition(".")[2]] += 1
-            self._traffic.bytes_sent += len(body) if isinstance(body, bytes | bytearray) else 0
+            self._traffic.bytes_sent += length
 
     def _note_answer(self, response_dict: Any, **_: object) -> None:
         date = response_dict["headers"].get("Date") if response_dict else None

@@ -11,6 +11,7 @@ from typing import Any
 import botocore.exceptions as boto
 import urllib3.exceptions
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from server.backup.object_store import (
     NotThereError,
@@ -20,7 +21,13 @@ from server.backup.object_store import (
     TransientError,
 )
 
-FAILURES = (ClientError, BotoCoreError, urllib3.exceptions.HTTPError, OSError)
+FAILURES = (
+    ClientError,
+    BotoCoreError,
+    ResponseParserError,
+    urllib3.exceptions.HTTPError,
+    OSError,
+)
 """Whatever may come out of a call or out of reading its body."""
 
 CREDENTIALS = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, the profile or the machine's role"
@@ -38,6 +45,10 @@ ADVICE = {
     "InvalidToken": CREDENTIALS,
     "KMS.DisabledException": "check the key of the server-side encryption",
     "KMS.NotFoundException": "check the key of the server-side encryption",
+    "NotImplemented": (
+        "this store lacks what was asked of it (docs/s3-endpoints.md); without conditional PUT, "
+        "fencing = off"
+    ),
     "NoSuchBucket": "check the bucket's name, or create it: backup creates none",
     "PermanentRedirect": REGION,
     "RequestTimeTooSkewed": CLOCK,
@@ -81,14 +92,21 @@ def told_of(call: str, error: Exception) -> StoreError:
     return kind(f"{call}: {text}" + (f"; {advice}" if advice else ""))
 
 
-def code_of(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+def code_of(error: Exception) -> str:
+    """S3's own word for it; empty where the store did not answer."""
+    answer = error.response if isinstance(error, ClientError) else {}
+    return str(answer.get("Error", {}).get("Code", ""))
+
+
+def status_of(error: Exception) -> int:
+    """The answer's HTTP status; 0 where the store did not answer."""
+    answer = error.response if isinstance(error, ClientError) else {}
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _of_answer(call: str, error: ClientError) -> StoreError:
     fault: dict[str, Any] = error.response.get("Error", {})
-    status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    code, message = code_of(error), str(fault.get("Message", ""))
+    status, code, message = status_of(error), code_of(error), str(fault.get("Message", ""))
     kind, advice = _kind_of(code, status), ADVICE.get(code, "")
     if status == 403 and not advice:
         advice = RIGHTS  # an answer without a body, to HEAD

@@ -7,37 +7,38 @@ failed; a body that was cut off is asked for again here.
 """
 
 import base64
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any
 
 import crc32c
 
 from server.backup.byte_pace import BytePace
-from server.backup.location import Location, check_endpoint
+from server.backup.location import Location, LocationError, check_endpoint
 from server.backup.object_store import (
     NotThereError,
     ObjectInfo,
-    ObjectStore,
     RefusedError,
     TakenError,
     TransientError,
 )
 from server.backup.s3_client import Meter, Traffic, connect
 from server.backup.s3_download import Answer, CutOff
-from server.backup.s3_errors import FAILURES, code_of, told, told_of
+from server.backup.s3_errors import FAILURES, code_of, status_of, told, told_of
 from server.backup.s3_upload import part_size, parts_of, upload_in_parts
 
-DELETED_AT_ONCE_MAX = 1000
+NAMES_AT_ONCE_MAX = 1000  # listed or deleted by one request
 BODY_ATTEMPTS_MAX = 4
+ENCRYPTION = "PAGESERVER_S3_ENCRYPTION"
 PIECE_BYTES = 1 << 20
 WITHOUT_DELETE_OBJECTS = {
-    "NotImplemented",
-    "MethodNotAllowed",
-    "MissingContentMD5",
+    "InvalidArgument",  # Google's
     "InvalidRequest",
+    "MethodNotAllowed",
+    "MissingContentMD5",  # from stores that do not know boto3's newer checksums
+    "NotImplemented",
 }
 
 
@@ -45,8 +46,9 @@ class S3Store:
     """`endpoint` None is Amazon, or what AWS_ENDPOINT_URL says.
 
     `parallelism` is how many threads will call at a time. `encryption` asks for server-side
-    encryption: "AES256", "aws:kms" or "aws:kms:KEY". Without `conditional` put_new asks first
-    whether the object is there: for a store without conditional PUT and a single writer.
+    encryption: "AES256", "aws:kms" or "aws:kms:KEY"; None: what PAGESERVER_S3_ENCRYPTION says.
+    Without `conditional` put_new asks first whether the object is there: for a store without
+    conditional PUT and a single writer.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class S3Store:
         *,
         parallelism: int = 8,
         bytes_per_second: int = 0,
-        encryption: str = "",
+        encryption: str | None = None,
         conditional: bool = True,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -68,6 +70,8 @@ class S3Store:
             self._client = connect(endpoint, parallelism)
         self._meter = Meter(self._client)
         self._pace = BytePace(bytes_per_second, sleep=sleep)
+        if encryption is None:
+            encryption = os.environ.get(ENCRYPTION, "")
         self._encryption = encryption_arguments(encryption)
         self._conditional = conditional
         self._deletes_many = True
@@ -184,9 +188,9 @@ class S3Store:
         try:
             response = self._client.get_object(**arguments)
         except FAILURES as error:
-            if code_of(error) == "InvalidRange" or _status(error) == 416:
+            if status_of(error) == 416:
                 return None
-            if etag is not None and _status(error) == 412:
+            if etag is not None and status_of(error) == 412:
                 raise TransientError(f"{call}: it was replaced while it was read") from None
             raise told_of(call, error) from None
         return Answer(call, response, start, length, self._meter.note_received)
@@ -198,7 +202,9 @@ class S3Store:
 
     def list(self, prefix: str, after: str = "") -> Iterator[ObjectInfo]:
         call = self._call("LIST", prefix)
-        arguments = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        arguments: dict[str, Any] = {
+            "Bucket": self._bucket, "Prefix": self._prefix + prefix, "MaxKeys": NAMES_AT_ONCE_MAX
+        }  # fmt: skip
         if after:
             arguments["StartAfter"] = self._prefix + after
         last = after
@@ -207,6 +213,8 @@ class S3Store:
                 page = self._client.list_objects_v2(**arguments)
             for item in page.get("Contents", ()):
                 name = item["Key"].removeprefix(self._prefix)
+                if not name:
+                    continue  # what some tools make for the sake of a folder
                 if name <= last:
                     raise RefusedError(f"{call}: {name} came behind {last}: not in order of names")
                 last = name
@@ -216,8 +224,8 @@ class S3Store:
             arguments["ContinuationToken"] = page["NextContinuationToken"]
 
     def delete(self, names: Sequence[str]) -> None:
-        for first in range(0, len(names), DELETED_AT_ONCE_MAX):
-            some = names[first : first + DELETED_AT_ONCE_MAX]
+        for first in range(0, len(names), NAMES_AT_ONCE_MAX):
+            some = names[first : first + NAMES_AT_ONCE_MAX]
             if self._deletes_many:
                 self._delete_many(some)
             if not self._deletes_many:
@@ -263,27 +271,6 @@ class S3Store:
         return f"{verb} s3://{self._bucket}/{self._prefix}{name}"
 
 
-def probe(store: ObjectStore, nonce: str) -> None:
-    """RefusedError unless the store refuses a conditional PUT to a name that is taken.
-
-    `nonce` is a name that nobody else uses.
-    """
-    name = f"probe/{nonce}"
-    with suppress(TakenError):  # an earlier attempt of ours came through
-        store.put_new(name, b"first")
-    try:
-        store.put_new(name, b"second")
-    except TakenError:
-        store.delete([name])
-        return
-    store.delete([name])
-    raise RefusedError(
-        "this store ignores If-None-Match on PUT: two servers could write to one backup without "
-        "noticing it; use a store with conditional writes (docs/s3-endpoints.md), or set "
-        "fencing = off and make sure yourself that there is only ever one server"
-    )
-
-
 def encryption_arguments(encryption: str) -> dict[str, str]:
     """What a PUT says of server-side encryption."""
     if not encryption:
@@ -293,14 +280,9 @@ def encryption_arguments(encryption: str) -> dict[str, str]:
     if encryption.startswith("aws:kms:") and len(encryption) > len("aws:kms:"):
         key = encryption.removeprefix("aws:kms:")
         return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
-    raise ValueError(f"{encryption!r}: expected AES256, aws:kms or aws:kms:KEY")
+    raise LocationError(f"{ENCRYPTION} = {encryption}: expected AES256, aws:kms or aws:kms:KEY")
 
 
 def checksum_text(checksum: int) -> str:
     """As S3 writes it."""
     return base64.b64encode(checksum.to_bytes(4, "big")).decode()
-
-
-def _status(error: Exception) -> int:
-    response: dict[str, Any] = getattr(error, "response", {}) or {}
-    return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

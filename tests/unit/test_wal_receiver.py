@@ -124,8 +124,9 @@ def test_nothing_is_acknowledged_once_another_server_has_the_bucket(tmp_path: Pa
 
     with pytest.raises(Stopped):
         script.run(
-            script.piece(0, 5000), None, lose, script.piece(5000, 6000), keepalive(reply=True), None
-        )
+            script.piece(0, 5000), None, lose,
+            script.piece(5000, 6000), keepalive(reply=True), None,
+        )  # fmt: skip
     assert script.flushed == [0, 5000]
     assert script.journal.flushed_lsn == START + 6000  # what came is kept
 
