@@ -28,12 +28,8 @@ from engine.journal import JournalFailedError
 from engine.page_store import PageStore
 from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
-<<<<<<< HEAD
 from engine.wal_intake import DISK_FULL, JOURNAL_FULL, UNREACHABLE, Hold, Limits
-=======
-from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold, Limits
 from formats import lsn as lsn_text
->>>>>>> is5-C
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
