@@ -5,6 +5,7 @@ in a rebuild, so the two give the same bytes. `catch_up` closes the gap that a c
 manifest's fsync and the index's commit leaves; a rebuild is catching up from nothing.
 """
 
+import errno
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -306,9 +307,17 @@ def remove_unfinished(storage: Storage, root: Path) -> None:
 def reindex(storage: Storage, root: Path) -> int:
     """Replace the index of a data directory by one made anew; returns the number of bundles.
 
-    The new one is built beside the old one and takes its place when it is complete.
+    The new one is built beside the old one and takes its place when it is complete. OSError names a
+    bundle that is only in the bucket, and what can be done.
     """
     state, _ = layout.replay(storage.read_all(root / "manifest"), str(root / "manifest"))
+    for name in sorted(state.uploaded):
+        if not storage.exists(root / "layers" / name.text):
+            text = (
+                "this bundle is only in the bucket, so the index cannot be made here; remove the "
+                "directory `index`, and the server makes it anew when it starts with --s3"
+            )
+            raise FileNotFoundError(errno.ENOENT, text, str(root / "layers" / name.text))
     path, beside, old = (root / name for name in ("index", _BESIDE, _OLD))
     remove_unfinished(storage, root)
     storage.make_directory(beside)

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine import index_rebuild
+from engine.directory_check import check_directory
 from engine.errors import DirectoryRefusedError, UnreachableError
 from engine.lazy_storage import LazyStorage
 from engine.page_store import PageStore
 from engine.remote_blocks import QUIET_SECONDS
+from engine.storage import Storage
 from tests.fixtures.lazy_store import AwayStore, away, pages
 from tests.fixtures.small_store import MEMORY_BYTES, SMALL_POLICY, image
 
@@ -152,3 +154,27 @@ def test_compaction_waits_for_the_bucket_and_takes_nothing_for_damaged(store: Aw
     left = 1 << 30
     assert pages(small, lsns) == expected
     small.compact(SMALL_POLICY)
+
+
+def test_verify_says_what_it_does_not_check(store: AwayStore, tmp_path: Path) -> None:
+    small = store.small
+    end = small.put(image(1, 5))
+    small.flush()
+    small.let_go()
+    work = tmp_path / "work"
+    work.mkdir()
+    findings = list(check_directory(Storage(), small.directory, work))
+    assert not [finding for finding in findings if finding.is_fault]
+    away = len(store.files.objects)
+    assert f"{away} of {away + 1} bundles are only in the bucket" in findings[0].what
+    (here,) = store.storage.bundles_here()
+    content = (small.directory / "layers" / here.text).read_bytes()
+    (small.directory / "layers" / here.text).write_bytes(content[:40] + b"?" + content[41:])
+    assert any(f.is_fault for f in check_directory(Storage(), small.directory, work))
+    (small.directory / "layers" / here.text).write_bytes(content)
+    with pytest.raises(FileNotFoundError, match="remove the directory `index`"):
+        index_rebuild.reindex(Storage(), small.directory)
+    shutil.rmtree(small.directory / "index")
+    small.open(store.storage)
+    small.ingest()
+    assert small.mark(1, end) == 5
