@@ -35,6 +35,10 @@ class Eviction:
         with self._lock:
             self._uploaded.update(uploaded)
 
+    def look_anew(self) -> None:
+        """Files have come here; by any thread."""
+        self._looked_at = (-1, -1)
+
     def epoch_of(self, layers: LayerStore, name: FileName) -> int | None:
         """Under which the bucket has a bundle, None: it has not, as far as is known here."""
         return layers.state.uploaded.get(name, self._uploaded.get(name))

@@ -107,12 +107,11 @@ class Background:
         flush_seconds_max: float,
         retention: Bounds,
         compaction_bytes_per_second: int = 0,
-        evict: Callable[[], bool] = lambda: False,
     ) -> None:
         """A version waits for its flush no longer than about `flush_seconds_max`; 0 bytes a second
-        set no bound. `evict` is called between the steps of compaction."""
+        set no bound."""
         self._store = store
-        self._evict = evict
+        self.evict: Callable[[], bool] = lambda: False  # called between steps of compaction
         self._retention_bounds = retention
         self._stopping = threading.Event()
         self._flush_seconds_max = flush_seconds_max
@@ -183,7 +182,7 @@ class Background:
         if compactor is None:
             return False
         begin, before = self.write_pace.now(), compactor.bytes_written
-        did_anything = self._evict() or compactor.step()
+        did_anything = self.evict() or compactor.step()
         self.write_pace.follow(begin, compactor.bytes_written - before)
         return did_anything
 

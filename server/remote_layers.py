@@ -5,39 +5,19 @@ in both places, engine/local_copies.py brings them back. Here is what these are 
 `pageserver status` says of them.
 """
 
-import os
 import threading
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
-from engine import kill_points
 from engine.errors import RequestError
 from engine.eviction import Eviction
-from engine.kill_points import KillingStorage
 from engine.lazy_storage import LazyStorage
 from engine.local_copies import Counts, LocalCopies
 from engine.page_store import PageStore
-from engine.remote_blocks import RemoteFiles, RemoteObject
+from engine.remote_blocks import RemoteObject
 from formats.bucket import LayerObject
 from formats.chunk_filter import ChunkFilter
 from formats.file_name import FileName
 from formats.manifest_record import FileAdded
-
-
-class _KillingLazyStorage(LazyStorage, KillingStorage):
-    """For tests: engine/kill_points.py."""
-
-    def __init__(self, directory: Path, files: RemoteFiles, cache_bytes: int, text: str) -> None:
-        KillingStorage.__init__(self, directory, text)
-        LazyStorage.__init__(self, directory, files, cache_bytes)
-
-
-def lazy_storage(directory: Path, files: RemoteFiles, cache_bytes: int) -> LazyStorage:
-    """The storage of a data directory whose bundles may be in a bucket."""
-    text = os.environ.get(kill_points.VARIABLE)
-    if text is not None:
-        return _KillingLazyStorage(directory, files, cache_bytes, text)
-    return LazyStorage(directory, files, cache_bytes)
 
 
 class RemoteLayers:
@@ -56,7 +36,10 @@ class RemoteLayers:
 
     def evict(self) -> bool:
         """Let bundles go if too many are here; by the thread that compacts."""
-        return self._store.is_complete and self._eviction.step(self._store.layers)
+        store = self._store
+        return (
+            store.is_complete and not store.remote.is_fenced and self._eviction.step(store.layers)
+        )
 
     def restore_chunks(self, wanted: ChunkFilter, check: Callable[[], None]) -> Counts:
         """Make every bundle with layers of these chunks local and sound; see LocalCopies."""
@@ -70,6 +53,7 @@ class RemoteLayers:
             return copies.restore(wanted, check)
         finally:
             self._restoring.release()
+            self._eviction.look_anew()
             if self._store.compactor is not None:
                 self._store.compactor.look_anew()
 

@@ -42,11 +42,13 @@ def begin_from_bucket(
     storage: Storage,
     url: str,
     *,
+    check: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Make an empty directory one whose layers are in the bucket; False, and nothing was done, if
-    the bucket has no backup.
+    the bucket has no backup. `check(nonce)` raises RefusedError if the store cannot keep two
+    writers apart.
 
     RestoreRefusedError, StoreError, CorruptionError: it cannot be, now or ever.
     """
@@ -54,7 +56,10 @@ def begin_from_bucket(
         bucket = BucketManifest(store, boottime, in_parallel=pool.map)
         if patiently(bucket.read, sleep).manifest.identity is None:
             return False
-        epoch = _take_epoch(bucket, sleep)
+        nonce = secrets.token_hex(16)
+        if check is not None:
+            patiently(lambda: check(nonce), sleep)
+        epoch = _take_epoch(bucket, nonce, sleep)
     _log.info("the bucket at %s is ours from epoch %d on", url, epoch)
     restored = restore(store, directory, storage, url, lazy=True, progress=progress, sleep=sleep)
     if restored is not None:
@@ -64,9 +69,8 @@ def begin_from_bucket(
     return True
 
 
-def _take_epoch(bucket: BucketManifest, sleep: Callable[[float], None]) -> int:
+def _take_epoch(bucket: BucketManifest, nonce: str, sleep: Callable[[float], None]) -> int:
     """As the server that wrote there before, whose slot at the source is ours now."""
-    nonce = secrets.token_hex(16)
     while True:
         try:
             return patiently(lambda: bucket.take_epoch(nonce, bucket.state.server_id), sleep)
