@@ -144,24 +144,25 @@ class UploaderLink:
     def _talk(self, to: int, heard_from: int) -> None:
         told: Position | None = None
         has_said_finish = False
+        next_word = time.monotonic()
         rest = b""
         with selectors.DefaultSelector() as selector:
             selector.register(heard_from, selectors.EVENT_READ)
             while not self._stopping.is_set():
-                position = self._position()
-                if position != told and _write(to, position._asdict()):
-                    told = position
-                elif self._finishing.is_set() and not has_said_finish:
-                    has_said_finish = _write(to, {"finish": True})
-                begin = time.monotonic()
-                if selector.select(TELL_SECONDS):
+                if time.monotonic() >= next_word:
+                    next_word = time.monotonic() + TELL_SECONDS
+                    position = self._position()
+                    if position != told and _write(to, position._asdict()):
+                        told = position
+                    elif self._finishing.is_set() and not has_said_finish:
+                        has_said_finish = _write(to, {"finish": True})
+                if selector.select(max(0.0, next_word - time.monotonic())):
                     data = os.read(heard_from, 1 << 16)
                     if not data:
                         return
                     *lines, rest = (rest + data).split(b"\n")
                     for line in lines:
                         self._hear(json.loads(line))
-                    self._stopping.wait(TELL_SECONDS - (time.monotonic() - begin))
 
     def _hear(self, values: dict[str, Any]) -> None:
         if "end" in values:

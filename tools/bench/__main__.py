@@ -36,6 +36,7 @@ from tools.bench import (
     relations,
     restart,
     s3,
+    s3_ingest,
     space,
     wal_decode,
 )
@@ -68,6 +69,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     read_under_load.NAME: read_under_load.run,
     s3.UPLOAD: s3.run_upload,
     s3.RESTORE: s3.run_restore,
+    s3_ingest.NAME: s3_ingest.run,
 }
 LONG: dict[str, Callable[[Bench], list[Row]]] = {
     growth.NAME: growth.run,
