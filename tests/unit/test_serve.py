@@ -300,7 +300,8 @@ def test_detach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     number = server_id.read_or_draw(Storage(), tmp_path)
     assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.OK
     assert serve.detach(tmp_path, ["host=a"], "mine") == ExitCode.OK
-    assert dropped == [f"pageserver_{number:08x}", "mine"]
+    mine, other = "mine", f"pageserver_{number:08x}"
+    assert dropped == [other, f"{other}_bucket", mine, f"{mine}_bucket"]
     assert serve.detach(tmp_path, ["host=a"], "Not A Slot") == ExitCode.REFUSED
     held = Storage().lock(tmp_path / "lock")
     assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.REFUSED
