@@ -120,7 +120,7 @@ class World:
             self.directories.remove(process.directory)
         except CorruptionError:
             self.totals["writers that read half of an object"] += 1
-            assert self.fault_rate, "nothing is damaged but on its way"
+            assert self.totals["faults: short"], "nothing is damaged but on its way"
         except CrashError:
             self.totals["writers killed"] += 1
         if process.task.is_done:

@@ -29,8 +29,8 @@ from tests.simulation.bucket_world import World
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.small_writer import RECORD, SmallWriter
 
-STEPS = 200
-LONG_ONES = 0.25  # the part of all worlds that live on after a takeover
+STEPS = 130
+LONG_ONES = 0.35  # the part of all worlds that live on after a takeover
 TRACE_SHOWN = 60
 
 
