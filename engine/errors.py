@@ -1,6 +1,10 @@
 """Errors that are answers: to one request, or to the wish to open a directory."""
 
+from typing import TypeVar
+
 from formats.lsn import show as show_lsn
+
+Known = TypeVar("Known")
 
 
 class RequestError(Exception):
@@ -32,3 +36,10 @@ def below_horizon(lsn: int, horizon_lsn: int) -> str:
         f"{show_lsn(lsn)} is below the horizon {show_lsn(horizon_lsn)}, the oldest LSN that can be "
         "read, the exact LSNs of points and leases apart"
     )
+
+
+def known(value: Known | None, why_not: str) -> Known:
+    """A value that is there by now; LookupError, and why not, if it is not."""
+    if value is None:
+        raise LookupError(why_not)
+    return value

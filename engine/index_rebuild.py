@@ -129,7 +129,16 @@ class LivePlaces:
             row = reader.directory.find(key, 0, 0)
             if row >= 0 and not layer_bits.has(removed.get(reader.name, b""), row):
                 changes += changes_of_rows(reader, [row])
-        return changes
+        return _to_the_end(changes, self._manifest)
+
+
+def _to_the_end(changes: Iterable[RelationChange], manifest: Manifest) -> list[RelationChange]:
+    """Without those above where a directory ends: its bundles have them, but it is not there yet.
+
+    So sizes stand in the index as of that LSN, which is the newest one that anybody reads at.
+    """
+    end = manifest.ends_at_lsn
+    return [change for change in changes if end is None or change.lsn <= end]
 
 
 def is_l0(manifest: Manifest, name: FileName) -> bool:
@@ -165,7 +174,8 @@ def _read_bundle(
     reader = BundleReader(storage, layers / record.name)
     check_against_manifest(reader, record)
     removed, is_settled = manifest.removed.get(reader.name, b""), reader.name in manifest.settled
-    return bundle_for_index(reader, info_of(reader), removed, is_settled=is_settled)
+    bundle = bundle_for_index(reader, info_of(reader), removed, is_settled=is_settled)
+    return bundle._replace(changes=_to_the_end(bundle.changes, manifest))
 
 
 def check_against_manifest(reader: BundleReader, record: FileAdded) -> None:

@@ -30,9 +30,12 @@ class ManifestLog:
         self._failure: OSError | None = None
 
     @classmethod
-    def create(cls, storage: Storage, path: Path, *records: Record) -> "ManifestLog":
-        """A new manifest whose first entry is `records`; it appears whole or not at all."""
-        state = Manifest(serial=1)
+    def create(
+        cls, storage: Storage, path: Path, *records: Record, serial: int = 1
+    ) -> "ManifestLog":
+        """A new manifest whose first entry, with this serial, is `records`; it appears whole or
+        not at all."""
+        state = Manifest(serial=serial)
         for record in records:
             state.apply(record)
         file, crc = _write_new(storage, path, state)

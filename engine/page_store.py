@@ -28,6 +28,7 @@ from engine.cluster_records import ClusterRecords
 from engine.compaction_policy import Policy
 from engine.compactor import Compactor
 from engine.database_creation import DatabaseCreation
+from engine.errors import known
 from engine.flush import Flusher, file_added
 from engine.frame_cache import FrameCache
 from engine.ingest import Ingest
@@ -70,6 +71,7 @@ class PageStore:
         self._lock: File = self.storage.lock(self.paths.lock)
         self._wanted = wanted or Wanted()
         self.intake = WalIntake(self.storage, directory, limits or Limits())
+        self.remote = self.intake.remote
         self.backpressure = Backpressure(nothing_to_merge)
         self._chunks = chunk_filter.parse(self._wanted.chunks or "all")
         self.table = ChunkTable(lambda *key: self._chunks.matches(*key))
@@ -151,27 +153,19 @@ class PageStore:
 
     @property
     def known_ids(self) -> Ids:
-        if self._ids is None:
-            raise LookupError("the base backup has not begun: the cluster is not known yet")
-        return self._ids
+        return known(self._ids, "the base backup has not begun: the cluster is not known yet")
 
     @property
     def journal(self) -> Journal:
-        if self._journal is None:
-            raise LookupError("the base backup has not begun: there is no journal yet")
-        return self._journal
+        return known(self._journal, "the base backup has not begun: there is no journal yet")
 
     @property
     def manifest(self) -> ManifestLog:
-        if self._manifest is None:
-            raise LookupError("the base backup is not complete: there is no manifest yet")
-        return self._manifest
+        return known(self._manifest, "the base backup is not complete: there is no manifest yet")
 
     @property
     def layers(self) -> LayerStore:
-        if self._layers is None:
-            raise LookupError("the base backup is not complete: there are no layers yet")
-        return self._layers
+        return known(self._layers, "the base backup is not complete: there are no layers yet")
 
     @property
     def ready_lsn(self) -> int:
@@ -184,6 +178,11 @@ class PageStore:
     @property
     def horizon_lsn(self) -> int:
         return self.versions.horizon_lsn
+
+    @property
+    def ends_at_lsn(self) -> int | None:
+        """Where a directory ends that only shows what was; None: it goes on."""
+        return None if self._manifest is None else self._manifest.state.ends_at_lsn
 
     def begin_base_backup(self, identity: BackupIdentity) -> None:
         """Drop what an earlier attempt left and take a new one."""
@@ -219,17 +218,12 @@ class PageStore:
         bundles = self._taking().finish()
         backup, ids = self._backup, self.known_ids
         assert backup is not None, "a backup that ends has begun"
+        identity = Identity(ids.tenant, ids.timeline, ids.system_identifier, ids.pg_version,
+                            backup.wal_segment_size, self._chunks.spec)  # fmt: skip
         self._manifest = ManifestLog.create(
             self.storage,
             self.paths.manifest,
-            Identity(
-                ids.tenant,
-                ids.timeline,
-                ids.system_identifier,
-                ids.pg_version,
-                backup.wal_segment_size,
-                self._chunks.spec,
-            ),  # fmt: skip
+            identity,
             Opened(1),
             *(file_added(info) for info in bundles),
             Progress(backup.start_lsn, end_lsn, backup.start_lsn, end_lsn),
@@ -239,9 +233,7 @@ class PageStore:
         self._base = None
 
     def _taking(self) -> BaseImages:
-        if self._base is None:
-            raise LookupError("no base backup has begun")
-        return self._base
+        return known(self._base, "no base backup has begun")
 
     def _holds(self, key: ChunkKey) -> bool:
         with self.versions.lock:
@@ -285,9 +277,10 @@ class PageStore:
         create = partial(self._databases.run, self._journal, self._cluster)
         self._wal = WalIngest(versions, self.ingest, self._cluster, self._reader(), create)
         self._wal.images_from_lsn = state.backup_end_lsn
-        retained, policy = self.retention.retained, Policy()
-        self.compactor = Compactor(layers, versions, self._bundles.create, retained, policy)
-        self.backpressure = Backpressure(lambda: layers.map.l0_count)
+        if state.ends_at_lsn is None:  # else its layers stay as they are
+            retained, policy = self.retention.retained, Policy()
+            self.compactor = Compactor(layers, versions, self._bundles.create, retained, policy)
+            self.backpressure = Backpressure(lambda: layers.map.l0_count)
 
     def _reader(self) -> WalReader:
         return WalReader(
@@ -326,7 +319,7 @@ class PageStore:
             wal.reader = self._reader()
             return True
         if not data:
-            return False
+            return recovery.end_replay(self.versions, lsn, self.ends_at_lsn)
         wal.consume(lsn, memoryview(data))
         self._flusher.freeze_part(self.journal.received_lsn)
         return True
@@ -342,10 +335,14 @@ class PageStore:
         """
         if not self._flusher.step(self._is_on_disk):
             return False
-        assert self._wal is not None  # behind a WAL switch it has padding to read below durable_lsn
-        self.journal.trim(min(self.durable_lsn, self._wal.reader.lsn))
+        self.trim_journal()
         self.layers.compact_manifest_if_worthwhile()
         return True
+
+    def trim_journal(self) -> None:
+        """Remove WAL that need not stay; any thread may call, when there is something to read."""
+        assert self._wal is not None  # behind a WAL switch it has padding to read below durable_lsn
+        self.journal.trim(self.remote.keep_from(min(self.durable_lsn, self._wal.reader.lsn)))
 
     def compact_step(self) -> bool:
         """Merge, materialise or collect a piece; False if there is nothing to do now."""
@@ -395,6 +392,7 @@ class PageStore:
 
     def status(self) -> Mapping[str, object]:
         """The engine's part of `pageserver status`; LSNs as text, None where there is none."""
-        described = store_status.describe(self._ids, self._manifest, self._journal, self.versions)
+        described = store_status.describe(self._ids, self._manifest, self._journal, self.versions,
+                                          self.remote)  # fmt: skip
         compaction = store_status.describe_compaction(self.compactor, self._layers)
         return described | compaction | self.retention.status()

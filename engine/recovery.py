@@ -175,6 +175,16 @@ def resume_commit_times(versions: VersionStore) -> None:
     versions.ingest.transactions.stored_time = stored or 0
 
 
+def end_replay(versions: VersionStore, lsn: int, ends_at: int | None) -> bool:
+    """Of a directory that ends, when the journal has nothing behind `lsn`: whether that is its end,
+    and it becomes ready only now. It may lie inside of a record, which then never was."""
+    if ends_at is None or lsn < ends_at or versions.ready_lsn >= ends_at:
+        return False
+    with versions.lock:
+        versions.advance_ready(ends_at)
+    return True
+
+
 def load_relations(index: Index, table: ChunkTable, ingest: Ingest) -> None:
     """Present sizes and cuts of all relations, SLRU segments and files, as of the durable LSN."""
     for key, state in index.relations():

@@ -154,10 +154,15 @@ class Retention:
     # The horizon ----------------------------------------------------------------------------------
 
     def step(self, now: float, bounds: Bounds, lsn_at: LsnAt) -> bool:
-        """Drop the leases that are over and advance the horizon; whether anything changed."""
+        """Drop the leases that are over and advance the horizon; whether anything changed.
+
+        A directory that ends (EndsAt) forgets nothing.
+        """
         try:
             durable = self._manifest().state.durable_lsn
         except LookupError:
+            return False
+        if self._manifest().state.ends_at_lsn is not None:
             return False
         target = self._target(now, bounds, lsn_at, durable)
         with self._committing:

@@ -41,6 +41,13 @@ def read_or_draw(storage: Storage, directory: Path) -> int:
     if storage.exists(path):
         return read(storage, directory)
     number = secrets.randbits(32)
+    write(storage, directory, number)
+    return number
+
+
+def write(storage: Storage, directory: Path, number: int) -> None:
+    """Give a directory this number, durably."""
+    path = directory / FILE_NAME
     draft = directory / (FILE_NAME + ".new")
     if storage.exists(draft):
         storage.remove(draft)
@@ -50,4 +57,3 @@ def read_or_draw(storage: Storage, directory: Path) -> int:
     storage.close(file)
     storage.rename(draft, path)
     storage.sync_directory(directory)
-    return number

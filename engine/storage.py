@@ -160,6 +160,10 @@ class Storage:
     def rename(self, source: Path, target: Path) -> None:
         os.rename(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name in the same file system; FileExistsError if there is one."""
+        os.link(source, target)
+
     def remove(self, path: Path) -> None:
         os.unlink(path)
 
@@ -177,6 +181,15 @@ class Storage:
 
     def exists(self, path: Path) -> bool:
         return path.exists()
+
+    def is_at(self, file: File, path: Path) -> bool:
+        """Whether `path` names this open file, and not one that took its place, or none."""
+        found = os.fstat(file.descriptor)
+        try:
+            named = os.stat(path)
+        except FileNotFoundError:
+            return False
+        return (found.st_dev, found.st_ino) == (named.st_dev, named.st_ino)
 
     def file_size(self, path: Path) -> int:
         return os.stat(path).st_size

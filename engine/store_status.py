@@ -9,6 +9,7 @@ from engine.compactor import Compactor
 from engine.journal import Journal
 from engine.layer_store import LayerStore
 from engine.manifest_log import ManifestLog
+from engine.remote_wal import RemoteWal
 from engine.version_store import VersionStore
 from formats import timestamp
 from formats.chunk import ChunkKey
@@ -23,6 +24,7 @@ def describe(
     manifest: ManifestLog | None,
     journal: Journal | None,
     versions: VersionStore,
+    remote: RemoteWal,
 ) -> dict[str, object]:
     """LSNs as text, None where there is none."""
     files = manifest.state.files.values() if manifest is not None else ()
@@ -36,7 +38,7 @@ def describe(
         "flushed_lsn": _text(flushed),
         "ready_lsn": _text(ready),
         "durable_lsn": _text(versions.durable_lsn),
-        "remote_lsn": None,
+        "remote_lsn": _text(remote.lsn),
         "horizon_lsn": _text(versions.horizon_lsn),
         "horizon_time": _time_at(versions, versions.horizon_lsn),
         "commit_time": _time_at(versions, ready),

@@ -116,7 +116,7 @@ class JournalAdded:
     lsn_end: int
     epoch: int
     bytes_stored: int  # compressed
-    crc: int  # CRC-32C of the WAL in it
+    crc: int  # CRC-32C of the object
 
     @property
     def name(self) -> str:

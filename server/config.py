@@ -29,9 +29,15 @@ def _setting(default: float, unit: str, least: float, most: float, doc: str) -> 
     )
 
 
+def _word(choices: tuple[str, ...], doc: str) -> Any:
+    """One of these words; the first is the default."""
+    metadata = {"unit": "", "least": 0, "most": 0, "doc": doc, "choices": choices}
+    return dataclasses.field(default=choices[0], metadata=metadata)
+
+
 @dataclass(frozen=True)
 class Settings:
-    """The values in force. Whole numbers, except where the default has a fraction."""
+    """The values in force. Whole numbers, except where the default has a fraction or is a word."""
 
     memory_bytes_max: int = _setting(
         GIB, "bytes", 64 * MIB, 1 << 50, "the one memory budget: memtables, caches, queues"
@@ -63,6 +69,26 @@ class Settings:
         256 * MIB, "bytes", 0, 1 << 50,
         "left free by WAL and layers; on a small file system at most a twentieth of it",
     )  # fmt: skip
+    durability: str = _word(
+        ("local", "s3"), "what is reported to the source as applied: what is in layers, or in S3"
+    )
+    fencing: str = _word(
+        ("on", "off"),
+        "off: a store without conditional PUT may do; nothing keeps two writers apart",
+    )
+    backup_journal_seconds: float = _setting(
+        10.0, "s", 0.1, 3600.0, "how long WAL waits before it goes to S3"
+    )
+    backup_journal_bytes: int = _setting(
+        16 * MIB, "bytes", 64 << 10, GIB, "how much WAL waits before it goes to S3"
+    )
+    backup_parallel: int = _setting(4, "", 1, 64, "layer files that go to S3 at a time")
+    backup_bytes_per_second: int = _setting(
+        0, "bytes/s", 0, 1 << 50, "what the upload may send; 0 sets no bound"
+    )
+    backup_grace_seconds: float = _setting(
+        86_400.0, "s", 1.0, 1e9, "how long what nothing names any more stays in S3"
+    )
     wait_lsn_timeout: float = _setting(
         30.0, "s", 0.0, 3600.0, "how long a request waits for an LSN that is not ready yet"
     )
@@ -80,10 +106,11 @@ class Description:
 
     name: str
     unit: str
-    default: int | float
+    default: int | float | str
     least: float
     most: float
     doc: str
+    choices: tuple[str, ...] = ()
 
 
 def descriptions() -> list[Description]:
@@ -131,17 +158,24 @@ def _describe(name: str) -> Description:
     raise SettingError(f"no setting is called {name!r}{hint}")
 
 
-def _from_text(name: str, text: str) -> int | float:
+def _from_text(name: str, text: str) -> int | float | str:
     default = _describe(name).default
+    if isinstance(default, str):
+        return text
     try:
         return int(text) if type(default) is int else float(text)
     except ValueError:
         raise SettingError(f"{name} = {text}: {_expected(name)}") from None
 
 
-def _checked(name: str, value: Any) -> int | float:
+def _checked(name: str, value: Any) -> int | float | str:
     description = _describe(name)
-    wanted = type(description.default)
+    default = description.default
+    if isinstance(default, str):
+        if value not in description.choices:
+            raise SettingError(f"{name} = {value}: {_expected(name)}")
+        return str(value)
+    wanted = type(default)
     if wanted is float and type(value) is int:
         value = float(value)
     if type(value) is not wanted or not description.least <= value <= description.most:
@@ -152,6 +186,8 @@ def _checked(name: str, value: Any) -> int | float:
 
 def _expected(name: str) -> str:
     description = _DESCRIPTIONS[name]
+    if description.choices:
+        return f"expected {' or '.join(description.choices)}"
     kind = "a whole number" if type(description.default) is int else "a number"
     unit = f" {description.unit}" if description.unit else ""
     return f"expected {kind} from {description.least} to {description.most}{unit}"

@@ -4,6 +4,7 @@ Sources are tried in the order given, each time from the first. After a round in
 it waits, longer each time, up to 5 s; up to 30 s when all of them refused for good, because a
 person may still mend that. A disk that fails under the journal ends it: the process must start
 anew. One that is full does not: the connection lasts, and nothing is taken from it for a while.
+Where another server took the bucket over, it ends without another word to the source.
 """
 
 import logging
@@ -63,20 +64,24 @@ class WalReceiver:
 
     def _run(self) -> None:
         delay = RETRY_SECONDS_MIN
-        while self.state != "failed" and not self._stop.is_set():
+        while not self._is_over():
             received = self._store.journal.received_lsn
             refused = all([self._try(conninfo) for conninfo in self._sources])
             if self._store.journal.received_lsn != received:
                 delay = RETRY_SECONDS_MIN
-            if self.state == "failed" or self._stop.wait(delay):
+            if self._is_over() or self._stop.wait(delay):
                 break
             delay = min(2 * delay, REFUSED_SECONDS_MAX if refused else RETRY_SECONDS_MAX)
         if self.state != "failed":
             self.state = "stopped"
 
+    def _is_over(self) -> bool:
+        """Whether to receive no more: stopped, the disk failed, another server has the bucket."""
+        return self.state == "failed" or self._stop.is_set() or self._store.remote.is_fenced
+
     def _try(self, conninfo: str) -> bool:
         """Stream from one source until that ends; whether it refused for good."""
-        if self.state == "failed" or self._stop.is_set():
+        if self._is_over():
             return False
         source = describe_source(conninfo)
         try:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from engine.journal import Journal
+from engine.remote_wal import RemoteWal
 from engine.wal_intake import Hold
 from formats import lsn
 from server.read_pace import PAUSE_SECONDS, ReadPace
@@ -74,6 +75,9 @@ class WalStore(Protocol):
 
     @property
     def durable_lsn(self) -> int: ...
+
+    @property
+    def remote(self) -> RemoteWal: ...
 
     def notify_wal(self) -> None:
         """The journal has more bytes."""
@@ -377,15 +381,23 @@ class WalStream:
 
     def _report_if_due(self) -> None:
         """Report when there is something new that is durable, and every 10 s."""
-        journal = self._journal
-        changed = (journal.flushed_lsn, self._store.durable_lsn) != self._reported[1:]
-        if changed or time.monotonic() - self._report_time >= STATUS_SECONDS:
+        if (
+            self._positions()[1:] != self._reported[1:]
+            or time.monotonic() - self._report_time >= STATUS_SECONDS
+        ):
             self._report(reply=False)
 
     def _report(self, *, reply: bool) -> None:
-        """Say what was received, what is flushed here, and what is durable in layers."""
-        journal = self._journal
-        flushed = journal.flushed_lsn
-        self._reported = (journal.received_lsn, flushed, min(self._store.durable_lsn, flushed))
+        """Say what was received, is flushed, counts as applied; nothing if the bucket is lost."""
+        if self._store.remote.is_fenced:
+            raise Stopped
+        self._reported = self._positions()
         self._report_time = time.monotonic()
         self._connection.send_status(*self._reported, reply=reply)
+
+    def _positions(self) -> tuple[int, int, int]:
+        flushed, applied = (
+            self._journal.flushed_lsn,
+            self._store.remote.applied(self._store.durable_lsn),
+        )
+        return self._journal.received_lsn, flushed, min(applied, flushed)

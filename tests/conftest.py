@@ -8,12 +8,14 @@ other thing; `make test` does both runs.
 import pytest
 
 from tests.fixtures import kernel_modes, postgres_servers
+from tests.fixtures import s3_server as s3_servers
 from tests.fixtures.fast_directory import fast_directory
 from tests.fixtures.kernel_modes import Mode
 from tests.fixtures.page_servers import page_server
 from tests.fixtures.postgres_servers import postgres, postgres_templates, workspace
 from tests.fixtures.receiving import receiving
 from tests.fixtures.running_service import running
+from tests.fixtures.s3_server import s3_bucket, s3_server
 from tests.fixtures.small_disk import small_disk
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "postgres_templates",
     "receiving",
     "running",
+    "s3_bucket",
+    "s3_server",
     "small_disk",
     "workspace",
 ]
@@ -42,4 +46,4 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    return kernel_modes.report_lines() + postgres_servers.report_lines()
+    return kernel_modes.report_lines() + postgres_servers.report_lines() + s3_servers.report_lines()

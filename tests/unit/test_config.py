@@ -11,7 +11,17 @@ from server.config import SettingError, Settings
 def test_defaults_are_within_their_limits() -> None:
     assert config.from_values({d.name: d.default for d in config.descriptions()}) == Settings()
     for description in config.descriptions():
-        assert description.doc and description.least <= description.default <= description.most
+        assert description.doc
+        if isinstance(description.default, str):
+            assert description.choices[0] == description.default
+        else:
+            assert description.least <= description.default <= description.most
+
+
+def test_words(tmp_path: Path) -> None:
+    (tmp_path / config.FILE_NAME).write_text('durability = "s3"\n')
+    assert config.load(tmp_path).durability == "s3"
+    assert config.load(tmp_path, ["durability=local"]).durability == "local"
 
 
 def test_assignments_win_over_the_file(tmp_path: Path) -> None:
@@ -46,6 +56,8 @@ def test_without_a_file(tmp_path: Path) -> None:
         ("wait_lsn_timeout=nan", "a number from 0.0 to 3600.0 s"),
         ("wait_lsn_timeout=-1", "a number"),
         ("memory_bytes_max=1GB", "a whole number"),
+        ("durability=S3", "durability = S3: expected local or s3"),
+        ("fencing=1", "expected on or off"),
     ],
 )
 def test_assignments_that_are_errors(assignment: str, said: str) -> None:
@@ -60,6 +72,8 @@ def test_assignments_that_are_errors(assignment: str, said: str) -> None:
         'connections_max = "7"',
         "connections_max = 7.0",
         "connections = 7",
+        "durability = 1",
+        "fencing = false",
         "[service]\nconnections_max = 7",
         "connections_max == 7",
         "connections_max = 7\nconnections_max = 7",

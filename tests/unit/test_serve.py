@@ -149,6 +149,17 @@ def test_without_a_source_it_is_read_only(harness: Harness) -> None:
     assert harness.status()["state"] == "read-only"
 
 
+def test_a_directory_that_ends_has_no_source(
+    harness: Harness, caplog: pytest.LogCaptureFixture
+) -> None:
+    harness.store.ends_at_lsn = 0x1000
+    assert harness.run("host=a") == ExitCode.REFUSED
+    assert "restored as of 0/1000 and ends there: serve it without --wal-source" in caplog.text
+    assert "service starts" not in harness.events
+    assert harness.run() == ExitCode.OK
+    assert harness.status()["state"] == "read-only"
+
+
 def test_an_empty_directory_is_attached(harness: Harness) -> None:
     harness.store.ids = None
     assert harness.run("host=a") == ExitCode.OK

@@ -9,6 +9,7 @@ import pytest
 
 from engine.journal import JournalFailedError
 from engine.journal_directory import verify_journal
+from engine.remote_wal import RemoteWal
 from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold
 from formats import lsn
 from server.read_pace import PAUSE_SECONDS, ReadPace
@@ -100,6 +101,34 @@ def test_durable_is_reported_as_applied_but_never_above_flushed(tmp_path: Path) 
     script.run(script.piece(0, 5000), None, flush(3000), None, flush(9999), None)
     applied = [status[2] - START for status in script.source.statuses[1:]]
     assert applied == [-START, 3000, 5000]
+
+
+def test_with_durability_s3_what_the_bucket_has_is_reported_as_applied(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+    script.store.remote = RemoteWal(is_waited_for=True)
+    script.store.durable_lsn = START + 4000
+
+    def hear(position: int) -> Callable[[], None]:
+        return lambda: script.store.remote.move(START + position)
+
+    script.run(script.piece(0, 5000), None, hear(3000), None, hear(9999), None)
+    applied = [status[2] for status in script.source.statuses[1:]]
+    assert applied == [0, START + 3000, START + 5000]
+
+
+def test_nothing_is_acknowledged_once_another_server_has_the_bucket(tmp_path: Path) -> None:
+    script = Script(tmp_path)
+
+    def lose() -> None:
+        script.store.remote.is_fenced = True
+
+    with pytest.raises(Stopped):
+        script.run(
+            script.piece(0, 5000), None, lose,
+            script.piece(5000, 6000), keepalive(reply=True), None,
+        )  # fmt: skip
+    assert script.flushed == [0, 5000]
+    assert script.journal.flushed_lsn == START + 6000  # what came is kept
 
 
 def test_a_gap_is_refused(tmp_path: Path) -> None:
