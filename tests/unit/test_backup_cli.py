@@ -11,9 +11,11 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from engine import index_rebuild
+from engine.storage import Storage
 from formats.lsn import show
 from server.backup import fetch, s3_store
 from server.backup.location import Location
+from server.backup.restore_target import Target, Wanted
 from server.backup.s3_client import Traffic
 from server.backup.transfer_progress import TransferProgress
 from server.cli import app
@@ -110,12 +112,7 @@ def test_how_restore_ends(run: Run, store: Store, tmp_path: Path) -> None:
 
 def test_a_restore_that_was_done_but_for_its_mark(run: Run, tmp_path: Path) -> None:
     new = tmp_path / "new"
-    (tmp_path / "part").mkdir()
     assert run("restore", "--data-dir", new)[0] == ExitCode.OK
-    from engine.storage import Storage
-    from server.backup.restore_target import Target, Wanted
-
-    (tmp_path / "x").mkdir()
     target = Target(Storage(), tmp_path / "x")
     assert target.begin(Wanted(Location.parse(URL).url))
     target.close()
