@@ -146,9 +146,9 @@ class Dying(Storage):
         super().truncate(file, file.size - len(parts[0]) // 2)
         super().append(file, parts)
 
-    def rename(self, saved: Path, target: Path) -> None:
+    def rename(self, source: Path, target: Path) -> None:
         self._count()
-        super().rename(saved, target)
+        super().rename(source, target)
         self._count()
 
     def remove(self, path: Path) -> None:
