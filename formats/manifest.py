@@ -11,6 +11,7 @@ what replaying the entries gives.
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
 from typing import Any, get_args, get_origin
 
 import msgpack
@@ -304,15 +305,25 @@ def _record(item: dict[str, Any], kinds: Mapping[str, type]) -> Any:
     """TypeError, KeyError or ValueError if it is none."""
     kind = kinds[_checked("record", item, dict).pop("record")]
     record = kind(**item)
-    for known in fields(kind):
-        _checked(known.name, getattr(record, known.name), known.type)
+    for name, kind_of_value, kind_of_items in _types(kind):
+        value = _checked(name, getattr(record, name), kind_of_value)
+        for item_of_it in value if kind_of_items else ():
+            _checked(name, item_of_it, kind_of_items)
     return record
+
+
+@cache
+def _types(kind: type) -> list[tuple[str, Any, Any]]:
+    """Of each field: its name, its type, and if that is a list the type of what is in it."""
+    found = []
+    for known in fields(kind):
+        inner = get_args(known.type)[0] if get_origin(known.type) is list else None
+        found.append((known.name, list if inner else known.type, inner))
+    return found
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:
     """The value, which is of this type; a number is one that 64 bits hold."""
-    if get_origin(kind) is list:
-        return [_checked(name, item, get_args(kind)[0]) for item in _checked(name, value, list)]
     if not isinstance(value, kind):
         raise TypeError(f"{name} is {value!r}")
     if isinstance(value, int) and not 0 <= value < 1 << 64:

@@ -17,6 +17,7 @@ from formats import chunk_filter
 from formats import lsn as lsn_text
 from formats.chunk import FORK_NAMES
 from server import backup_cli, config, page_description, retention_cli, time_cli
+from server.backup.location import Location, check_endpoint
 from server.client import STATUS_KEYS, PageClient
 from server.command_line import (
     DEFAULT_ADDRESS,
@@ -108,6 +109,19 @@ Listen = Annotated[
         "address can read every page.",
     ),
 ]
+Backup = Annotated[
+    str | None,
+    typer.Option(
+        "--s3",
+        metavar="s3://BUCKET/PREFIX",
+        help="Where to back up to, all the time. One prefix is one server's, and stays so: another "
+        "directory that does not come from what is there is refused.",
+    ),
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option("--s3-endpoint", metavar="URL", help="Of the S3 service, if it is not Amazon's."),
+]
 Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A setting; wins over the file."),
@@ -125,6 +139,8 @@ def serve(
     tenant: Tenant = None,
     timeline: Timeline = None,
     listen: Listen = DEFAULT_ADDRESS,
+    s3: Backup = None,
+    s3_endpoint: Endpoint = None,
     assignments: Assignments = None,
     show_settings: ShowSettings = False,
 ) -> None:
@@ -161,7 +177,11 @@ def serve(
             tenant=_hex_id("--tenant", tenant),
             timeline=_hex_id("--timeline", timeline),
             listen=config.parse_address(listen),
+            s3=None if s3 is None else Location.parse(s3).url,
+            s3_endpoint=None if s3_endpoint is None else check_endpoint(s3_endpoint),
         )
+        if settings.durability == "s3" and s3 is None:
+            raise ValueError("durability = s3: --s3 must say where")
     raise typer.Exit(run(options, settings))
 
 
@@ -200,6 +220,13 @@ def status(
     horizon_time   the time of the newest commit in it
     commit_time    the time of the newest commit in ready_lsn
     lag_bytes      how far ready_lsn is behind the source
+
+    \b
+    backup                what the upload to S3 does: idle, uploading, retrying and why, stopped and
+                          why, fenced (another server has taken the prefix over)
+    backup_lag_bytes      how far remote_lsn is behind ready_lsn
+    backup_pending_bytes  layers and WAL that are yet to be sent
+    epoch                 of the writer of the prefix, as long as this is it
 
     \b
     compaction           what it does: idle, merging L0, making images, rewriting files,

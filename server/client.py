@@ -45,6 +45,10 @@ STATUS_KEYS = (
     "layer_count",
     "layer_bytes",
     "journal_bytes",
+    "backup",
+    "backup_lag_bytes",
+    "backup_pending_bytes",
+    "epoch",
     "compaction",
     "l0_count",
     "l0_slowed_count",
@@ -70,7 +74,7 @@ STATUS_KEYS = (
 _NUMBERS: dict[str, type[int] | type[float]] = {
     name: int
     for name in STATUS_KEYS
-    if name.endswith(("_bytes", "_count", "layers_read_p99", "layers_read_max"))
+    if name.endswith(("_bytes", "_count", "epoch", "layers_read_p99", "layers_read_max"))
 } | {"write_amplification": float, "layers_read_mean": float}
 # Longer than a relation list of a million rows, short of what a wrong length field could ask for.
 _MESSAGE_BYTES_MAX = 1 << 26

@@ -34,6 +34,8 @@ from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
 from server.background import SLOWED, WAITING, Background
 from server.backup.restore_target import refuse_unfinished
+from server.backup.upload_messages import UploadConfig
+from server.backup.uploader_link import BackupRefusedError, UploaderLink
 from server.backup_progress import BackupProgress
 from server.client import STATUS_KEYS
 from server.config import Settings
@@ -64,6 +66,8 @@ class ServeOptions:
     tenant: str | None
     timeline: str | None
     listen: tuple[str, int]
+    s3: str | None = None
+    s3_endpoint: str | None = None
 
 
 class Refused(Exception):
@@ -92,11 +96,15 @@ class Server:
             settings.memory_bytes_max,
             storage,
             Wanted(options.chunks, options.tenant, options.timeline),
-            Limits(settings.journal_bytes_max, settings.disk_reserve_bytes),
+            Limits(
+                settings.journal_bytes_max,
+                settings.disk_reserve_bytes,
+                settings.durability == "s3",
+            ),
         )
-        self._slot = options.slot or default_slot_name(
-            server_id.read_or_draw(storage, options.data_dir)
-        )
+        number = server_id.read_or_draw(storage, options.data_dir)
+        self._slot = options.slot or default_slot_name(number)
+        self._backup = _link_uploader(self._store, options, settings, number)
         self._background = Background(
             self._store,
             settings.flush_seconds_max,
@@ -122,6 +130,8 @@ class Server:
         if not is_loopback(host):
             log.warning("no authentication yet: all who reach %s:%d read every page", host, port)
         self._background.start()
+        if self._backup is not None:
+            self._backup.start()
         if store.ids is None:
             self._attaching = threading.Thread(target=self._attach, name="attach", daemon=True)
             self._attaching.start()
@@ -178,6 +188,8 @@ class Server:
             self._attaching.join()
         if self._receiver is not None:
             self._receiver.stop()
+        if self._backup is not None:
+            self._backup.finish()
         self._background.stop()
         self._service.stop()
         self._store.close()
@@ -195,6 +207,8 @@ class Server:
             elif worker.name == "compaction" and worker.full is not None:
                 values["compaction"] = f"{values['compaction']}: waits for room on the disk"
         values["error"] = error or None
+        if self._backup is not None:
+            values |= self._backup.status()
         first = {key: values.get(key) for key in STATUS_KEYS}
         return first | values
 
@@ -204,6 +218,8 @@ class Server:
         What holds one of ours up comes before the source's state, a full disk first.
         """
         receiver = self._receiver
+        if self._backup is not None and self._store.remote.is_fenced:
+            return "fenced", None, self._backup.reason
         source = None if receiver is None else receiver.source
         for worker in self._background.workers:
             if worker.error is not None:
@@ -258,6 +274,8 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
         return _report(error, code)
     except (DirectoryInUseError, DirectoryRefusedError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
+    except BackupRefusedError as error:
+        return _report(error, ExitCode.REFUSED)
     except JournalFailedError as error:
         return _report(error, ExitCode.WRONG)
     log.info("stopped")
@@ -297,6 +315,27 @@ def _refuse_to_go_on(store: PageStore, options: ServeOptions) -> None:
             "without --wal-source. To go on from the primary, restore once more without --lsn, "
             "into another directory"
         )
+
+
+def _link_uploader(
+    store: PageStore, options: ServeOptions, settings: Settings, number: int
+) -> UploaderLink | None:
+    """What backs the store up, if anything is to."""
+    if options.s3 is None:
+        return None
+    config = UploadConfig(
+        directory=str(options.data_dir.resolve()),
+        url=options.s3,
+        endpoint=options.s3_endpoint,
+        server_id=f"{number:08x}",
+        has_fencing=settings.fencing == "on",
+        journal_seconds=settings.backup_journal_seconds,
+        journal_bytes=settings.backup_journal_bytes,
+        parallel=settings.backup_parallel,
+        bytes_per_second=settings.backup_bytes_per_second,
+        grace_seconds=settings.backup_grace_seconds,
+    )
+    return UploaderLink(store, config)
 
 
 def _bounds(options: ServeOptions, settings: Settings) -> Bounds:

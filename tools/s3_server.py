@@ -221,7 +221,8 @@ class S3Server:
         port = self.ports
         arguments = [
             "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={self.directory / 'data'}",
-            f"-master.port={port['master']}", "-master.electionTimeout=1s",
+            f"-master.port={port['master']}", "-master.electionTimeout=500ms",
+            "-master.peers=none",
             "-master.volumeSizeLimitMB=256", "-master.telemetry=false",
             f"-volume.port={port['volume']}", "-volume.max=500", "-volume.preStopSeconds=0",
             "-filer", f"-filer.port={port['filer']}",

@@ -47,7 +47,8 @@ READ_ATTEMPTS = 10
 
 
 class FencedError(Exception):
-    """Another writer holds the bucket: this one must not append, delete or acknowledge any more."""
+    """Another writer holds the bucket: this one must not append, delete or acknowledge any more.
+    `BucketManifest.state` stays as it was when the bucket was still ours."""
 
 
 class OvertakenError(Exception):
@@ -82,14 +83,20 @@ class BucketManifest:
         *,
         grace_seconds: float = GRACE_SECONDS,
         in_parallel: InParallel = map,
+        before_append: Callable[[int, int], object] = lambda serial, crc: None,
     ) -> None:
-        """`clock`: seconds since any time. `in_parallel`: as `map`, for reading many entries."""
+        """`clock`: seconds since any time. `in_parallel`: as `map`, for reading many entries.
+
+        `before_append` is told the serial and the CRC of each entry before it is sent: who writes
+        them down knows later whether the bucket's last entry was his own.
+        """
         self.state = BucketState()
         self.epoch: int | None = None  # ours, once it is taken
         self._store = store
         self._clock = clock
         self._grace_seconds = grace_seconds
         self._in_parallel = in_parallel
+        self._before_append = before_append
         self._pending: _Pending | None = None
         self._heard: float | None = None  # when it was asked whether an entry follows: none did
         self._store_ahead = 0.0  # its clock less ours, or somewhat more: what dies, dies later
@@ -117,7 +124,7 @@ class BucketManifest:
             if self._clock() - sent < self._grace_seconds / 2:
                 self._entries_since, self._bytes_since = chain.entries, chain.entry_bytes
                 self._snapshot_bytes = chain.snapshot_bytes
-                self.state = chain.state
+                self._become(chain.state)
                 self._hear(sent)
                 return self.state
         raise TransientError(f"the bucket changed during each of {READ_ATTEMPTS} attempts to read")
@@ -145,9 +152,15 @@ class BucketManifest:
         elif data is None:
             self._hear(sent)
         else:
-            self.state = unpack_chain_entry(data, self.state, name)
+            self._become(unpack_chain_entry(data, self.state, name))
             self._count(len(data))
         return self.state.serial > before
+
+    def _become(self, state: BucketState) -> None:
+        if self.epoch is not None and state.epoch != self.epoch:
+            raise FencedError(f"server {state.server_id} with epoch {state.epoch} has the bucket, "
+                              f"and not we with epoch {self.epoch}")  # fmt: skip
+        self.state = state
 
     # Writing --------------------------------------------------------------------------------------
 
@@ -175,11 +188,12 @@ class BucketManifest:
         be computed anew. FencedError. ValueError if these records cannot follow, and then nothing
         was done. After a StoreError the entry is pending.
         """
+        if self.epoch is None:
+            raise FencedError("the bucket is not ours: no epoch was taken")
         if self.settle():
             return False
         if self._is_stale():
             self.read()
-        self._refuse_if_fenced()
         self._begin(records, local_serial)
         self.settle()
         return True
@@ -189,19 +203,15 @@ class BucketManifest:
         if self._pending is None:
             return False
         if not self._settle():
-            self._refuse_if_fenced()
             raise FencedError(f"another process appends with our epoch {self.epoch}")
         return True
 
     def check_epoch(self) -> None:
         """Ask the bucket whether the epoch is still ours: FencedError."""
+        if self.epoch is None:
+            raise FencedError("the bucket is not ours: no epoch was taken")
         self.settle()
         self.refresh()
-        self._refuse_if_fenced()
-
-    def _refuse_if_fenced(self) -> None:
-        if self.epoch is None or self.state.epoch != self.epoch:
-            raise FencedError(f"{self._holder()} has the bucket, and not we with {self.epoch}")
 
     def _holder(self) -> str:
         return f"server {self.state.server_id} with epoch {self.state.epoch}"
@@ -209,7 +219,9 @@ class BucketManifest:
     def _begin(self, records: tuple[BucketRecord, ...], local_serial: int | None) -> None:
         serial = self.state.local_serial if local_serial is None else local_serial
         written = Written(int(self._clock() + self._store_ahead), serial)
-        self._pending = _Pending(self.state, (written, *records))
+        pending = _Pending(self.state, (written, *records))
+        self._before_append(pending.after.serial, pending.after.crc)
+        self._pending = pending
 
     def _settle(self) -> bool:
         """Whether the pending entry is in the chain, which is known then."""

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 from server.backup.object_store import ObjectStore, RefusedError, TakenError
 
-RACES = 3
 RACERS = 4
 ADVICE = (
     "so two servers could write to one backup without noticing it; use a store with conditional "
@@ -24,23 +23,17 @@ def probe(store: ObjectStore, nonce: str) -> None:
     `nonce` is a name that nobody else uses. Objects of that name below probe/ are left behind only
     if the store fails.
     """
-    names = [f"probe/{nonce}-{race}" for race in range(RACES)]
-    _put(store, names[0], b"first")  # taken: an earlier attempt of ours came through
-    ignored = _put(store, names[0], b"second")
+    alone, raced = f"probe/{nonce}-alone", f"probe/{nonce}-raced"
+    _put(store, alone, b"first")  # taken: an earlier attempt of ours came through
+    ignored = _put(store, alone, b"second")
     with ThreadPoolExecutor(RACERS) as threads:
-        won = [
-            sum(threads.map(lambda racer, name=name: _put(store, name, racer), _racers()))
-            for name in names[1:]
-        ]
-    store.delete(names)
+        racers = [b"racer %d" % number for number in range(RACERS)]
+        first_count = sum(threads.map(lambda data: _put(store, raced, data), racers))
+    store.delete([alone, raced])
     if ignored:
         raise RefusedError(f"this store ignores If-None-Match on PUT, {ADVICE}")
-    if max(won) > 1:
+    if first_count > 1:
         raise RefusedError(f"this store lets several conditional PUTs at once through, {ADVICE}")
-
-
-def _racers() -> list[bytes]:
-    return [b"racer %d" % number for number in range(RACERS)]
 
 
 def _put(store: ObjectStore, name: str, data: bytes) -> bool:

@@ -258,7 +258,7 @@ class _Restore:
         storage, state, manifest = self._storage, done.state, done.plan.manifest
         if not done.is_part:  # else it is nobody's successor: it never writes to the bucket
             server_id.write(storage, target.directory, int(state.server_id, 16))
-            restored = Binding(url, (), (state.serial, state.crc))
+            restored = Binding(url, ((state.serial, state.crc),))
             binding.write(storage, target.directory, restored)
         serial = state.local_serial + 1  # what the bucket mirrors is never ahead of it
         ManifestLog.create(storage, target.manifest, *manifest.records(), serial=serial).close()

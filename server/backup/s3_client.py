@@ -13,6 +13,7 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from botocore.handlers import add_expect_header
 
 CONNECT_SECONDS_MAX = 10
 READ_SECONDS_MAX = 60  # without a byte
@@ -64,7 +65,7 @@ class Meter:
 
 def connect(endpoint: str | None, connections_max: int) -> Any:
     session = boto3.Session()
-    return session.client(
+    client = session.client(
         "s3",
         endpoint_url=endpoint,
         region_name=session.region_name or REGION,
@@ -80,3 +81,7 @@ def connect(endpoint: str | None, connections_max: int) -> Any:
             response_checksum_validation="when_required",
         ),
     )
+    # boto3 asks before each body whether it may come: a round trip, and a second with a store that
+    # does not answer that.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
+    return client

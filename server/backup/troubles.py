@@ -9,6 +9,8 @@ import logging
 from collections.abc import Callable
 from random import Random
 
+from server.backup.object_store import RefusedError
+
 PAUSE_SECONDS_MIN = 0.2
 PAUSE_SECONDS_MAX = 30.0
 _log = logging.getLogger("pageserver.backup")
@@ -16,7 +18,7 @@ _log = logging.getLogger("pageserver.backup")
 
 class _Trouble:
     def __init__(self) -> None:
-        self.why = ""
+        self.error: Exception | None = None
         self.attempts = 0
         self.until = 0.0
 
@@ -33,7 +35,7 @@ class Troubles:
         if not self._troubles:
             _log.warning("the backup waits, and tries again: %s", error)
         trouble = self._troubles.setdefault(work, _Trouble())
-        trouble.why = str(error)
+        trouble.error = error
         trouble.attempts += 1
         pause = min(PAUSE_SECONDS_MAX, PAUSE_SECONDS_MIN * 2 ** min(trouble.attempts, 20))
         trouble.until = self._clock() + pause * self._random.uniform(0.5, 1.0)
@@ -48,4 +50,9 @@ class Troubles:
     @property
     def text(self) -> str | None:
         """The first reason; None if nothing is wrong."""
-        return next((trouble.why for trouble in self._troubles.values()), None)
+        return next((str(trouble.error) for trouble in self._troubles.values()), None)
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the store will not have it, however often it is asked."""
+        return any(isinstance(trouble.error, RefusedError) for trouble in self._troubles.values())

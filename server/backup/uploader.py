@@ -18,10 +18,8 @@ import logging
 import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
 
 import crc32c
 import zstandard
@@ -43,6 +41,7 @@ from server.backup.layer_shipping import LayerShipping
 from server.backup.local_state import LocalJournal, LocalManifest, Position, WalGoneError
 from server.backup.object_store import ObjectStore, StoreError
 from server.backup.troubles import Troubles
+from server.backup.upload_messages import BackupSettings, UploadStatus
 
 HEARTBEAT_SECONDS = 8.0  # until it is asked whether an entry follows: within 10 s
 LOOK_SECONDS = 1.0  # between two looks at the local manifest
@@ -52,25 +51,6 @@ WAL_ATTEMPTS_MAX = 3  # to read WAL whose sums do not hold: it may have been cut
 COMPRESSION_LEVEL = 1
 MANIFEST, JOURNAL, LAYERS, DELETION = "manifest", "journal", "layers", "deletion"
 _log = logging.getLogger("pageserver.backup")
-
-
-@dataclass(frozen=True)
-class BackupSettings:
-    """Those of server/config.py that begin with `backup_`."""
-
-    journal_seconds: float = 10.0
-    journal_bytes: int = 16 << 20
-    parallel: int = 4
-    grace_seconds: float = 86_400.0
-
-
-class UploadStatus(NamedTuple):
-    """What it tells the server."""
-
-    state: str
-    epoch: int | None
-    remote_lsn: int
-    pending_bytes: int
 
 
 class Uploader:
@@ -90,17 +70,22 @@ class Uploader:
         random: Random | None = None,
         probe: Callable[[], None] = lambda: None,
         nonce: str | None = None,
+        on_sent: Callable[[], None] = lambda: None,
     ) -> None:
         """`clock`: seconds, going on while the machine sleeps; `executor` has a thread more than
-        `settings.parallel`; `probe`: see Attachment."""
+        `settings.parallel`; `probe`: see Attachment; `on_sent` is called by a thread that has sent
+        something, or failed to."""
         self._store = store
         self._settings = settings
         self._executor = executor
+        self._on_sent = on_sent
         self._clock = clock
         self._storage = storage or Storage()
         self._directory = directory
         self._position = Position()
-        self._bucket = BucketManifest(store, clock, grace_seconds=settings.grace_seconds)
+        self._bucket = BucketManifest(
+            store, clock, grace_seconds=settings.grace_seconds, before_append=self._expect
+        )
         self._attachment = Attachment(self._storage, directory, url, server_id, self._bucket,
                                       nonce or secrets.token_hex(16), probe)  # fmt: skip
         self._manifest = LocalManifest(self._storage, directory / "manifest")
@@ -137,7 +122,9 @@ class Uploader:
         state, pending = self._bucket.state, self._layers.pending_bytes
         if self._journal is not None:
             pending += self._journal.pending_bytes(state, self._position)
-        return UploadStatus(self._describe(), self._bucket.epoch, state.remote_lsn, pending)
+        epoch = self._bucket.epoch
+        is_refused = epoch is None and self._troubles.is_refused
+        return UploadStatus(self._describe(), epoch, state.remote_lsn, pending, is_refused)
 
     def _describe(self) -> str:
         if self._troubles.text is not None:
@@ -175,8 +162,11 @@ class Uploader:
         try:
             if do() is not False:
                 self._troubles.succeeded(work)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             self._troubles.failed(work, error)
+
+    def _expect(self, serial: int, crc: int) -> None:
+        self._attachment.expect(serial, crc)
 
     def _attach(self) -> None:
         serial = self._position.serial
@@ -227,7 +217,9 @@ class Uploader:
         coming = None if target is None else target.durable_lsn
         piece = self._shipping.next_piece(state, coming, self._position, at_once=self._is_hastened)
         if piece is not None:
-            self._sending_wal = self._executor.submit(self._put_wal, piece), piece
+            future = self._executor.submit(self._put_wal, piece)
+            future.add_done_callback(lambda _: self._on_sent())
+            self._sending_wal = future, piece
         return False
 
     def _put_wal(self, piece: Piece) -> JournalAdded:
@@ -278,7 +270,9 @@ class Uploader:
             file = self._layers.next_file()
             if file is None:
                 break
-            self._sending[self._executor.submit(self._put_layer, file)] = file
+            future = self._executor.submit(self._put_layer, file)
+            future.add_done_callback(lambda _: self._on_sent())
+            self._sending[future] = file
         return False
 
     def _choose_target(self) -> None:

@@ -98,8 +98,8 @@ WRITES: dict[str, tuple[Callable[[S3Store, str], None], str, str, bytes]] = {
 @pytest.mark.parametrize("call", WRITES)
 def test_a_write_is_made_good(world: World, call: str, fault: Fault) -> None:
     write, method, part, expected = WRITES[call]
-    if fault is Fault.CUT_REQUEST and call == "multipart_begin":
-        return  # it has no body
+    if call == "multipart_begin" and fault in (Fault.CUT_REQUEST, Fault.DELAY):
+        return  # it has no body, and a late answer is tested with the others
     store, seen, name = world.stores()
     world.proxy.fault(fault, method, part, seconds=2 * SECONDS_MAX if fault is Fault.DELAY else 0.0)
     met = len(world.proxy.met)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -157,3 +158,21 @@ def test_amazon_is_addressed_by_the_buckets_name(
 def test_a_proxy_that_is_not_there(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", f"http://user:{SECRET_KEY}@127.0.0.1:9")
     refused(S3Store(s3_bucket.url, "http://s3.example.invalid"), TransientError, "HTTPS_PROXY")
+
+
+def test_no_body_waits_to_be_asked_for(s3_bucket: Bucket) -> None:
+    """Silence before a body would cost a second a PUT."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store = S3Store(s3_bucket.url, f"http://127.0.0.1:{listener.getsockname()[1]}")
+        asked: list[bytes] = []
+
+        def refuse() -> None:
+            with listener.accept()[0] as client:
+                asked.append(client.recv(1 << 16))
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(TransientError):
+            store.put("name", b"x")
+        thread.join()
+        assert b"expect" not in asked[0].lower()

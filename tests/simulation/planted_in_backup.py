@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import takewhile
 
 from formats.bucket import ENTRIES, SNAPSHOTS, BucketRecord, JournalAdded, parse_serial
+from formats.bucket_state import BucketState
 from server.backup.bucket_manifest import BucketManifest
 from server.backup.object_store import TakenError, TransientError
 from tests.simulation.small_writer import SmallWriter
@@ -17,8 +18,9 @@ from tests.simulation.small_writer import SmallWriter
 class GoesOnWhenFenced(BucketManifest):
     """Does not look who has the epoch."""
 
-    def _refuse_if_fenced(self) -> None:
-        self.epoch = self.state.epoch
+    def _become(self, state: BucketState) -> None:
+        self.state = state
+        self.epoch = self.epoch and state.epoch
 
     def _settle(self) -> bool:
         super()._settle()

@@ -63,8 +63,7 @@ class Directory:
         self.files: dict[FileName, bytes] = {}  # links keep those that were removed
         self.journal_start = 0
         self.received = 0
-        self.nonces: set[str] = set()
-        self.restored_from: tuple[int, int] | None = None
+        self.known: set[tuple[int, int]] = set()  # serials and CRCs of entries, as in D/bucket
         self._sequence = 0
 
     def change(self, *records: Record) -> None:
@@ -86,7 +85,7 @@ class Directory:
         """As a backup tool does: it is a directory of its own, and knows nothing of that."""
         other = Directory(name)
         other.__dict__.update(self.__dict__, name=name, manifest=self.manifest.copy(),
-                              files=dict(self.files), nonces=set(self.nonces))  # fmt: skip
+                              files=dict(self.files), known=set(self.known))  # fmt: skip
         return other
 
     @classmethod
@@ -101,7 +100,7 @@ class Directory:
         )
         for piece in state.journal:
             read(piece.name)
-        directory.restored_from = state.serial, state.crc
+        directory.known.add((state.serial, state.crc))
         directory.open()
         return directory
 
@@ -139,9 +138,8 @@ class Directory:
         return name, FileAdded(name.text, len(data), start, end + 1, crc32c(data))
 
     def descends_from(self, state: BucketState) -> bool:
-        if state.manifest.identity is None or self.restored_from == (state.serial, state.crc):
-            return True
-        return state.nonce in self.nonces and state.local_serial <= self.manifest.serial
+        """The bucket's last entry is one that was appended from here, or what this came from."""
+        return state.manifest.identity is None or (state.serial, state.crc) in self.known
 
 
 class NotDescendedError(Exception):
@@ -188,7 +186,6 @@ class SmallWriter:
                 raise NotDescendedError(self.name)
             self.attempts += 1
             nonce = f"{self.name} {self.attempts}"
-            self.directory.nonces.add(nonce)
             with contextlib.suppress(OvertakenError):
                 self.bucket.take_epoch(nonce, self.name)
 

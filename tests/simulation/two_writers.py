@@ -40,8 +40,8 @@ from tests.simulation.small_writer import (
 GRACE_SECONDS = 1000.0
 BEGIN_SECONDS = 1_800_000_000.0
 APPENDING = "put_new manifest/"
-STEPS = 400
-PAUSES = 0.5  # the part of all places where a writer may stop at which it does
+STEPS = 300
+PAUSES = 0.35  # the part of all places where a writer may stop at which it does
 DIRECTORIES_MAX = 3
 TRACE_SHOWN = 60
 DEEDS = {
@@ -83,7 +83,7 @@ class World:
         self.processes: list[Process] = []
         self.acknowledged = 0
         self.points: set[str] = set()  # acknowledged, and never dropped
-        self.reader = self.bucket(MemoryBucket(self.contents, 5))
+        self.reader = self.fresh()
         self.seen: tuple[int, BucketState] = (0, self.reader.state)
         self.looked: list[tuple[float, BucketState]] = []
         self.count = 0
@@ -91,10 +91,10 @@ class World:
         first.create()
         self.directories.append(first)
 
-    def bucket(
-        self, store: MemoryBucket, kind: type[BucketManifest] = BucketManifest
-    ) -> BucketManifest:
-        return kind(store, lambda: self.seconds, grace_seconds=GRACE_SECONDS)
+    def fresh(self) -> BucketManifest:
+        """Who reads the bucket and has no trouble."""
+        store = MemoryBucket(self.contents, 5)
+        return BucketManifest(store, lambda: self.seconds, grace_seconds=GRACE_SECONDS)
 
     # What happens ---------------------------------------------------------------------------------
 
@@ -183,8 +183,10 @@ class World:
         client.choose_fault = self.choose_fault
         bucket_type, writer_type = self.types
         name = f"{directory.name}.{self.count}"
-        writer = writer_type(directory, client, self.bucket(client, bucket_type),
-                             Random(self.random.random()), GRACE_SECONDS, name,
+        bucket = bucket_type(client, lambda: self.seconds, grace_seconds=GRACE_SECONDS,
+                             before_append=lambda *entry: directory.known.add(entry))  # fmt: skip
+        writer = writer_type(directory, client, bucket, Random(self.random.random()),
+                             GRACE_SECONDS, name,
                              lambda state: self.acknowledge(process, state))  # fmt: skip
         process = Process(directory, writer, self.scheduler.start(name, writer.run))
         self.processes.append(process)
@@ -246,7 +248,7 @@ class World:
 
     def do_look(self) -> None:
         """Somebody reads the state, and needs what it names for a while."""
-        self.looked.append((self.seconds, self.fresh().read()))
+        self.looked.append((self.seconds, self.state()))
 
     # What must hold -------------------------------------------------------------------------------
 
@@ -263,9 +265,6 @@ class World:
             self.points |= new
             self.totals["points acknowledged"] += len(new)
         self.check()
-
-    def fresh(self) -> BucketManifest:
-        return self.bucket(MemoryBucket(self.contents, 5))
 
     def state(self) -> BucketState:
         """What is true in the bucket now."""

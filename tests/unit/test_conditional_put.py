@@ -41,7 +41,7 @@ class LookingFirst(Store):
 
     def put_new(self, name: str, data: bytes) -> None:
         taken = name in self.objects
-        if not name.endswith("-0"):  # where one comes after the other
+        if not name.endswith("-alone"):  # where one comes after the other
             self.looked.wait(10)
         if taken:
             raise TakenError(name)

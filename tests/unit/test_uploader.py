@@ -7,7 +7,7 @@ import zstandard
 from formats.bucket_state import BucketState
 from formats.chunk import relation as relation_key
 from server.backup.bucket_manifest import FencedError
-from server.backup.uploader import BackupSettings
+from server.backup.upload_messages import BackupSettings
 from tests.fixtures.memory_bucket import Contents, Fault
 from tests.fixtures.small_store import (
     OTHER,

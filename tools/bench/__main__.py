@@ -35,6 +35,7 @@ from tools.bench import (
     redo_table,
     relations,
     restart,
+    s3,
     space,
     wal_decode,
 )
@@ -65,6 +66,8 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     space.NAME: space.run,
     cold_getpage.NAME: cold_getpage.run,
     read_under_load.NAME: read_under_load.run,
+    s3.UPLOAD: s3.run_upload,
+    s3.RESTORE: s3.run_restore,
 }
 LONG: dict[str, Callable[[Bench], list[Row]]] = {
     growth.NAME: growth.run,

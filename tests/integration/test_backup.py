@@ -1,0 +1,188 @@
+"""Backup on a real S3 server, beside a real PostgreSQL: what the bucket has, and what is said."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from formats.bucket_state import BucketState
+from formats.lsn import parse
+from server.backup.bucket_manifest import BucketManifest
+from server.backup.s3_store import S3Store
+from server.exit_code import ExitCode
+from tests.fixtures.s3_server import Bucket
+from tools.page_server import PageServer
+from tools.postgres import Server
+
+SECONDS_MAX = 30.0
+OFTEN = ("--set", "backup_journal_seconds=0.3")
+
+
+def wait_until(condition, what: str) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def options(bucket: Bucket) -> tuple[str, ...]:
+    return ("--s3", bucket.url, "--s3-endpoint", bucket.endpoint, *OFTEN)
+
+
+def status(server: PageServer) -> dict[str, object]:
+    with server.client() as client:
+        return client.status()
+
+
+def flush_lsn(primary: Server) -> int:
+    return parse(primary.sql("SELECT pg_current_wal_flush_lsn()")[0][0])
+
+
+def remote_lsn(server: PageServer) -> int:
+    return parse(str(status(server)["remote_lsn"] or "0/0"))
+
+
+def bucket_state(bucket: Bucket) -> BucketState:
+    """What is in the bucket, all of whose objects are there."""
+    store = S3Store(bucket.url, bucket.endpoint)
+    state = BucketManifest(store, time.monotonic).read()
+    there = {info.name for info in store.list("")}
+    assert set(state.objects()) <= there
+    return state
+
+
+def uploader_of(server: PageServer) -> int:
+    """The process id of its child."""
+    assert server.process is not None
+    pid = server.process.pid
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    (child,) = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return child
+
+
+def write(primary: Server, rows: int = 2000) -> int:
+    """Some WAL, flushed; where it ends."""
+    primary.sql(f"INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, {rows}) g")
+    return flush_lsn(primary)
+
+
+def test_the_bucket_follows_whatever_dies(postgres, page_server, s3_bucket, s3_server):
+    primary = postgres(18, {"autovacuum": "off"})
+    primary.sql("CREATE TABLE t(a int, b text)")
+    server = page_server(primary, *options(s3_bucket), "--set", "flush_seconds_max=1")
+    end = write(primary)
+    wait_until(lambda: remote_lsn(server) >= end, "the remote LSN follows")
+    wait_until(lambda: bucket_state(s3_bucket).manifest.durable_lsn >= end, "and layers do")
+    shown = status(server)
+    assert shown["epoch"] == 1 and shown["backup"] in ("idle", "uploading")
+
+    s3_server.kill()
+    end = write(primary)
+    wait_until(lambda: str(status(server)["backup"]).startswith("retrying: "), "it is said")
+    wait_until(lambda: parse(str(status(server)["ready_lsn"])) >= end, "WAL is taken")
+    assert remote_lsn(server) < end
+    assert status(server)["backup_lag_bytes"] > 0
+    s3_server.start()
+    wait_until(lambda: remote_lsn(server) >= end, "it recovers")
+    wait_until(lambda: status(server)["backup"] in ("idle", "uploading"), "and says so")
+
+    os.kill(uploader_of(server), signal.SIGKILL)
+    end = write(primary)
+    wait_until(lambda: status(server)["epoch"] == 2, "it is started again")
+    wait_until(lambda: remote_lsn(server) >= end, "and goes on")
+
+    child = uploader_of(server)
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGKILL)
+    server.process.wait()
+    wait_until(lambda: not Path(f"/proc/{child}").exists(), "no process is left behind")
+    end = write(primary)
+    server.start()
+    server.wait_until_ready(end)
+    write(primary, 10)
+    assert server.stop() == ExitCode.OK
+    log = server.log_path.read_text()
+    assert "Traceback" not in log and log.count("tries again") == log.count("the backup goes on")
+    state = bucket_state(s3_bucket)
+    assert state.epoch == 3
+    primary.stop()
+    assert state.remote_lsn >= end
+
+
+def test_two_servers_and_one_prefix(postgres, page_server, s3_bucket, tmp_path):
+    """A copy that is not the newest is refused; one that is takes over, and the first is fenced."""
+    primary = postgres(18, {"autovacuum": "off"})
+    primary.sql("CREATE TABLE t(a int, b text)")
+    durable = ("--set", "durability=s3")
+    server = page_server(primary, *options(s3_bucket), *durable, "--slot", "first")
+    end = write(primary)
+    wait_until(lambda: remote_lsn(server) >= end, "the remote LSN follows")
+    asked = "SELECT replay_lsn FROM pg_stat_replication WHERE application_name = 'first'"
+
+    def acknowledged() -> int:
+        rows = primary.sql(asked)
+        return parse(rows[0][0]) if rows and rows[0][0] else 0
+
+    wait_until(lambda: acknowledged() >= end, "what is there is acknowledged as applied")
+    for _ in range(5):
+        write(primary, 500)
+        told = acknowledged()
+        assert told <= bucket_state(s3_bucket).remote_lsn
+
+    copied = tmp_path / "copied"
+    server.stop()
+    os.system(f"cp -r {server.data_dir} {copied}")  # noqa: S605
+    server.start()
+    server.wait_until_ready()
+    end = write(primary)
+    wait_until(lambda: remote_lsn(server) >= end, "it goes on")
+    older = PageServer(copied, primary.conninfo(), *options(s3_bucket), "--slot", "second")
+    older.start()
+    assert older.process is not None
+    assert older.process.wait(SECONDS_MAX) == ExitCode.REFUSED
+    assert "does not come from" in older.log_tail()
+
+    store = S3Store(s3_bucket.url, s3_bucket.endpoint)
+    bucket = BucketManifest(store, time.monotonic)
+    bucket.read()
+    bucket.take_epoch("another", "0badcafe")
+    wait_until(lambda: status(server)["backup"] == "fenced", "it is fenced")
+    shown = status(server)
+    assert shown["state"] == "fenced" and "epoch" in str(shown["error"])
+    told = acknowledged()
+    write(primary)
+    time.sleep(1.5)
+    assert acknowledged() in (0, told)
+    with server.client() as client:
+        assert client.relations()
+    assert server.stop() == ExitCode.OK
+    server.start()
+    assert server.process is not None
+    assert server.process.wait(SECONDS_MAX) == ExitCode.REFUSED
+    assert "does not come from" in server.log_tail()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "cannot be used"),
+        ({"--s3": "s3://there-is-none/x"}, "cannot be used"),
+    ],
+)
+def test_what_is_refused_at_start(page_server, s3_bucket, tmp_path, monkeypatch, change, said):
+    arguments = list(options(s3_bucket))
+    for name, value in change.items():
+        if name.startswith("--"):
+            arguments[arguments.index(name) + 1] = value
+        else:
+            monkeypatch.setenv(name, value)
+    server = PageServer(tmp_path / "pages", "host=127.0.0.1 port=1", *arguments)
+    server.start()
+    try:
+        assert server.process is not None
+        assert server.process.wait(SECONDS_MAX) == ExitCode.REFUSED
+        assert said in server.log_tail()
+    finally:
+        server.kill()
