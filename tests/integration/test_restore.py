@@ -73,7 +73,7 @@ class Backup:
 
     def lose(self, primary: Server, server: PageServer) -> None:
         """Note what is right at some LSNs under load, then kill the server and all it has."""
-        load = primary.start_pgbench("-T", "6", "-c", "2")
+        load = primary.start_pgbench("-T", "600", "-c", "2")
         noted = []
         for _ in range(2):
             time.sleep(0.7)
@@ -89,7 +89,9 @@ class Backup:
         assert load.poll() is None
         server.kill()
         shutil.rmtree(server.data_dir)
-        assert load.wait() == 0
+        time.sleep(0.5)
+        load.terminate()
+        load.wait()
 
     def restore(self, name: str, *options: object) -> Path:
         directory = self.tmp_path / name
