@@ -69,6 +69,13 @@ class Settings:
         256 * MIB, "bytes", 0, 1 << 50,
         "left free by WAL and layers; on a small file system at most a twentieth of it",
     )  # fmt: skip
+    cache_bytes_max: int = _setting(
+        0, "bytes", 0, 1 << 62,
+        "of layer files that stay here; those that S3 has too go beyond it; 0: all stay",
+    )  # fmt: skip
+    block_cache_bytes: int = _setting(
+        GIB, "bytes", 16 * MIB, 1 << 50, "of the local file that caches layer files only S3 has"
+    )
     durability: str = _word(
         ("local", "s3"), "what is reported to the source as applied: what is in layers, or in S3"
     )

@@ -16,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from engine.page_store import PageStore
+from formats.file_name import FileName
 from formats.lsn import show as show_lsn
 from server.backup.local_state import Position
 from server.backup.upload_messages import FENCED, FINISHED, REFUSED, UploadConfig
@@ -43,6 +45,8 @@ class UploaderLink:
         self.reason = ""  # why it is fenced, or ended
         self.epoch: int | None = None
         self.pending_bytes: int | None = None
+        self.on_uploaded: Callable[[dict[FileName, int]], None] = lambda names: None
+        """Is told which files the bucket's manifest names, by the epochs of who put them."""
         self._store = store
         self._config = config
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
@@ -162,6 +166,9 @@ class UploaderLink:
     def _hear(self, values: dict[str, Any]) -> None:
         if "end" in values:
             self._hear_end(values["end"], values["reason"])
+            return
+        if "uploaded" in values:
+            self.on_uploaded({FileName.parse(n): epoch for n, epoch in values["uploaded"].items()})
             return
         self.state, self.epoch = values["state"], values["epoch"]
         self.pending_bytes = values["pending_bytes"]
