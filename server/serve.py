@@ -333,11 +333,11 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
 def _refuse_to_go_on(store: PageStore, options: ServeOptions) -> None:
     """A directory that was restored as of an LSN is only read."""
     end = store.ends_at_lsn
-    if end is not None and options.wal_sources:
+    if end is not None and (options.wal_sources or options.s3 is not None):
         raise Refused(
             f"{options.data_dir} was restored as of {lsn_text.show(end)} and ends there: serve it "
-            "without --wal-source. To go on from the primary, restore once more without --lsn, "
-            "into another directory"
+            "without --wal-source and --s3. To go on from the primary, restore once more without "
+            "--lsn, into another directory"
         )
 
 
