@@ -35,6 +35,7 @@ from tools.bench import (
     redo_table,
     relations,
     restart,
+    s3_lazy,
     space,
     wal_decode,
 )
@@ -70,6 +71,7 @@ LONG: dict[str, Callable[[Bench], list[Row]]] = {
     growth.NAME: growth.run,
     relations.NAME: relations.run,
     restart.NAME: restart.run,
+    s3_lazy.NAME: s3_lazy.run,
 }
 """Minutes each: only when they are asked for by name."""
 
