@@ -37,6 +37,7 @@ from tools.bench import (
     restart,
     s3,
     s3_ingest,
+    s3_lazy,
     space,
     wal_decode,
 )
@@ -75,6 +76,7 @@ LONG: dict[str, Callable[[Bench], list[Row]]] = {
     growth.NAME: growth.run,
     relations.NAME: relations.run,
     restart.NAME: restart.run,
+    s3_lazy.NAME: s3_lazy.run,
 }
 """Minutes each: only when they are asked for by name."""
 
