@@ -328,7 +328,7 @@ class PageStore:
         if not data:
             return False
         wal.consume(lsn, memoryview(data))
-        self._flusher.freeze_part(self.journal.received_lsn)
+        self._flusher.freeze_part(self.journal.received_lsn, self.backpressure.has_room)
         return True
 
     def freeze(self) -> None:
