@@ -116,6 +116,11 @@ class Uploader:
         return self._bucket.state.remote_lsn >= self._position.flushed_lsn
 
     @property
+    def mirrored_serial(self) -> int:
+        """Of the local manifest's states the newest that is true in the bucket; -1 before any."""
+        return self._seen_serial
+
+    @property
     def status(self) -> UploadStatus:
         state, pending = self._bucket.state, self._layers.pending_bytes
         if self._journal is not None:
