@@ -1,6 +1,6 @@
 """Taking a bucket's epoch for a directory, if the directory descends from what the bucket has.
 
-    probe -> read the chain -> compare with D/bucket -> write the nonce there -> append EpochTaken
+    probe -> read the chain -> compare with D/bucket -> append EpochTaken
 
 From the last step on any other writer is fenced off. Another one that appends in between makes it
 begin anew; a lost answer makes it ask again.
@@ -33,8 +33,8 @@ class Attachment:
         nonce: str,
         probe: Callable[[], None],
     ) -> None:
-        """`nonce` is drawn for this process alone. `probe` raises RefusedError if the store cannot
-        keep two writers apart."""
+        """`bucket` calls `expect`. `nonce` is drawn for this process alone. `probe` raises
+        RefusedError if the store cannot keep two writers apart."""
         self._storage = storage
         self._directory = directory
         self._url = url
@@ -44,6 +44,11 @@ class Attachment:
         self._probe = probe
         self._is_probed = False
         self._is_empty = False
+
+    def expect(self, serial: int, crc: int) -> None:
+        """An entry is about to be sent: write down that it may be ours."""
+        bound = binding.read(self._storage, self._directory, self._url)
+        binding.write(self._storage, self._directory, bound.expecting(serial, crc))
 
     def step(self, local: Manifest | None) -> bool:
         """Whether the epoch is taken; `local` is None while there is no base backup.
@@ -70,14 +75,10 @@ class Attachment:
                 f"{self._directory} was restored as of {show_lsn(local.ends_at_lsn)} and is only "
                 "read: serve it without --s3"
             )
-        bound = binding.read(self._storage, self._directory, self._url)
-        bound.check(state, local)
-        if self._nonce not in bound.nonces:
-            binding.write(self._storage, self._directory, bound.attempting(self._nonce))
+        binding.read(self._storage, self._directory, self._url).check(state, local)
         try:
             epoch = self._bucket.take_epoch(self._nonce, self._server_id)
         except OvertakenError:
             return False
-        binding.write(self._storage, self._directory, bound.confirmed(self._nonce))
         _log.info("backing up to %s, epoch %d", self._url, epoch)
         return True

@@ -1,16 +1,11 @@
 """D/bucket: which bucket a directory belongs to, and what shows that it was the one to write there.
 
-A bucket names in each entry's epoch the nonce of the process that took it. A directory *descends*
-from what the bucket has iff that is nothing yet, or
-
-    the nonce is one of those that were drawn here, and the bucket mirrors no later state of the
-    manifest than the one here; or
-    the directory was restored from this very entry of the bucket.
-
-Any other may lack what the bucket has, or have what never was: an older copy of a directory,
-a server that another one has taken over from, another cluster's. To go on from there would lose
-what was acknowledged, so it is refused. A nonce is written here before it is sent: a process that
-dies without the answer finds its own attempt again.
+Serial and CRC of each entry that is appended to the bucket's chain are written here before it is
+sent, and a restored directory has those of the entry that it was restored from. A directory
+*descends* from what the bucket has iff that is nothing yet, or its last entry is one of these. Any
+other may lack what the bucket has, or have what never was: an older copy of a directory, a server
+that another one has taken over from, another cluster's. To go on from there would lose what was
+acknowledged, so it is refused. A process that dies without an answer finds its own entry again.
 
 The file is a line of JSON and one with its CRC-32C in eight hex digits; it is replaced as a whole.
 """
@@ -28,8 +23,8 @@ from formats.lsn import show as show_lsn
 from formats.manifest import Manifest
 
 FILE_NAME = "bucket"
-NONCES_MAX = 64
-"""More attempts without an answer than one can be late at a time."""
+ENTRIES_MAX = 8
+"""More than can be late at a time: a process sends one entry, again and again, until it knows."""
 
 
 class NotDescendedError(Exception):
@@ -41,17 +36,11 @@ class Binding:
     """What D/bucket says."""
 
     url: str
-    nonces: tuple[str, ...] = ()  # the first is that of the last epoch known to be ours
-    restored: tuple[int, int] | None = None  # serial and CRC of the entry it was restored from
+    entries: tuple[tuple[int, int], ...] = ()  # serial and CRC of the last that may be there
 
-    def attempting(self, nonce: str) -> "Binding":
-        """Before `nonce` is sent."""
-        first, attempts = self.nonces[:1], self.nonces[1:]
-        return replace(self, nonces=(*first, *attempts[-(NONCES_MAX - 2) :], nonce))
-
-    def confirmed(self, nonce: str) -> "Binding":
-        """The bucket has it: what came before counts no more."""
-        return Binding(self.url, (nonce,))
+    def expecting(self, serial: int, crc: int) -> "Binding":
+        """Before this entry is sent."""
+        return replace(self, entries=(*self.entries[1 - ENTRIES_MAX :], (serial, crc)))
 
     def check(self, bucket: BucketState, local: Manifest) -> None:
         """NotDescendedError unless the directory whose manifest this is descends from the bucket's
@@ -63,35 +52,15 @@ class Binding:
                 f"{self.url} has another cluster's backup, or one of other chunks: its tenant is "
                 f"{bucket.manifest.identity.tenant}. Name a prefix of its own"
             )
-        if (bucket.serial, bucket.crc) == self.restored:
-            return
-        reason = self._difference(bucket, local)
-        if reason:
+        is_known = (bucket.serial, bucket.crc) in self.entries
+        if not is_known or bucket.local_serial > local.serial:
             raise NotDescendedError(
-                f"{self.url} has what this directory does not come from: {reason}. To go on from "
-                "what the bucket has, start on an empty directory, with the same --s3; to keep "
-                "this one as well, name a prefix of its own"
+                f"{self.url} has what this directory does not come from: server "
+                f"{bucket.server_id} went on there, with epoch {bucket.epoch}, up to "
+                f"{show_lsn(bucket.remote_lsn)}; here layers reach {show_lsn(local.durable_lsn)}. "
+                "To go on from what the bucket has, start on an empty directory, with the same "
+                "--s3; to keep this one as well, name a prefix of its own"
             )
-
-    def _difference(self, bucket: BucketState, local: Manifest) -> str:
-        """Why the directory does not descend, "" if it does."""
-        theirs = bucket.manifest
-        if bucket.nonce not in self.nonces:
-            return f"epoch {bucket.epoch} was taken elsewhere, by server {bucket.server_id}"
-        if bucket.local_serial > local.serial:
-            return (
-                f"it is an older copy, at serial {local.serial} of its manifest; the bucket has "
-                f"serial {bucket.local_serial}"
-            )
-        if theirs.durable_lsn > local.durable_lsn or theirs.run > local.run:
-            return (
-                f"the bucket has layers up to {show_lsn(theirs.durable_lsn)} of run {theirs.run}, "
-                f"it has them up to {show_lsn(local.durable_lsn)} of run {local.run}"
-            )
-        for name, file in theirs.files.items():
-            if local.files.get(name, file) != file:
-                return f"{name.text} is another file there"
-        return ""
 
 
 def exists(storage: Storage, directory: Path) -> bool:
@@ -111,12 +80,10 @@ def read(storage: Storage, directory: Path, url: str) -> Binding:
     if rest != _crc_line(line):
         raise CorruptionError("binding to a bucket", str(path), _crc_line(line), rest)
     try:
-        values = json.loads(line)
-        restored = values["restored"]
-        serial_and_crc = None if restored is None else (int(restored[0]), int(restored[1]))
-        return Binding(url, tuple(map(str, values["nonces"])), serial_and_crc)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
-        raise CorruptionError("binding to a bucket", str(path), "url, nonces, restored",
+        entries = json.loads(line)["entries"]
+        return Binding(url, tuple((int(serial), int(crc)) for serial, crc in entries))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptionError("binding to a bucket", str(path), "url and entries",
                               error) from error  # fmt: skip
 
 

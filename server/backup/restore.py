@@ -13,7 +13,7 @@ and what is here already stays.
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,6 +198,7 @@ class _Restore:
         finally:
             for bundle in bundles:
                 bundle.cancel()
+            wait(bundles)  # those that are under way write files of their own
         self._storage.sync_directory(target.layers)
         done.bytes += self._bring_journal(target, done)
 
@@ -258,7 +259,7 @@ class _Restore:
         storage, state, manifest = self._storage, done.state, done.plan.manifest
         if not done.is_part:  # else it is nobody's successor: it never writes to the bucket
             server_id.write(storage, target.directory, int(state.server_id, 16))
-            restored = Binding(url, (), (state.serial, state.crc))
+            restored = Binding(url, ((state.serial, state.crc),))
             binding.write(storage, target.directory, restored)
         serial = state.local_serial + 1  # what the bucket mirrors is never ahead of it
         ManifestLog.create(storage, target.manifest, *manifest.records(), serial=serial).close()

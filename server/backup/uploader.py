@@ -16,7 +16,7 @@ own chain is damaged (CorruptionError).
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from random import Random
@@ -83,7 +83,9 @@ class Uploader:
         self._storage = storage or Storage()
         self._directory = directory
         self._position = Position()
-        self._bucket = BucketManifest(store, clock, grace_seconds=settings.grace_seconds)
+        self._bucket = BucketManifest(
+            store, clock, grace_seconds=settings.grace_seconds, before_append=self._expect
+        )
         self._attachment = Attachment(self._storage, directory, url, server_id, self._bucket,
                                       nonce or secrets.token_hex(16), probe)  # fmt: skip
         self._manifest = LocalManifest(self._storage, directory / "manifest")
@@ -116,9 +118,10 @@ class Uploader:
         return self._bucket.state.remote_lsn >= self._position.flushed_lsn
 
     @property
-    def mirrored_serial(self) -> int:
-        """Of the local manifest's states the newest that is true in the bucket; -1 before any."""
-        return self._seen_serial
+    def uploaded(self) -> Mapping[FileName, int]:
+        """Files that an entry of the chain names, by the epochs of who put them; another mapping
+        after each entry; empty while the bucket is not ours."""
+        return {} if self._bucket.epoch is None else self._bucket.state.manifest.uploaded
 
     @property
     def status(self) -> UploadStatus:
@@ -165,8 +168,11 @@ class Uploader:
         try:
             if do() is not False:
                 self._troubles.succeeded(work)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             self._troubles.failed(work, error)
+
+    def _expect(self, serial: int, crc: int) -> None:
+        self._attachment.expect(serial, crc)
 
     def _attach(self) -> None:
         serial = self._position.serial

@@ -154,7 +154,7 @@ def test_a_directory_that_ends_has_no_source(
 ) -> None:
     harness.store.ends_at_lsn = 0x1000
     assert harness.run("host=a") == ExitCode.REFUSED
-    assert "restored as of 0/1000 and ends there: serve it without --wal-source" in caplog.text
+    assert "restored as of 0/1000 and ends there: serve it without --wal-source and --s3" in caplog.text
     assert "service starts" not in harness.events
     assert harness.run() == ExitCode.OK
     assert harness.status()["state"] == "read-only"
@@ -300,7 +300,8 @@ def test_detach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     number = server_id.read_or_draw(Storage(), tmp_path)
     assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.OK
     assert serve.detach(tmp_path, ["host=a"], "mine") == ExitCode.OK
-    assert dropped == [f"pageserver_{number:08x}", "mine"]
+    mine, other = "mine", f"pageserver_{number:08x}"
+    assert dropped == [other, f"{other}_bucket", mine, f"{mine}_bucket"]
     assert serve.detach(tmp_path, ["host=a"], "Not A Slot") == ExitCode.REFUSED
     held = Storage().lock(tmp_path / "lock")
     assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.REFUSED
