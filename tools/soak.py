@@ -11,13 +11,19 @@ kill -9 at random moments, the primary now and then. Meanwhile must hold:
 
 At the end the primary stops, and every block is compared with its files, as `make demo` does.
 
-    python -m tools.soak [--minutes 30] [--seed N] [--pg 18] [--scale 10]
+With --s3 it is backed up to a real S3 server, which is killed now and then as well, and every third
+kill of the page server takes its directory too: it goes on with what the bucket has, and catches up
+from the primary. Only points that were made just before may be lost then.
+
+    python -m tools.soak [--minutes 30] [--seed N] [--pg 18] [--scale 10] [--s3]
 
 Exit code 1 if anything of this was broken. Nothing is left behind.
 """
 
 import argparse
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,6 +47,7 @@ from tools.page_server import PageServer, PageServerFailed
 from tools.postgres import Workspace
 from tools.postgres_binaries import MissingPostgres, ProgramFailed
 from tools.primary_wal import PrimaryWal
+from tools.s3_server import S3Server
 from tools.soak_history import PageHistory
 from tools.soak_samples import MIB, Samples, resident_bytes
 
@@ -57,6 +64,9 @@ PRIMARY_SETTINGS = {"fsync": "off", "max_wal_size": "1GB", "checkpoint_timeout":
 CLIENTS = 4
 KILL_AFTER_SECONDS = (8.0, 40.0)
 PRIMARY_KILLED = 1 / 6  # of kills
+S3_KILLED = 1 / 8
+MACHINE_LOST = 1 / 3  # of kills of the page server
+POINT_SECONDS = 30.0  # within which one is in the bucket
 TICK_SECONDS = 0.5
 STATUS_SECONDS, LAYERS_SECONDS, HISTORY_SECONDS = 2.0, 10.0, 15.0
 DIFFERENCES_SHOWN_MAX = 20
@@ -68,7 +78,9 @@ GONE = (ConnectError, PageServerError, OSError)
 class Soak:
     """One run; what it starts is stopped by `resources`."""
 
-    def __init__(self, resources: ExitStack, major: int, seed: int, scale: int) -> None:
+    def __init__(
+        self, resources: ExitStack, major: int, seed: int, scale: int, with_bucket: bool
+    ) -> None:
         self.workspace = resources.enter_context(Workspace())
         self.resources = resources
         self.major, self.seed, self.scale = major, seed, scale
@@ -79,6 +91,9 @@ class Soak:
         self.begin_lsn = self.ready_lsn = self.flushed_lsn = 0
         self.transactions = 0
         self.pgbench: subprocess.Popen[str] | None = None
+        self.bucket = resources.enter_context(S3Server()) if with_bucket else None
+        self.remote_lsn = 0
+        self.is_lazy = False  # layers may be in the bucket alone
 
     @property
     def seconds(self) -> float:
@@ -116,6 +131,10 @@ class Soak:
         options = [
             word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")
         ]
+        if self.bucket is not None:
+            os.environ.update(self.bucket.environment)
+            url = f"s3://{self.bucket.new_bucket('soak')}/pages"
+            options += ["--s3", url, "--s3-endpoint", self.bucket.endpoint]
         server = PageServer(self.workspace.new_path("pages"), self.primary.conninfo(), *options)
         self.resources.callback(server.kill)
         server.start()
@@ -142,16 +161,28 @@ class Soak:
             self.pgbench = None
 
     def _kill(self) -> None:
-        if self.samples.kills and self.random.random() < PRIMARY_KILLED:
+        chance = self.random.random() if self.samples.kills else 1.0
+        if chance < PRIMARY_KILLED:
             self.samples.kills.append((self.seconds, "primary"))
             self.primary.kill()
             self._end_load()
             self.primary.start()
-            return
-        self.samples.kills.append((self.seconds, "page server"))
+        elif self.bucket is not None and chance < PRIMARY_KILLED + S3_KILLED:
+            self.samples.kills.append((self.seconds, "S3 server"))
+            self.bucket.kill()
+            self.bucket.start()
+        else:
+            self._kill_page_server()
+
+    def _kill_page_server(self) -> None:
         self._status()
+        is_lost = bool(self.remote_lsn) and self.random.random() < MACHINE_LOST
+        self.samples.kills.append((self.seconds, "machine" if is_lost else "page server"))
         self.page_server.kill()
-        begin = time.monotonic()
+        if is_lost:
+            shutil.rmtree(self.page_server.data_dir)
+            self.is_lazy = True
+        lost_at, begin = self.seconds, time.monotonic()
         self.page_server.start()
         try:
             self.page_server.wait_until_ready(self.flushed_lsn)
@@ -159,6 +190,9 @@ class Soak:
             self.samples.breaks(self.seconds, f"after kill -9: {failure}")
             raise
         self.samples.restart_seconds.append(time.monotonic() - begin)
+        if is_lost:
+            with self.page_server.client() as client:
+                self.history.check_points(client, lost_at - POINT_SECONDS)
 
     # Measuring -----------------------------------------------------------------------------------
 
@@ -173,6 +207,7 @@ class Soak:
             status = client.status()
         self.ready_lsn = lsn_text.parse(str(status["ready_lsn"]))
         self.flushed_lsn = lsn_text.parse(str(status["flushed_lsn"]))
+        self.remote_lsn = lsn_text.parse(str(status["remote_lsn"] or "0/0"))
         received = lsn_text.parse(str(status["received_lsn"]))
         self.samples.lag.append((self.seconds, max(0, received - self.ready_lsn)))
         horizon = lsn_text.parse(str(status["horizon_lsn"]))
@@ -181,12 +216,14 @@ class Soak:
             raise PageServerFailed(f"the page server has failed: {status.get('error')}")
 
     def _layers(self) -> None:
+        if self.is_lazy:
+            return
         stat = read_directory(Storage(), self.page_server.data_dir)
         self.samples.add_layers(self.seconds, self.ready_lsn - self.begin_lsn, stat)
 
     def _history(self) -> None:
         with self.page_server.client() as client:
-            self.history.note(client, self.ready_lsn)
+            self.history.note(client, self.ready_lsn, self.seconds)
             self.history.read_again(client)
 
     # The end -------------------------------------------------------------------------------------
@@ -228,7 +265,8 @@ def show(console: Console, soak: Soak, result: Comparison | None, seconds: float
     slowest = max(samples.restart_seconds, default=0.0)
     print(
         f"{soak.transactions:,} transactions, {soak.transactions / seconds:,.0f} a second; killed: "
-        f"page server {killed.count('page server')}, primary {killed.count('primary')} times; "
+        f"page server {killed.count('page server')}, primary {killed.count('primary')}, S3 server "
+        f"{killed.count('S3 server')} times, directory lost {killed.count('machine')} times; "
         f"ready again within {slowest:.1f} s; "
         f"memory {decimal(max((value for _, value in samples.memory), default=0))} at most"
     )
@@ -248,6 +286,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=SystemRandom().randrange(10**6))
     parser.add_argument("--pg", type=int, choices=VERSIONS, default=18, help="major version")
     parser.add_argument("--scale", type=int, default=10, help="of pgbench's tables")
+    parser.add_argument("--s3", action="store_true", help="back up to S3, and lose directories")
     options = parser.parse_args()
     print(f"seed {options.seed}", file=sys.stderr)
     seconds = 60 * options.minutes
@@ -255,7 +294,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))  # through the clean-up
     result, failed = None, False
     with ExitStack() as resources:
-        soak = Soak(resources, options.pg, options.seed, options.scale)
+        soak = Soak(resources, options.pg, options.seed, options.scale, options.s3)
         try:
             with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
                 result = soak.run(seconds, progress)

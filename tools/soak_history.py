@@ -29,13 +29,13 @@ class PageHistory:
     random: Random
     seen: dict[int, dict[Place, int]] = field(default_factory=dict)
     """LSN → place → CRC of the page."""
-    points: set[int] = field(default_factory=set)
-    """LSNs that are kept by a point."""
+    points: dict[int, float] = field(default_factory=dict)
+    """LSNs that are kept by a point, and when it was made, in seconds of the run."""
     pages_read_again: int = 0
     lsns_expired: int = 0
     differences: list[str] = field(default_factory=list)
 
-    def note(self, client: PageClient, lsn: int) -> None:
+    def note(self, client: PageClient, lsn: int, seconds: float) -> None:
         """Read random pages at an LSN that is ready; now and then, a point shall keep it."""
         forks = [fork for fork in client.relations(lsn) if fork[4] and fork[3] != Fork.FSM]
         weights = [blocks for *_, blocks in forks]
@@ -46,7 +46,15 @@ class PageHistory:
         self.seen[lsn] = pages
         if len(self.points) < POINTS_MAX and self.random.random() < POINT_SHARE:
             client.query(f"point create soak-{lsn:x} {lsn_text.show(lsn)}")
-            self.points.add(lsn)
+            self.points[lsn] = seconds
+
+    def check_points(self, client: PageClient, since: float) -> None:
+        """The server's directory was lost: only points that were made `since` may be, too."""
+        held = {lsn_text.parse((row[1] or b"").decode()) for row in client.query("point list")}
+        for lsn in [lsn for lsn in self.points if lsn not in held]:
+            if self.points.pop(lsn) < since:
+                self.differences.append(f"the point at {lsn_text.show(lsn)} is lost")
+            self.seen.pop(lsn, None)
 
     def read_again(self, client: PageClient) -> None:
         """All pages of a few LSNs."""

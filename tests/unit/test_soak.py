@@ -67,10 +67,13 @@ class MadeServer:
         self.changed: set[int] = set()
         self.points: set[int] = set()
 
-    def query(self, text: str) -> None:
+    def query(self, text: str) -> list[list[bytes]]:
+        if text == "point list":
+            return [[b"soak", b"0/%X" % lsn] for lsn in sorted(self.points)]
         verb, action, name, lsn = text.split()
         assert (verb, action, name) == ("point", "create", f"soak-{int(lsn[2:], 16):x}")
         self.points.add(int(lsn[2:], 16))
+        return []
 
     def relations(self, lsn: int) -> list[tuple[int, int, int, int, int]]:
         return [(*REL, 1000), (1663, 5, 16385, 0, 0), (*REL[:3], 1, 9)]
@@ -88,7 +91,7 @@ class MadeServer:
 def test_pages_that_are_answered_as_before():
     server, history = MadeServer(), PageHistory(Random(1))
     for lsn in (100, 200, 300):
-        history.note(server, lsn)
+        history.note(server, lsn, 0.0)
     history.points.clear()
     server.points.clear()
     history.read_again(server)
@@ -103,20 +106,33 @@ def test_pages_that_are_answered_as_before():
 def test_points_keep_pages_below_the_horizon():
     server, history = MadeServer(), PageHistory(Random(1))
     for lsn in range(100, 120):
-        history.note(server, lsn)
+        history.note(server, lsn, 0.0)
     server.horizon = 200
     for lsn in list(history.seen):
         history.compare(server, lsn)
-    assert history.points and history.points == server.points == set(history.seen)
+    assert history.points and set(history.points) == server.points == set(history.seen)
     assert history.lsns_expired == 20 - len(history.points) > 0 and history.differences == []
     server.points.clear()
     history.compare(server, min(history.points))
     assert history.differences
 
 
+def test_points_that_were_made_just_before_a_directory_was_lost_may_be_lost() -> None:
+    server, history = MadeServer(), PageHistory(Random(1))
+    for lsn in range(100, 120):
+        history.note(server, lsn, float(lsn))
+    first, *_, last = sorted(history.points)
+    server.points.remove(last)
+    history.check_points(server, float(last))
+    assert history.differences == [] and last not in history.points and last not in history.seen
+    server.points.remove(first)
+    history.check_points(server, first + 1.0)
+    assert len(history.differences) == 1 and f"0/{first:X}" in history.differences[0]
+
+
 def test_pages_that_are_answered_otherwise():
     server, history = MadeServer(), PageHistory(Random(2))
-    history.note(server, 300)
+    history.note(server, 300, 0.0)
     server.changed.add(300)
     history.compare(server, 300)
     assert len(history.differences) == len(history.seen[300])
@@ -128,7 +144,7 @@ def test_an_error_above_the_horizon_is_a_difference():
             raise PageServerError("it lies below the horizon, it says")
 
     history = PageHistory(Random(3))
-    history.note(MadeServer(), 300)
+    history.note(MadeServer(), 300, 0.0)
     history.compare(Failing(), 300)
     assert len(history.differences) == len(history.seen[300]) and history.lsns_expired == 0
 
