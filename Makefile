@@ -32,7 +32,7 @@ demo: build $(if $(filter 14 16 17,$(PG)),servers)
 
 # pgbench at full rate while servers are killed; what must hold all the time, and every page at the end.
 soak: build $(if $(filter 14 16 17,$(PG)),servers)
-	$(BIN)/python -m tools.soak --pg $(PG) --minutes $(MINUTES)
+	$(BIN)/python -m tools.soak --pg $(PG) --minutes $(MINUTES) $(if $(S3),--s3)
 
 # Every page at 20 random LSNs of a fuzzed load, against standbys, on all majors.
 oracle-b: build servers
