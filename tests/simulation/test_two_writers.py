@@ -10,6 +10,7 @@ import pytest
 
 from server.backup.bucket_manifest import BucketManifest
 from tests.simulation.planted_in_backup import PLANTED
+from tests.simulation.small_writer import SmallCast
 from tests.simulation.two_writers import Simulation
 
 ROOT = Path(__file__).parents[2]
@@ -60,10 +61,9 @@ def test_a_seed_is_always_the_same() -> None:
 
 @pytest.mark.parametrize("kind", PLANTED, ids=lambda kind: kind.__name__)
 def test_a_planted_fault_is_found(kind: type) -> None:
-    if issubclass(kind, BucketManifest):
-        simulation = Simulation(bucket_type=kind)
-    else:
-        simulation = Simulation(writer_type=kind)
+    is_bucket = issubclass(kind, BucketManifest)
+    cast = SmallCast(bucket_type=kind) if is_bucket else SmallCast(writer_type=kind)
+    simulation = Simulation(cast)
     with pytest.raises(Exception, match=r".") as failure:  # whatever it does first
         all(simulation.run(seed) for seed in range(SEEDS_TO_FIND))
     assert any("two_writers --seeds" in note for note in failure.value.__notes__)

@@ -23,11 +23,10 @@ from rich.progress import Progress
 
 from formats.bucket import ENTRIES
 from server.backup import bucket_manifest
-from server.backup.bucket_manifest import BucketManifest
 from tests.simulation.__main__ import CHUNK, Result, parse_seeds, print_result
-from tests.simulation.bucket_world import World
+from tests.simulation.bucket_world import Cast, World
 from tests.simulation.scheduler import Scheduler
-from tests.simulation.small_writer import RECORD, SmallWriter
+from tests.simulation.small_writer import SmallCast
 
 STEPS = 130
 LONG_ONES = 0.35  # the part of all worlds that live on after a takeover
@@ -37,19 +36,15 @@ TRACE_SHOWN = 60
 class Simulation:
     """Runs seeds one after the other."""
 
-    def __init__(
-        self,
-        bucket_type: type[BucketManifest] = BucketManifest,
-        writer_type: type[SmallWriter] = SmallWriter,
-    ) -> None:
-        self.types = bucket_type, writer_type
+    def __init__(self, cast: Cast | None = None) -> None:
+        self.cast = SmallCast() if cast is None else cast
         self.scheduler = Scheduler()
 
     def run(self, seed: int) -> Counter[str]:
         """Live through a seed's world; what happened. A failure has notes that say how to repeat
         it, and what came before."""
         with often_snapshots():
-            world = World(seed, self.scheduler, *self.types)
+            world = World(seed, self.scheduler, self.cast)
             try:
                 world.run(STEPS)
                 if world.random.random() < LONG_ONES:
@@ -57,7 +52,6 @@ class Simulation:
                     world.run(2 * STEPS)
                 world.totals["pauses"] = self.scheduler.pauses
                 world.totals["entries"] = world.state().serial
-                world.totals["records"] = world.acknowledged // RECORD
                 world.totals["entries deleted"] = world.totals["entries"] - sum(
                     name.startswith(ENTRIES) for name in world.contents.objects
                 )
@@ -69,6 +63,7 @@ class Simulation:
                 raise
             finally:
                 self.scheduler.kill()
+                self.cast.end()
 
 
 @contextlib.contextmanager
