@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 import zstandard
 
+from engine.errors import UnreachableError
 from engine.frame_cache import FrameCache
 from engine.layer_query import LayerQuery
 from engine.storage import File, Storage
@@ -45,8 +46,21 @@ class _Opened(NamedTuple):
 
 def _open(storage: Storage, path: Path, name: FileName, identity: int) -> _Opened:
     file = storage.open(path)
-    header = storage.pread(file, 0, layer_file.HEADER_BYTES)
-    layer_file.check_header(header, name, str(path))
+    try:
+        return _read_ends(storage, file, name, identity)
+    except CorruptionError:
+        if not storage.doubt(file, 0, file.size):
+            raise
+        return _read_ends(storage, file, name, identity)
+
+
+def _read_ends(storage: Storage, file: File, name: FileName, identity: int) -> _Opened:
+    """The header of a file in a bucket is not asked for: all other CRCs continue from the one that
+    its name calls for."""
+    path = file.path
+    if file.is_local:
+        header = storage.pread(file, 0, layer_file.HEADER_BYTES)
+        layer_file.check_header(header, name, str(path))
     trailer_at = max(0, file.size - layer_file.TRAILER_BYTES)
     trailer = storage.pread(file, trailer_at, layer_file.TRAILER_BYTES)
     length, crc = layer_file.unpack_trailer(trailer, str(path))
@@ -103,35 +117,54 @@ class BundleReader:
     @property
     def directory(self) -> LayerDirectory:
         if self._directory is None:
-            data = self._directory_frame or self.read_directory_frame()
-            self._directory = self._parse(LayerDirectory, FrameKind.DIRECTORY, data)
-            self._directory_frame = None
+            known = self._directory_frame
+            if known is None:
+                self._directory = self._read_directory()[1]
+            else:
+                self._directory = self._parse(LayerDirectory, FrameKind.DIRECTORY, known)
+                self._directory_frame = None
         return self._directory
 
     def read_directory_frame(self) -> bytes:
-        """The layer directory as the file has it, unchecked."""
-        return self._pread(self.footer.directory_offset, self.footer.directory_length)
+        """The layer directory as the file has it, which checks."""
+        return self._read_directory()[0]
+
+    def _read_directory(self) -> tuple[bytes, LayerDirectory]:
+        offset, length = self.footer.directory_offset, self.footer.directory_length
+        return self._read_table(LayerDirectory, FrameKind.DIRECTORY, offset, length)
 
     @property
     def table(self) -> FrameTable:
         if self._table is None:
-            footer = self.footer
-            data = self._pread(footer.table_offset, footer.table_length)
-            self._table = self._parse(FrameTable, FrameKind.TABLE, data)
+            offset, length = self.footer.table_offset, self.footer.table_length
+            self._table = self._read_table(FrameTable, FrameKind.TABLE, offset, length)[1]
         return self._table
 
     def stored_bytes(self) -> "array[int]":
         """Bytes of each layer in the file, by row of the directory; kept, 8 bytes a layer.
 
         A frame that several layers share counts for each of them in equal parts. Of a bundle whose
-        frame table cannot be read none has any: nobody can read them.
+        frame table is damaged or whose file is gone none has any: nobody can read them.
         """
         if self._stored is None:
             try:
                 self._stored = self._share_frames()
-            except (CorruptionError, OSError):
-                return array("Q", bytes(8 * self.directory.count))
+            except (CorruptionError, FileNotFoundError):
+                return self._nothing_stored()
         return self._stored
+
+    def stored_bytes_if_readable(self) -> "array[int]":
+        """The same, and zeros whatever the disk says: for compaction, which leaves out what it
+        cannot read."""
+        try:
+            return self.stored_bytes()
+        except UnreachableError:
+            raise
+        except OSError:
+            return self._nothing_stored()
+
+    def _nothing_stored(self) -> "array[int]":
+        return array("Q", bytes(8 * self.directory.count))
 
     def _share_frames(self) -> "array[int]":
         directory, table = self.directory, self.table
@@ -154,6 +187,18 @@ class BundleReader:
     def _pread(self, offset: int, length: int) -> bytes:
         return self._storage.pread(self._open().file, offset, length)
 
+    def _read_table(
+        self, table: type[_Table], kind: FrameKind, offset: int, length: int
+    ) -> tuple[bytes, _Table]:
+        data = self._pread(offset, length)
+        try:
+            return data, self._parse(table, kind, data)
+        except CorruptionError:
+            if not self._storage.doubt(self._open().file, offset, length):
+                raise
+        data = self._pread(offset, length)
+        return data, self._parse(table, kind, data)
+
     def _parse(self, table: type[_Table], kind: FrameKind, data: bytes) -> _Table:
         where = f"{self.path} {kind.name.lower()}"
         raw = layer_file.unseal(data, kind, 0, self.identity, _decompressor(), where)
@@ -166,15 +211,33 @@ class BundleReader:
         """A frame from the file, checked and decompressed."""
         return self.unseal_frame(number, self.read_stored(number, number + 1))
 
-    def read_stored(self, first: int, end: int) -> bytes:
-        """Frames first..end as they lie in the file, one behind the other; nothing is checked."""
-        table = self.table
+    def read_stored(self, first: int, end: int, *, is_once: bool = False) -> bytes:
+        """Frames first..end as they lie in the file, one behind the other; nothing is checked.
+
+        `is_once`: for one who goes through the file (Storage.pread_once).
+        """
+        offset, length = self._place(first, end)
+        pread = self._storage.pread_once if is_once else self._storage.pread
+        return pread(self._open().file, offset, length)
+
+    def _place(self, first: int, end: int) -> tuple[int, int]:
+        """Offset and length of frames first..end."""
+        table, last = self.table, end - 1
         offset = table.offset(first)
-        last = end - 1
-        return self._pread(offset, table.offset(last) + table.stored_length(last) - offset)
+        return offset, table.offset(last) + table.stored_length(last) - offset
 
     def unseal_frame(self, number: int, stored: bytes | memoryview) -> bytes:
-        """Check and decompress a frame that was read."""
+        """Check and decompress a frame that was read; where another read may give other bytes, it
+        is read anew."""
+        try:
+            return self._unseal(number, stored)
+        except CorruptionError:
+            place = self._place(number, number + 1)
+            if not self._storage.doubt(self._open().file, *place):
+                raise
+            return self._unseal(number, self._pread(*place))
+
+    def _unseal(self, number: int, stored: bytes | memoryview) -> bytes:
         where = f"{self.path} offset {self.table.offset(number)}"
         return layer_file.unseal(
             stored, FrameKind.VERSIONS, number, self.identity, _decompressor(), where
@@ -212,7 +275,7 @@ class BundleReader:
         missing = sorted({n for n, raw in zip(wanted, frames, strict=True) if raw is None})
         found: dict[int, bytes | Exception] = {}
         for first, end in _runs(missing):
-            self._read_run(first, end, found)
+            self._read_run(first, end, found, is_once=not query.keeps_frames)
         if query.keeps_frames:
             for number, raw in found.items():
                 if isinstance(raw, bytes):
@@ -225,12 +288,14 @@ class BundleReader:
                 else:
                     query.fail_hit(hit, raw)
 
-    def _read_run(self, first: int, end: int, found: dict[int, bytes | Exception]) -> None:
+    def _read_run(
+        self, first: int, end: int, found: dict[int, bytes | Exception], *, is_once: bool
+    ) -> None:
         """Note frames first..end, read at once; of each that cannot be had, why."""
         table = self.table
         try:
-            stored = self.read_stored(first, end)
-        except OSError as error:
+            stored = self.read_stored(first, end, is_once=is_once)
+        except (CorruptionError, OSError) as error:
             found.update(dict.fromkeys(range(first, end), error))
             return
         start, whole = 0, memoryview(stored)
@@ -238,7 +303,7 @@ class BundleReader:
             length = table.stored_length(number)
             try:
                 found[number] = self.unseal_frame(number, whole[start : start + length])
-            except CorruptionError as error:
+            except (CorruptionError, OSError) as error:
                 found[number] = error
             start += length
 

@@ -12,6 +12,7 @@ from functools import partial
 from engine.bundle_merge import Retained, merge_bundles
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
+from engine.errors import UnreachableError
 from engine.layer_damage import Damage
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
@@ -112,6 +113,8 @@ class Collection:
         for layer in layers:
             try:
                 yield layer.file, self._layers.row(layer.file, stripe)
+            except UnreachableError:
+                raise
             except (CorruptionError, OSError) as error:
                 self._damage.report(stripe, error)
 
@@ -143,6 +146,8 @@ class Collection:
         try:
             reader = self._layers.map.reader(name)
             rows = list(layer_bits.rows(self._layers.live_rows(reader)))
+        except UnreachableError:
+            raise
         except (CorruptionError, OSError) as error:
             _log.error("%s is damaged and not rewritten: %s", name.text, error)
             return

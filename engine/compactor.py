@@ -6,16 +6,18 @@ L0 first: reads look into every L0 bundle, and ingest waits when there are too m
 generator that yields whether it did anything; between its steps, and before every other job, an
 L0 merge may come first. docs/compaction.md has the policy and why it is so.
 
-A step for which the disk has no room ends its job. What is to be done is then looked for anew, what
-gives room first.
+A step for which the disk has no room, or that met a bucket that does not answer, ends its job. What
+is to be done is then looked for anew; on a full disk, what gives room first.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from engine.bundle_merge import Retained
 from engine.bundle_writer import BundleWriter
 from engine.collection import Collection
 from engine.compaction_policy import Policy
+from engine.disk_room import is_full
 from engine.held_space import Space
 from engine.image_job import ImageJob
 from engine.l0_merge import L0Merge
@@ -62,6 +64,7 @@ class Compactor:
         self._survey: Survey | None = None  # that is under way
         self._surveyed: tuple[int, tuple[int, ...]] | None = None  # horizon, retained LSNs
         self._survey_at_bytes = 0  # written: time for another one
+        self._is_mended = threading.Event()
         self._had_no_room = False  # on the disk, when a job was last tried
 
     @property
@@ -78,19 +81,27 @@ class Compactor:
         """Stripes that want an image."""
         return self._images.wanting
 
+    def look_anew(self) -> None:
+        """Damaged bundles were replaced by sound copies, by any thread."""
+        self._is_mended.set()
+
     def step(self) -> bool:
         """Do a bounded piece of work; False if there is none now."""
         try:
             return self._step()
-        except OSError:
+        except OSError as error:
             self._job = self._l0_job = None
             self._collection.look_anew()
-            self._had_no_room = True
+            self._had_no_room = is_full(error)
             raise
 
     def _step(self) -> bool:
         self._versions.read_once()
         self._layers.mend()
+        if self._is_mended.is_set():
+            self._is_mended.clear()
+            self._damage.forget()
+            self._surveyed = None
         if self._layers.unlink_step():
             return True
         gives_room = self._had_no_room and self._is_survey_due()

@@ -1,6 +1,7 @@
 """CREATE DATABASE by file copy, as ingest comes to its record: bundles, their commit, histories.
 
-By the ingest thread and without the store's lock. A full disk is waited out; ingest waits with it.
+By the ingest thread and without the store's lock. A full disk is waited out, and so is a bucket
+that does not answer; ingest waits with it.
 """
 
 from collections.abc import Callable
@@ -51,7 +52,8 @@ class DatabaseCreation:
         while copy.bundles:
             self._room.persist(lambda: self._commit(copy.bundles[0]), self._is_given_up)
             del copy.bundles[0]
-        copy.publish(target, copy.files(source), self._versions.ingest, cluster)
+        files = self._room.persist(lambda: copy.files(source), self._is_given_up)
+        copy.publish(target, files, self._versions.ingest, cluster)
 
     def _is_given_up(self) -> bool:
         return self._versions.no_flush

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from engine.errors import IngestStopped
+from engine.errors import IngestStopped, UnreachableError
 from engine.storage import Storage
 
 RESERVE_SHARE = 20  # of the file system: a reserve is never more of a small one
@@ -38,11 +38,17 @@ def is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in _FULL
 
 
+def will_pass(error: BaseException | None) -> bool:
+    """Whether nothing is wrong with what is here: the disk is full, or the bucket does not answer,
+    and the same may be done again."""
+    return is_full(error) or isinstance(error, UnreachableError)
+
+
 class DiskRoom:
     """The file system that the data directory lies on; any thread."""
 
     def __init__(self, storage: Storage, directory: Path, reserve_bytes: int) -> None:
-        self.problem = ""  # what `persist` waits for at the moment
+        self.problem: OSError | None = None  # what `persist` waits for at the moment
         self._storage = storage
         self._directory = directory
         self._reserve_bytes = reserve_bytes
@@ -70,22 +76,24 @@ class DiskRoom:
 
     def explain(self, error: OSError) -> str:
         """The same words for a write that found no room."""
-        if isinstance(error, DiskFullError):
+        if isinstance(error, DiskFullError | UnreachableError):
             return str(error)
         return f"{error.filename}: {error.strerror}: make room there, and it goes on by itself"
 
     def persist(self, action: Callable[[], Result], is_given_up: Callable[[], bool]) -> Result:
-        """Do what can be done again, until the disk has room for it; IngestStopped if given up."""
+        """Do what can be done again, until the disk has room for it, and the bucket answers;
+        IngestStopped if given up."""
         try:
             while True:
                 try:
                     return action()
                 except OSError as error:
-                    if not is_full(error):
+                    if not will_pass(error):
                         raise
-                    self.problem = self.explain(error)
+                    self.problem = error
                 if is_given_up():
-                    raise IngestStopped(f"disk full: {self.problem}")
+                    what = "disk full" if is_full(self.problem) else "bucket unreachable"
+                    raise IngestStopped(f"{what}: {self.explain(self.problem)}")
                 time.sleep(RETRY_SECONDS)
         finally:
-            self.problem = ""
+            self.problem = None

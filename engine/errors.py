@@ -22,6 +22,14 @@ class DirectoryRefusedError(Exception):
     """A data directory that is not what the caller takes it for; nothing in it was changed."""
 
 
+class UnreachableError(OSError):
+    """A file's bytes are in a bucket that does not answer now: nothing is damaged, and the same
+    read may do better later."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class IngestStopped(Exception):
     """What ingest waits for does not come; nothing is wrong with the WAL."""
 

@@ -5,8 +5,9 @@ in a rebuild, so the two give the same bytes. `catch_up` closes the gap that a c
 manifest's fsync and the index's commit leaves; a rebuild is catching up from nothing.
 """
 
+import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -70,6 +71,7 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
     state = index.state
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
         part = missing[start : start + CATCH_UP_BUNDLES]
+        storage.expect([layers / record.name for record in part])
         bundles = [_read_bundle(storage, layers, record, manifest) for record in part]
         index.commit(state.serial, state.durable_lsn, added=bundles)
     # Only now, and at once: who reads meanwhile must not miss what a merge has put elsewhere.
@@ -228,9 +230,9 @@ def bundle_for_index(
 def settled_bundle(reader: BundleReader, entry: FileEntry, removed: bytes) -> NewBundle:
     """An L0 bundle that is one no more, as the index takes it, which has `entry` of it: the file
     may be damaged, and no more is asked of it than how many bytes its layers have."""
+    stored = reader.stored_bytes_if_readable()
     live = layer_bits.without(layer_bits.everything(entry.layers), removed)
-    layers = list(layer_entries(reader, live))
-    stored = reader.stored_bytes()
+    layers = list(_entries(reader, live, stored))
     entry = entry._replace(
         bytes_live=entry.bytes_total - sum(stored[row] for row in layer_bits.rows(removed)),
         layers_removed=layer_bits.count(removed),
@@ -241,10 +243,14 @@ def settled_bundle(reader: BundleReader, entry: FileEntry, removed: bytes) -> Ne
 
 def layer_entries(reader: BundleReader, rows: bytes) -> Iterator[tuple[bytes, LayerEntry]]:
     """(chunk key, layer) of the layers of a bundle whose bit in `rows` is set."""
+    if any(rows):
+        yield from _entries(reader, rows, reader.stored_bytes())
+
+
+def _entries(
+    reader: BundleReader, rows: bytes, stored: Sequence[int]
+) -> Iterator[tuple[bytes, LayerEntry]]:
     directory = reader.directory
-    if not any(rows):
-        return
-    stored = reader.stored_bytes()
     for row in layer_bits.rows(rows):
         yield directory.key(row), LayerEntry(
             directory.lsn_start(row), directory.lsn_end(row), reader.name, directory.kind(row),
@@ -301,9 +307,17 @@ def remove_unfinished(storage: Storage, root: Path) -> None:
 def reindex(storage: Storage, root: Path) -> int:
     """Replace the index of a data directory by one made anew; returns the number of bundles.
 
-    The new one is built beside the old one and takes its place when it is complete.
+    The new one is built beside the old one and takes its place when it is complete. OSError names a
+    bundle that is only in the bucket, and what can be done.
     """
     state, _ = layout.replay(storage.read_all(root / "manifest"), str(root / "manifest"))
+    for name in sorted(state.uploaded):
+        if not storage.exists(root / "layers" / name.text):
+            text = (
+                "this bundle is only in the bucket, so the index cannot be made here; remove the "
+                "directory `index`, and the server makes it anew when it starts with --s3"
+            )
+            raise FileNotFoundError(errno.ENOENT, text, str(root / "layers" / name.text))
     path, beside, old = (root / name for name in ("index", _BESIDE, _OLD))
     remove_unfinished(storage, root)
     storage.make_directory(beside)

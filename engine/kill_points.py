@@ -24,7 +24,7 @@ from engine.storage import Bytes, File, Storage
 VARIABLE = "PAGESERVER_KILL_AT"
 COUNT = "count"
 ROOT = "directory"  # the data directory itself
-PLACES = (ROOT, "server_id", "manifest", "layers", "index",
+PLACES = (ROOT, "server_id", "manifest", "layers", "fetch", "index",
           "journal", "journal_sums", "journal_history")  # fmt: skip
 OPERATIONS = ("create", "append", "sync", "truncate", "rename", "remove", "sync_directory",
               "make_directory", "remove_directory", "commit")  # fmt: skip

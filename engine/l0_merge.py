@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Set
 from engine.bundle_merge import Images, merge_bundles
 from engine.bundle_writer import BundleWriter
 from engine.compaction_policy import Policy
+from engine.errors import UnreachableError
 from engine.layer_damage import Layer
 from engine.layer_store import LayerStore
 from engine.merge_plan import MergeInput
@@ -76,7 +77,7 @@ class L0Merge:
         }
         inputs = []
         for reader in self._bundles:
-            directory, stored = reader.directory, reader.stored_bytes()
+            directory, stored = reader.directory, reader.stored_bytes_if_readable()
             rows = layer_bits.rows(self._layers.live_rows(reader))
             wanted = [row for row in rows if _stripe(directory, row) not in avoided]
             for row in wanted:
@@ -107,6 +108,8 @@ class L0Merge:
         for layer in newest_generation(self._layers.index.stripe(*stripe)).deltas:
             try:
                 row = self._layers.row(layer.file, stripe)
+            except UnreachableError:
+                raise
             except (CorruptionError, OSError) as error:
                 self.unreadable[stripe] = error
                 return

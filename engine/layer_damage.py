@@ -4,7 +4,8 @@ import logging
 from collections.abc import Iterator, Sequence
 
 from engine.bundle_reader import BundleReader
-from engine.disk_room import is_full
+from engine.disk_room import will_pass
+from engine.errors import UnreachableError
 from engine.merge_plan import MergeInput
 from engine.stripe_layers import Stripe
 from formats.chunk import ChunkKey
@@ -28,14 +29,20 @@ class Damage:
             name = ChunkKey.unpack(stripe[0]).name
             _log.error("stripe %d of %s is damaged and not compacted: %s", stripe[1], name, error)
 
+    def forget(self) -> None:
+        """Files were replaced by sound ones: what is damaged still will be found again."""
+        self.stripes.clear()
+        self.layers.clear()
+
     def explains(self, error: Exception, inputs: Sequence[MergeInput]) -> bool:
         """Whether a merge failed because some of `inputs` are damaged, and that was not known: the
         next one leaves them out."""
         known = len(self.layers)
-        return not is_full(error) and not self.is_sound(inputs) and len(self.layers) > known
+        return not will_pass(error) and not self.is_sound(inputs) and len(self.layers) > known
 
     def is_sound(self, inputs: Sequence[MergeInput]) -> bool:
-        """Whether all of `inputs` can be read; what cannot be is noted."""
+        """Whether all of `inputs` can be read; what cannot be is noted. UnreachableError: nobody
+        can tell."""
         damaged = list(_find(inputs))
         for layer, stripe, error in damaged:
             self.layers.add(layer)
@@ -61,6 +68,8 @@ def _find(inputs: Sequence[MergeInput]) -> Iterator[tuple[Layer, Stripe, Excepti
 def _problem(reader: BundleReader, number: int) -> Exception | None:
     try:
         reader.read_frame(number)
+    except UnreachableError:
+        raise
     except (CorruptionError, OSError) as error:
         return error
     return None

@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo
-from engine.errors import LayersGoneError
+from engine.errors import LayersGoneError, UnreachableError
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.layer_query import LayerQuery
@@ -144,6 +144,11 @@ class LayerMap:
             if reader is not None:
                 self._table_bytes -= len(reader.table.raw)
 
+    def by_last_read(self) -> list[FileName]:
+        """Bundles below L0 that were read, the one whose last read is longest ago first."""
+        with self._lock:
+            return list(self._readers)
+
     def advance(self) -> int:
         """End the epoch; who begins to read from now on sees what was changed before."""
         with self._lock:
@@ -211,9 +216,10 @@ class LayerMap:
             self._leave(epoch)
 
     def _report(self, errors: Iterable[Exception]) -> None:
-        """Each once: not only who happened to read must hear of it."""
+        """Damage, each once: not only who happened to read must hear of it."""
+        damage = {str(error) for error in errors if not isinstance(error, UnreachableError)}
         with self._lock:
-            texts = sorted({str(error) for error in errors} - self._reported)
+            texts = sorted(damage - self._reported)
             texts = texts[: REPORTED_MAX - len(self._reported)]
             self._reported.update(texts)
         for text in texts:

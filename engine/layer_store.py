@@ -25,7 +25,14 @@ from engine.storage import Storage
 from formats import layer_bits
 from formats.file_name import FileName
 from formats.manifest import Manifest
-from formats.manifest_record import BundleSettled, FileRemoved, LayersRemoved, Progress, Record
+from formats.manifest_record import (
+    BundleSettled,
+    FileRemoved,
+    FileUploaded,
+    LayersRemoved,
+    Progress,
+    Record,
+)
 
 Rows = Mapping[FileName, bytes]  # a bitmap of rows of each bundle's layer directory
 
@@ -48,8 +55,8 @@ class LayerStore:
         self.map = layers
         self.bytes_written = 0  # of bundles that were committed since the start
         self.bytes_compacted = 0  # of those, by merges, images and rewriting
+        self.directory = directory
         self._storage = storage
-        self._directory = directory
         self._lock = committing
         self._mending = CommitMending(storage, directory)
         self._gone: list[FileName] = []  # by the manifest, and by the index when it is mended
@@ -134,6 +141,24 @@ class LayerStore:
             if not all(isinstance(record, Progress) for record in records):
                 self.index.commit(self.state.serial, self.state.durable_lsn)
 
+    def note_uploaded(self, files: Mapping[FileName, int]) -> list[FileName]:
+        """Make true that bundles are in the bucket, under these epochs; those that count."""
+        with self._lock:
+            there = [name for name in files if name in self.state.files]
+            new = [name for name in there if name not in self.state.uploaded]
+            if new:
+                self.append(*(FileUploaded(name.text, files[name]) for name in new))
+        return there
+
+    def reopen(self, name: FileName) -> None:
+        """Another copy has taken the place of a bundle's file: who opens it from now on reads
+        that. If the bundle went meanwhile, the next start removes the copy."""
+        with self._lock, self._mending.watch():
+            self._mend()
+            self.map.forget(name)
+            if any(bundle.reader.name == name for bundle in self.map.l0):
+                self.map.reload(self.state.removed)
+
     def mend(self) -> None:
         """Bring the index up to what is true, if a commit could not; OSError: nor can this."""
         with self._lock:
@@ -144,7 +169,7 @@ class LayerStore:
         if self._mending.mend(self.manifest, self.index, self.map):
             lost = [name for name in self._in_vain if name not in self.manifest.state.files]
             for name in lost:
-                self._storage.remove(self._directory / name.text)
+                self._storage.remove(self.directory / name.text)
             self._in_vain = []
             self._retire()
 
@@ -168,7 +193,7 @@ class LayerStore:
         return removal_of(reader, None if is_whole else gone, before, is_l0=counts_as_l0)
 
     def _open(self, info: BundleInfo) -> BundleReader:
-        return BundleReader(self._storage, self._directory / info.name.text, info.directory_frame)
+        return BundleReader(self._storage, self.directory / info.name.text, info.directory_frame)
 
     def _histories(
         self, pruned: Collection[bytes], added: Sequence[BundleReader], entry: Sequence[Record]
@@ -217,7 +242,7 @@ class LayerStore:
                 return False
             _, name = self._doomed.pop(0)
         self.map.forget(name)
-        self._storage.remove(self._directory / name.text)
+        self._storage.remove(self.directory / name.text)
         return True
 
     def compact_manifest_if_worthwhile(self) -> None:

@@ -104,7 +104,7 @@ class MergeSource:
             if number != end or length > read_bytes:
                 break
             end += 1
-        self._read = memoryview(self.reader.read_stored(first, end))
+        self._read = memoryview(self.reader.read_stored(first, end, is_once=True))
         self._read_offset = table.offset(first)
 
     def finish_rows(self, rank: int) -> bytes:

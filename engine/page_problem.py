@@ -1,5 +1,9 @@
 """Why a page could not be made of its versions, in words."""
 
+import errno
+from collections.abc import Mapping
+
+from engine.errors import UnreachableError
 from engine.page_reader import PageReader
 from formats import rmgr, version
 from formats.lsn import show as show_lsn
@@ -13,6 +17,23 @@ class UnreadablePage(str):
     """
 
     payload: bytes
+
+
+class UnreachablePage(str):
+    """Nothing is damaged: versions of it lie in a bucket that does not answer now."""
+
+
+def text_of(error: Exception) -> str:
+    """Why a page's versions could not be read."""
+    return UnreachablePage(error) if isinstance(error, UnreachableError) else str(error)
+
+
+def unless_unreachable(problems: Mapping[int, str]) -> Mapping[int, str]:
+    """UnreachableError if one of these pages could be made if the bucket answered."""
+    for problem in problems.values():
+        if isinstance(problem, UnreachablePage):
+            raise UnreachableError(errno.EIO, str(problem))
+    return problems
 
 
 def problem_of(reader: PageReader, major: int) -> str:

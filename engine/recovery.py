@@ -22,6 +22,7 @@ from engine.index_rebuild import remove_unfinished as remove_unfinished_index
 from engine.ingest import Ingest
 from engine.layer_map import LayerMap
 from engine.layer_store import LayerStore
+from engine.lazy_storage import LazyStorage
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from engine.version_store import VersionStore
@@ -145,8 +146,10 @@ def open_layers(
 ) -> LayerStore:
     """The layers, whose commits hold `committing`.
 
-    CorruptionError says what is damaged and what to do.
+    CorruptionError says what is damaged and what to do, DirectoryRefusedError that bundles are only
+    in a bucket, which `storage` does not know.
     """
+    _learn(storage, paths, manifest.state)
     index = open_index(storage, paths.index, manifest.state, paths.layers)
     try:
         layers = LayerMap(storage, paths.layers, index, frames, manifest.state.removed)
@@ -154,6 +157,19 @@ def open_layers(
         index.close()
         raise
     return LayerStore(storage, paths.layers, manifest, index, layers, committing)
+
+
+def _learn(storage: Storage, paths: Paths, manifest: Manifest) -> None:
+    """Which bundles are in a bucket, and that all are there or here."""
+    if isinstance(storage, LazyStorage):
+        storage.learn(manifest)
+    present = set(storage.list(paths.layers))
+    away = [name.text for name in sorted(manifest.uploaded) if name.text not in present]
+    if away:
+        raise DirectoryRefusedError(
+            f"{paths.directory}: {len(away)} of {len(manifest.files)} bundles are only in the "
+            f"bucket, as {away[0]}: serve it with --s3, or restore it whole"
+        )
 
 
 def cluster_files(versions: VersionStore, lsn: int) -> dict[int, bytes]:

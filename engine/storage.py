@@ -35,6 +35,8 @@ class Space(NamedTuple):
 class File:
     """An open file. Closed when nobody holds it any more, or by `Storage.close`."""
 
+    is_local = True
+
     def __init__(self, path: Path, descriptor: int, size: int) -> None:
         self.path = path
         self.descriptor = descriptor
@@ -87,6 +89,36 @@ class Storage:
                     break
                 data += more
         return data
+
+    def pread_once(self, file: File, offset: int, length: int) -> bytes:
+        """`pread` of one who goes through the file and will not come back: what follows may be
+        read ahead, and nothing need be kept."""
+        return self.pread(file, offset, length)
+
+    def doubt(self, file: File, offset: int, length: int) -> bool:
+        """What was read there does not check. True: another read may give other bytes."""
+        return False
+
+    def expect(self, paths: Sequence[Path]) -> None:
+        """These bundles are about to be opened, and their directories and tables read."""
+
+    def scratch(self, path: Path, size: int) -> File:
+        """A file of `size` bytes for `write_at`. It has lost its name when it is open: whatever
+        ends the process, the disk has its bytes back."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        file = File(path, os.open(path, flags, 0o600), size)
+        with _naming(path):
+            os.unlink(path)
+            os.ftruncate(file.descriptor, size)
+        return file
+
+    def write_at(self, file: File, offset: int, data: Bytes) -> None:
+        """Write all of `data` at a place of a scratch file."""
+        rest = memoryview(data)
+        with _naming(file.path):
+            while rest:
+                written = os.pwrite(file.descriptor, rest, offset)
+                rest, offset = rest[written:], offset + written
 
     def read_all(self, path: Path) -> bytes:
         file = self.open(path)

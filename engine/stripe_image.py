@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from engine.bundle_merge import HotVersion
 from engine.bundle_writer import BundleWriter, run_of
-from engine.page_problem import UnreadablePage
+from engine.page_problem import UnreadablePage, unless_unreachable
 from engine.stripe_layers import Stripe
 from engine.version_store import PAGE_BYTES, VersionStore
 from formats import version
@@ -62,14 +62,16 @@ class StripeImages:
 
     def write(self, writer: BundleWriter, stripe: Stripe, lsn: int, n_blocks: int) -> None:
         """Add a stripe's first `n_blocks` blocks to an image bundle; CorruptionError if one of
-        them is damaged."""
+        them is damaged, UnreachableError."""
         key, first = stripe[0], stripe[1] * STRIPE_BLOCKS
         with self._versions.lock:
             chunk = self._versions.table.intern(*ChunkKey.unpack(key))
         for block in range(first, first + n_blocks, RUN_BLOCKS):
             count = min(RUN_BLOCKS, first + n_blocks - block)
             asked = [(chunk, block + i, lsn) for i in range(count)]
-            problems = self._versions.read_blocks(asked, self._pages, PAGE_BYTES)
+            problems = unless_unreachable(
+                self._versions.read_blocks(asked, self._pages, PAGE_BYTES)
+            )
             done = 0
             for place, problem in sorted(problems.items()):
                 if not isinstance(problem, UnreadablePage):

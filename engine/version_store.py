@@ -21,7 +21,7 @@ from engine.layer_query import LayerQuery
 from engine.layer_source import LayerSource, NoLayers, until_layers_stay
 from engine.memtable import Memtable
 from engine.memtable_pool import MemtablePool
-from engine.page_problem import problem_of
+from engine.page_problem import problem_of, text_of, unless_unreachable
 from engine.page_reader import (
     ASK_HISTORY,
     EXPIRED,
@@ -224,7 +224,7 @@ class VersionStore(StoreState):
         for place, i in enumerate(asked):
             oldests[i] = found[place]
             if place in query.errors:
-                failures[i] = str(query.errors[place])
+                failures[i] = text_of(query.errors[place])
                 states[i] = REFUSED
         self._layer_reads += len(asked)
 
@@ -326,10 +326,10 @@ class VersionStore(StoreState):
         return self._read_run(chunk, block & 0x1FFFF, floors, lsn)
 
     def _read_run(self, chunk: int, block: int, floors: list[int], lsn: int) -> bytes:
-        """Pages of a chunk that follow each other, each with its floor; raises RequestError."""
+        """Pages of a chunk that follow each other, with their floors; RequestError, or OSError."""
         out = memoryview(bytearray(len(floors) * PAGE_BYTES))
         asked = [(chunk, block + i, floor, lsn) for i, floor in enumerate(floors)]
-        failures = self._read(asked, out, PAGE_BYTES)
+        failures = unless_unreachable(self._read(asked, out, PAGE_BYTES))
         if failures:
             i, problem = next(iter(failures.items()))
             key = ChunkKey(*self.table.key(chunk))

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from engine.disk_room import DiskRoom, is_full
+from engine.disk_room import DiskRoom, is_full, will_pass
 from engine.journal import Journal
 from engine.remote_wal import RemoteWal
 from engine.storage import Storage
 
 JOURNAL_FULL = "journal full: source keeps WAL"
 DISK_FULL = "disk full"
+UNREACHABLE = "bucket unreachable"
 
 
 @dataclass(frozen=True)
@@ -67,5 +68,7 @@ class WalIntake:
         return Hold(DISK_FULL, shortage) if shortage else None
 
     def hold_of(self, error: OSError) -> Hold | None:
-        """The hold that a failed write means; None if it is a fault."""
-        return Hold(DISK_FULL, self.room.explain(error)) if is_full(error) else None
+        """The hold that an error means; None if it is a fault."""
+        if not will_pass(error):
+            return None
+        return Hold(DISK_FULL if is_full(error) else UNREACHABLE, self.room.explain(error))

@@ -2,9 +2,9 @@
 retention lets leases end and the horizon advance.
 
 Each does one step after the other and sleeps when there is nothing to do. A step for which the disk
-has no room is done again until it has. Any other error that a step raises stops that thread, a
-flush's stops all of them, and is kept for `status`: what was read before stays readable, and the
-reason is shown instead of a lag that grows without a word.
+has no room, or that meets a bucket that does not answer, is done again. Any other error that a
+step raises stops that thread, a flush's stops all of them, and is kept for `status`: what was read
+before stays readable, and the reason is shown instead of a lag that grows without a word.
 
 Where compaction is behind (engine/backpressure.py), ingest rests after each step, and in the end
 nothing is flushed until some bundles have been merged. Where it is not, compaction rests after each
@@ -16,11 +16,11 @@ import threading
 import time
 from collections.abc import Callable
 
-from engine.disk_room import is_full
+from engine.disk_room import is_full, will_pass
 from engine.errors import IngestStopped
 from engine.page_store import PageStore
 from engine.retention import Bounds
-from engine.wal_intake import DISK_FULL, Hold
+from engine.wal_intake import Hold
 from server.write_pace import WritePace
 
 IDLE_SECONDS = 0.05
@@ -47,7 +47,7 @@ class Worker:
         self._step = step
         self._wait = wait
         self._on_error = on_error
-        self.full: OSError | None = None  # the disk was, when this was last tried
+        self.waits_for: OSError | None = None  # to pass, when this was last tried
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -67,7 +67,7 @@ class Worker:
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
-                if not self._step_if_there_is_room():
+                if not self._step_if_it_can():
                     self._wait()
         except Exception as error:
             if self._stopping.is_set() and isinstance(error, IngestStopped):
@@ -80,20 +80,21 @@ class Worker:
         """Do nothing for so long, or until it is to end; whether it is."""
         return self._stopping.wait(seconds)
 
-    def _step_if_there_is_room(self) -> bool:
+    def _step_if_it_can(self) -> bool:
         try:
             did_anything = self._step()
         except OSError as error:
-            if not is_full(error):
+            if not will_pass(error):
                 raise
-            if self.full is None:
-                _log.warning("%s waits for room on the disk: %s", self.name, error)
-            self.full = error
+            if self.waits_for is None:
+                what = "room on the disk" if is_full(error) else "the bucket"
+                _log.warning("%s waits for %s: %s", self.name, what, error)
+            self.waits_for = error
             self.rest(RETRY_SECONDS)
             return True
-        if self.full is not None:
-            _log.info("%s goes on: there is room on the disk", self.name)
-            self.full = None
+        if self.waits_for is not None:
+            _log.info("%s goes on", self.name)
+            self.waits_for = None
         return did_anything
 
 
@@ -110,6 +111,7 @@ class Background:
         """A version waits for its flush no longer than about `flush_seconds_max`; 0 bytes a second
         set no bound."""
         self._store = store
+        self.evict: Callable[[], bool] = lambda: False  # called between steps of compaction
         self._retention_bounds = retention
         self._stopping = threading.Event()
         self._flush_seconds_max = flush_seconds_max
@@ -147,12 +149,13 @@ class Background:
 
     def find_hold(self) -> Hold | None:
         """What holds ingest or flush up, if anything does."""
-        room, pressure = self._store.intake.room, self._store.backpressure
-        if room.problem:
-            return Hold(DISK_FULL, room.problem)
+        intake, pressure = self._store.intake, self._store.backpressure
+        if intake.room.problem is not None:
+            return intake.hold_of(intake.room.problem)
         for worker in self.workers:
-            if worker.full is not None:
-                return Hold(DISK_FULL, f"{worker.name}: {room.explain(worker.full)}")
+            hold = None if worker.waits_for is None else intake.hold_of(worker.waits_for)
+            if hold is not None:
+                return hold._replace(reason=f"{worker.name}: {hold.reason}")
         if pressure.must_wait:
             return Hold(WAITING, pressure.describe())
         return Hold(SLOWED, pressure.describe()) if pressure.is_behind else None
@@ -179,7 +182,7 @@ class Background:
         if compactor is None:
             return False
         begin, before = self.write_pace.now(), compactor.bytes_written
-        did_anything = compactor.step()
+        did_anything = self.evict() or compactor.step()
         self.write_pace.follow(begin, compactor.bytes_written - before)
         return did_anything
 

@@ -70,11 +70,19 @@ STATUS_KEYS = (
     "point_count",
     "lease_count",
     "held_bytes",
+    "cache_bytes",
+    "cache_hit_count",
+    "cache_miss_count",
+    "evicted_count",
+    "remote_read_requests",
+    "remote_read_bytes",
 )
 _NUMBERS: dict[str, type[int] | type[float]] = {
     name: int
     for name in STATUS_KEYS
-    if name.endswith(("_bytes", "_count", "epoch", "layers_read_p99", "layers_read_max"))
+    if name.endswith(
+        ("_bytes", "_count", "_requests", "epoch", "layers_read_p99", "layers_read_max")
+    )
 } | {"write_amplification": float, "layers_read_mean": float}
 # Longer than a relation list of a million rows, short of what a wrong length field could ask for.
 _MESSAGE_BYTES_MAX = 1 << 26

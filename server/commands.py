@@ -12,7 +12,7 @@ from formats import pgwire
 from formats.chunk import FORK_NAMES, SLRU_NAMES, Fork, Slru
 from formats.pagestream import GET_PAGE, PAGE_BYTES, PAGE_REPLY_BYTES, PageBatch
 from formats.pgwire import BYTEA_OID, TEXT_OID
-from server import retention_commands, time_commands
+from server import restore_commands, retention_commands, time_commands
 from server.connection import Connection, StatementError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ USAGES = (
     "show slru [LSN]",
     *retention_commands.USAGES,
     *time_commands.USAGES,
+    restore_commands.USAGE,
     "pagestream_v3 TENANT TIMELINE",
     "set ...",
 )
@@ -64,6 +65,8 @@ def execute(text: str, service: "PageService", connection: Connection) -> bytes 
         return _row(*time_commands.lsn_at(words[2:], service.store))
     if [verb, *words[1:2]] == ["time", "at"] and len(words) == 3:
         return _row(*time_commands.time_at(words[2], service.store, run.lsn))
+    if [word.lower() for word in words[:2]] == ["restore", "chunks"] and len(words) == 3:
+        return _row(*run.restore_chunks(words))
     raise StatementError(
         f"unknown statement: {' '.join(words)[:100]}",
         pgwire.SYNTAX_ERROR,
@@ -153,6 +156,12 @@ class _Statement:
             for kind, segment, blocks in segments
         )
         return _rows([(name, TEXT_OID) for name in columns], rows)
+
+    def restore_chunks(self, words: list[str]) -> restore_commands.Answer:
+        service = self._service
+        return restore_commands.execute(
+            words, service.restore_chunks, self._connection, lambda: service.stopping
+        )
 
     def files(self, words: list[str]) -> bytes:
         names = self._store.files(self.lsn(words))

@@ -69,6 +69,13 @@ class Settings:
         256 * MIB, "bytes", 0, 1 << 50,
         "left free by WAL and layers; on a small file system at most a twentieth of it",
     )  # fmt: skip
+    cache_bytes_max: int = _setting(
+        0, "bytes", 0, 1 << 62,
+        "of layer files that stay here; those that S3 has too go beyond it; 0: all stay",
+    )  # fmt: skip
+    block_cache_bytes: int = _setting(
+        GIB, "bytes", 16 * MIB, 1 << 50, "of the local file that caches layer files only S3 has"
+    )
     durability: str = _word(
         ("local", "s3"), "what is reported to the source as applied: what is in layers, or in S3"
     )
@@ -86,6 +93,10 @@ class Settings:
     backup_bytes_per_second: int = _setting(
         0, "bytes/s", 0, 1 << 50, "what the upload may send; 0 sets no bound"
     )
+    backup_source_bytes: int = _setting(
+        16 * GIB, "bytes", 0, 1 << 50,
+        "WAL that a second slot may keep at the source until it is in S3; 0: no such slot",
+    )  # fmt: skip
     backup_grace_seconds: float = _setting(
         86_400.0, "s", 1.0, 1e9, "how long what nothing names any more stays in S3"
     )

@@ -19,6 +19,7 @@ from formats import pagestream, pgwire
 from formats.pagestream import DB_SIZE, LATEST_LSN, PageBatch
 from server.config import Settings
 from server.connection import ClientGone, Connection, StatementError
+from server.restore_commands import Restore
 from server.session import Session
 from server.store import Store
 
@@ -43,6 +44,7 @@ class PageService:
         self.store = store
         self.settings = settings
         self.status = status or store.status
+        self.restore_chunks: Restore | None = None  # with a bucket
         self.stop_flag = memoryview(bytearray(1))  # kernels look at it
         self._lock = threading.Lock()
         self._threads: dict[Connection, threading.Thread] = {}

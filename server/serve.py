@@ -22,25 +22,30 @@ from pathlib import Path
 
 from engine import kill_points, server_id
 from engine.cluster_identity import Wanted
+from engine.disk_room import is_full
 from engine.errors import DirectoryRefusedError
 from engine.journal import JournalFailedError
+from engine.lazy_storage import LazyStorage
 from engine.page_store import PageStore
 from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
-from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold, Limits
+from engine.wal_intake import DISK_FULL, JOURNAL_FULL, UNREACHABLE, Hold, Limits
 from formats import lsn as lsn_text
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
 from server.background import SLOWED, WAITING, Background
+from server.backup.backup import Backup, config_of
+from server.backup.object_store import StoreError, TransientError
 from server.backup.restore_target import refuse_unfinished
-from server.backup.upload_messages import UploadConfig
-from server.backup.uploader_link import BackupRefusedError, UploaderLink
+from server.backup.source_slot import name_beside
+from server.backup.uploader_link import BackupRefusedError
 from server.backup_progress import BackupProgress
 from server.client import STATUS_KEYS
 from server.config import Settings
 from server.exit_code import ExitCode
 from server.page_service import PageService
+from server.remote_layers import RemoteLayers
 from server.replication import Stopped, StopSignal, checked_slot
 from server.source_errors import SourceError
 from server.wal_receiver import WalReceiver
@@ -48,7 +53,7 @@ from server.wal_receiver import WalReceiver
 log = logging.getLogger("pageserver")
 
 LOCK_FILE = "lock"
-HOLDS = (DISK_FULL, JOURNAL_FULL, WAITING, SLOWED)  # the gravest first
+HOLDS = (DISK_FULL, UNREACHABLE, JOURNAL_FULL, WAITING, SLOWED)  # the gravest first
 START_AGAIN = (
     "check what is behind it, then start the page server again; pages that are here stay readable"
 )
@@ -91,6 +96,8 @@ class Server:
         self._failure: Exception | None = None
         storage = make_data_directory(options.data_dir)
         refuse_unfinished(storage, options.data_dir)
+        if options.s3 is not None:
+            storage = _with_bucket(storage, options, settings)
         self._store = PageStore(
             options.data_dir,
             settings.memory_bytes_max,
@@ -104,7 +111,11 @@ class Server:
         )
         number = server_id.read_or_draw(storage, options.data_dir)
         self._slot = options.slot or default_slot_name(number)
-        self._backup = _link_uploader(self._store, options, settings, number)
+        self._backup: Backup | None = None
+        if options.s3 is not None:
+            config = config_of(options.data_dir, options.s3, options.s3_endpoint, number, settings)
+            self._backup = Backup(self._store, config, options.wal_sources, self._slot,
+                                  settings.backup_source_bytes, self._stop_signal)  # fmt: skip
         self._background = Background(
             self._store,
             settings.flush_seconds_max,
@@ -112,6 +123,14 @@ class Server:
             settings.compaction_bytes_per_second,
         )
         self._service = PageService(self._store, settings, self.status)
+        self._remote_layers: RemoteLayers | None = None
+        if isinstance(storage, LazyStorage):
+            remote = RemoteLayers(storage, self._store, settings.cache_bytes_max)
+            self._remote_layers = remote
+            self._background.evict = remote.evict
+            self._service.restore_chunks = remote.restore_chunks
+            if self._backup is not None:
+                self._backup.link.on_uploaded = remote.note_uploaded
 
     def start(self) -> None:
         options, store = self._options, self._store
@@ -204,11 +223,14 @@ class Server:
         for worker in self._background.workers:
             if worker.name == "compaction" and worker.error is not None:
                 values["compaction"] = f"stopped: {worker.error}"
-            elif worker.name == "compaction" and worker.full is not None:
-                values["compaction"] = f"{values['compaction']}: waits for room on the disk"
+            elif worker.name == "compaction" and worker.waits_for is not None:
+                what = "room on the disk" if is_full(worker.waits_for) else "the bucket"
+                values["compaction"] = f"{values['compaction']}: waits for {what}"
         values["error"] = error or None
         if self._backup is not None:
-            values |= self._backup.status()
+            values |= self._backup.link.status()
+        if self._remote_layers is not None:
+            values |= self._remote_layers.status()
         first = {key: values.get(key) for key in STATUS_KEYS}
         return first | values
 
@@ -219,7 +241,7 @@ class Server:
         """
         receiver = self._receiver
         if self._backup is not None and self._store.remote.is_fenced:
-            return "fenced", None, self._backup.reason
+            return "fenced", None, self._backup.link.reason
         source = None if receiver is None else receiver.source
         for worker in self._background.workers:
             if worker.error is not None:
@@ -296,6 +318,8 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
                 print(f"dropped slot {slot}")
             else:
                 print(f"there was no slot {slot}")
+            if drop_slot(wal_sources, name_beside(slot)):
+                print(f"dropped slot {name_beside(slot)}")
         finally:
             storage.close(lock)
     except SourceError as error:
@@ -309,33 +333,26 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
 def _refuse_to_go_on(store: PageStore, options: ServeOptions) -> None:
     """A directory that was restored as of an LSN is only read."""
     end = store.ends_at_lsn
-    if end is not None and options.wal_sources:
+    if end is not None and (options.wal_sources or options.s3 is not None):
         raise Refused(
             f"{options.data_dir} was restored as of {lsn_text.show(end)} and ends there: serve it "
-            "without --wal-source. To go on from the primary, restore once more without --lsn, "
-            "into another directory"
+            "without --wal-source and --s3. To go on from the primary, restore once more without "
+            "--lsn, into another directory"
         )
 
 
-def _link_uploader(
-    store: PageStore, options: ServeOptions, settings: Settings, number: int
-) -> UploaderLink | None:
-    """What backs the store up, if anything is to."""
-    if options.s3 is None:
-        return None
-    config = UploadConfig(
-        directory=str(options.data_dir.resolve()),
-        url=options.s3,
-        endpoint=options.s3_endpoint,
-        server_id=f"{number:08x}",
-        has_fencing=settings.fencing == "on",
-        journal_seconds=settings.backup_journal_seconds,
-        journal_bytes=settings.backup_journal_bytes,
-        parallel=settings.backup_parallel,
-        bytes_per_second=settings.backup_bytes_per_second,
-        grace_seconds=settings.backup_grace_seconds,
-    )
-    return UploaderLink(store, config)
+def _with_bucket(storage: Storage, options: ServeOptions, settings: Settings) -> Storage:
+    """The directory's storage, some of whose layers may be in the bucket."""
+    from server.backup.restore_plan import RestoreRefusedError  # boto3 is slow to load
+    from server.lazy_directory import open_directory
+
+    assert options.s3 is not None
+    try:
+        return open_directory(storage, options.data_dir, options.s3, options.s3_endpoint, settings)
+    except TransientError as error:
+        raise Refused(str(error), ExitCode.CANNOT_CONNECT) from error
+    except (StoreError, RestoreRefusedError) as error:
+        raise Refused(str(error)) from error
 
 
 def _bounds(options: ServeOptions, settings: Settings) -> Bounds:

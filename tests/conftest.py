@@ -14,6 +14,7 @@ from tests.fixtures.kernel_modes import Mode
 from tests.fixtures.page_servers import page_server
 from tests.fixtures.postgres_servers import postgres, postgres_templates, workspace
 from tests.fixtures.receiving import receiving
+from tests.fixtures.restore_source import saved
 from tests.fixtures.running_service import running
 from tests.fixtures.s3_server import s3_bucket, s3_server
 from tests.fixtures.small_disk import small_disk
@@ -28,6 +29,7 @@ __all__ = [
     "s3_bucket",
     "s3_server",
     "small_disk",
+    "saved",
     "workspace",
 ]
 

@@ -33,8 +33,8 @@ class Attachment:
         nonce: str,
         probe: Callable[[], None],
     ) -> None:
-        """`bucket` calls `expect`. `nonce` is drawn for this process alone. `probe` raises RefusedError if the store cannot
-        keep two writers apart."""
+        """`bucket` calls `expect`. `nonce` is drawn for this process alone. `probe` raises
+        RefusedError if the store cannot keep two writers apart."""
         self._storage = storage
         self._directory = directory
         self._url = url

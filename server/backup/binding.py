@@ -24,7 +24,7 @@ from formats.manifest import Manifest
 
 FILE_NAME = "bucket"
 ENTRIES_MAX = 8
-"""More than can be late at a time: each process sends one entry, again and again, until it knows."""
+"""More than can be late at a time: a process sends one entry, again and again, until it knows."""
 
 
 class NotDescendedError(Exception):

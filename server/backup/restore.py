@@ -13,7 +13,7 @@ and what is here already stays.
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -198,6 +198,7 @@ class _Restore:
         finally:
             for bundle in bundles:
                 bundle.cancel()
+            wait(bundles)  # those that are under way write files of their own
         self._storage.sync_directory(target.layers)
         done.bytes += self._bring_journal(target, done)
 

@@ -2,7 +2,8 @@
 
     stdin    one line of JSON: UploadConfig; then lines with what is fsynced (Position), as it
              changes, and at last {"finish": true}
-    stdout   a line with UploadStatus whenever it changes; at the end one with `end` and `reason`
+    stdout   a line with UploadStatus whenever it changes, and {"uploaded": {name: epoch, ...}} with
+             files that the bucket's manifest has come to name; at the end `end` and `reason`
     stderr   the log
 
 A process of its own, because compressing, checksums and boto3 are Python and C that would take
@@ -18,6 +19,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ from typing import Any
 
 from engine.storage import DirectoryInUseError, File, Storage
 from formats.errors import CorruptionError
+from formats.file_name import FileName
 from server.backup.binding import NotDescendedError
 from server.backup.bucket_manifest import FencedError
 from server.backup.conditional_put import probe
@@ -43,6 +46,7 @@ from server.backup.upload_messages import (
 from server.backup.uploader import Uploader
 
 LOCK_SECONDS_MAX = 10.0
+NAMES_AT_ONCE = 1000
 POLITENESS = 5  # what it gives way to the server's threads by, as `nice` has it
 _log = logging.getLogger("pageserver.backup")
 
@@ -70,6 +74,7 @@ def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("botocore").setLevel(logging.WARNING)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     os.nice(POLITENESS)
@@ -128,11 +133,15 @@ def _run(config: UploadConfig, told: Told) -> None:
         on_sent=told.something_is_new.set,
     )
     said: UploadStatus | None = None
+    named: Mapping[FileName, int] = {}
     while True:
         uploader.tell(told.position)
         if told.is_finishing:
             uploader.hasten()
         wait = uploader.step()
+        if uploader.uploaded is not named:
+            _say_uploaded(named, uploader.uploaded)
+            named = uploader.uploaded
         if uploader.status != said:
             said = uploader.status
             _say(said._asdict())
@@ -145,6 +154,13 @@ def _run(config: UploadConfig, told: Told) -> None:
 def _boottime() -> float:
     """Seconds that go on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _say_uploaded(before: Mapping[FileName, int], now: Mapping[FileName, int]) -> None:
+    """Which files the bucket's manifest names that it did not name before."""
+    new = [(name.text, epoch) for name, epoch in now.items() if name not in before]
+    for start in range(0, len(new), NAMES_AT_ONCE):
+        _say({"uploaded": dict(new[start : start + NAMES_AT_ONCE])})
 
 
 def _say(values: dict[str, Any]) -> None:

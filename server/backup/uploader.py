@@ -16,7 +16,7 @@ own chain is damaged (CorruptionError).
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
 from random import Random
@@ -116,6 +116,12 @@ class Uploader:
         if self._journal is None or self._sending_wal is not None or self._journal.unnamed:
             return False
         return self._bucket.state.remote_lsn >= self._position.flushed_lsn
+
+    @property
+    def uploaded(self) -> Mapping[FileName, int]:
+        """Files that an entry of the chain names, by the epochs of who put them; another mapping
+        after each entry; empty while the bucket is not ours."""
+        return {} if self._bucket.epoch is None else self._bucket.state.manifest.uploaded
 
     @property
     def status(self) -> UploadStatus:

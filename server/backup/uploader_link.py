@@ -16,9 +16,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from engine.page_store import PageStore
+from formats.file_name import FileName
 from formats.lsn import show as show_lsn
 from server.backup.local_state import Position
 from server.backup.upload_messages import FENCED, FINISHED, REFUSED, UploadConfig
@@ -43,6 +45,8 @@ class UploaderLink:
         self.reason = ""  # why it is fenced, or ended
         self.epoch: int | None = None
         self.pending_bytes: int | None = None
+        self.on_uploaded: Callable[[dict[FileName, int]], None] = lambda names: None
+        """Is told which files the bucket's manifest names, by the epochs of who put them."""
         self._store = store
         self._config = config
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
@@ -140,28 +144,32 @@ class UploaderLink:
     def _talk(self, to: int, heard_from: int) -> None:
         told: Position | None = None
         has_said_finish = False
+        next_word = time.monotonic()
         rest = b""
         with selectors.DefaultSelector() as selector:
             selector.register(heard_from, selectors.EVENT_READ)
             while not self._stopping.is_set():
-                position = self._position()
-                if position != told and _write(to, position._asdict()):
-                    told = position
-                elif self._finishing.is_set() and not has_said_finish:
-                    has_said_finish = _write(to, {"finish": True})
-                begin = time.monotonic()
-                if selector.select(TELL_SECONDS):
+                if time.monotonic() >= next_word:
+                    next_word = time.monotonic() + TELL_SECONDS
+                    position = self._position()
+                    if position != told and _write(to, position._asdict()):
+                        told = position
+                    elif self._finishing.is_set() and not has_said_finish:
+                        has_said_finish = _write(to, {"finish": True})
+                if selector.select(max(0.0, next_word - time.monotonic())):
                     data = os.read(heard_from, 1 << 16)
                     if not data:
                         return
                     *lines, rest = (rest + data).split(b"\n")
                     for line in lines:
                         self._hear(json.loads(line))
-                    self._stopping.wait(TELL_SECONDS - (time.monotonic() - begin))
 
     def _hear(self, values: dict[str, Any]) -> None:
         if "end" in values:
             self._hear_end(values["end"], values["reason"])
+            return
+        if "uploaded" in values:
+            self.on_uploaded({FileName.parse(n): epoch for n, epoch in values["uploaded"].items()})
             return
         self.state, self.epoch = values["state"], values["epoch"]
         self.pending_bytes = values["pending_bytes"]

@@ -1,6 +1,7 @@
 """Bundles of which nothing can be read: their stripes are left, settled and reported; the others
 are compacted, and pruned, as ever."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,4 +132,25 @@ def damage_and_prune(small: SmallStore, spoil: Callable[[BundleReader], None]) -
     bad = sum(layer.versions for layer in index.stripe(HISTORY_OF_BAD, 0))
     assert bad >= before
     assert after < before / 4
+    small.let_go()
+
+
+def raise_input_output_error(*_: object) -> bytes:
+    raise OSError(errno.EIO, "Input/output error")
+
+
+def test_a_disk_that_fails_once_is_not_taken_for_an_empty_bundle(
+    small: SmallStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index was told that its layers take 0 bytes."""
+    small.put(create(GOOD), image(0, 1, GOOD))
+    small.flush()
+    storage, known = small.store.storage, small.store.layers.map.l0[0].reader
+    reader = BundleReader(storage, known.path, known.read_directory_frame())
+    with monkeypatch.context() as disk:
+        disk.setattr(storage, "pread", raise_input_output_error)
+        with pytest.raises(OSError, match="Input/output"):
+            reader.stored_bytes()
+        assert not any(reader.stored_bytes_if_readable())
+    assert all(reader.stored_bytes())
     small.let_go()

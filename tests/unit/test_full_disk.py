@@ -221,7 +221,7 @@ def test_waiting_for_room_ends_when_it_is_given_up(tmp_path, monkeypatch):
     room, seen = DiskRoom(Storage(), tmp_path, 0), []
 
     def action() -> str:
-        seen.append(room.problem)
+        seen.append("" if room.problem is None else room.explain(room.problem))
         if len(seen) < 4:
             raise OSError(errno.ENOSPC, "No space left on device", "there")
         return "done"
@@ -229,7 +229,7 @@ def test_waiting_for_room_ends_when_it_is_given_up(tmp_path, monkeypatch):
     assert room.persist(action, lambda: False) == "done"
     assert seen[0] == ""
     assert "there: No space left on device: make room there" in seen[3]
-    assert room.problem == ""
+    assert room.problem is None
     seen.clear()
     with pytest.raises(IngestStopped, match="disk full"):
         room.persist(action, lambda: len(seen) == 2)

@@ -111,14 +111,14 @@ def test_their_threads_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyP
     workers = (threads.retention, threads.compaction)
 
     def are_full(*found: Worker) -> bool:
-        return all(worker.full is not None for worker in found)
+        return all(worker.waits_for is not None for worker in found)
 
     for worker in workers:
         worker.start()
     wait_until(lambda: are_full(*workers))
     check(small, lsn)
     storage.room = None
-    wait_until(lambda: not any(worker.full or worker.error for worker in workers))
+    wait_until(lambda: not any(worker.waits_for or worker.error for worker in workers))
     wait_until(lambda: small.store.layers.map.l0_count < POLICY.l0_bundles_merged_min)
     wait_until(lambda: small.store.horizon_lsn > small.store.versions.backup_end_lsn)
     threads.stop()

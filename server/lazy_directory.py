@@ -1,0 +1,46 @@
+"""A data directory whose layers may be in a bucket: made from it if it is empty, and its storage.
+
+boto3 takes a fifth of a second to load, so only a server with --s3 imports this.
+"""
+
+import os
+from pathlib import Path
+
+from engine import kill_points
+from engine.kill_points import KillingStorage
+from engine.lazy_storage import LazyStorage
+from engine.remote_blocks import RemoteFiles
+from engine.storage import Storage
+from server.backup.bucket_files import PARALLEL_REQUESTS, BucketFiles
+from server.backup.conditional_put import probe
+from server.backup.lazy_start import begin_from_bucket, is_empty
+from server.backup.s3_store import S3Store
+from server.config import Settings
+
+
+class _KillingLazyStorage(LazyStorage, KillingStorage):
+    """For tests: engine/kill_points.py."""
+
+    def __init__(self, directory: Path, files: RemoteFiles, cache_bytes: int, text: str) -> None:
+        KillingStorage.__init__(self, directory, text)
+        LazyStorage.__init__(self, directory, files, cache_bytes)
+
+
+def open_directory(
+    storage: Storage, directory: Path, url: str, endpoint: str | None, settings: Settings
+) -> LazyStorage:
+    """What a page server with --s3 uses in the place of `storage`. An empty directory begins with
+    what the bucket has, if that is anything.
+
+    StoreError, RestoreRefusedError, CorruptionError, DirectoryInUseError, OSError.
+    """
+    has_fencing = settings.fencing == "on"
+    store = S3Store(url, endpoint, parallelism=PARALLEL_REQUESTS, conditional=has_fencing)
+    if is_empty(storage, directory):
+        check = (lambda nonce: probe(store, nonce)) if has_fencing else None
+        begin_from_bucket(store, directory, storage, url, check=check)
+    files, cache_bytes = BucketFiles(store), settings.block_cache_bytes
+    text = os.environ.get(kill_points.VARIABLE)
+    if text is not None:
+        return _KillingLazyStorage(directory, files, cache_bytes, text)
+    return LazyStorage(directory, files, cache_bytes)

@@ -1,0 +1,228 @@
+"""The machine is lost, and the bucket is not: every page comes back, on a real S3 server.
+
+A page server runs under pgbench with a backup. It is killed and its directory removed. Then the
+bucket is restored four ways, read back, and damaged.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from formats.bucket_state import BucketState
+from formats.lsn import parse, show
+from server.backup.bucket_manifest import BucketManifest
+from server.backup.restore import boottime
+from server.backup.s3_store import S3Store
+from server.client import PageClient
+from tests.fixtures.page_digest import digest
+from tests.fixtures.s3_server import Bucket
+from tests.fixtures.serving import ROOT, Serving, command
+from tools.compare import compare
+from tools.excuses import Rules
+from tools.page_server import PageServer
+from tools.postgres import Server
+from tools.primary_wal import PrimaryWal
+
+SETTINGS = ("--set", "flush_seconds_max=0.5", "--set", "backup_journal_seconds=0.5")
+WAIT_SECONDS_MAX = 60.0
+
+
+def pageserver(*arguments: object) -> tuple[int, str, str]:
+    """A command's exit status, and what it said on stdout and on stderr."""
+    done = subprocess.run(
+        command("server.cli", *arguments), cwd=ROOT, capture_output=True, text=True, check=False,
+        timeout=WAIT_SECONDS_MAX,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def state_of(store: S3Store) -> BucketState:
+    return BucketManifest(store, boottime).read()
+
+
+def flush_lsn(primary: Server) -> int:
+    return parse(primary.sql("SELECT pg_current_wal_flush_lsn()")[0][0])
+
+
+def wait_for_remote(store: S3Store, lsn: int) -> BucketState:
+    """Until the bucket has WAL up to an LSN."""
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while (state := state_of(store)).remote_lsn < lsn:
+        assert time.monotonic() < deadline, f"the bucket is at {show(state.remote_lsn)}"
+        time.sleep(0.1)
+    return state
+
+
+class Backup:
+    """A bucket with the backup of a server that is lost, and what the server answered."""
+
+    def __init__(self, bucket: Bucket, tmp_path: Path) -> None:
+        self.bucket = bucket
+        self.tmp_path = tmp_path
+        self.store = S3Store(bucket.url, bucket.endpoint)
+        self.at = ("--from", bucket.url, "--s3-endpoint", bucket.endpoint)
+        self.right: dict[int, dict[tuple[object, ...], object]] = {}
+        self.end = 0
+
+    def lose(self, primary: Server, server: PageServer) -> None:
+        """Note what is right at some LSNs under load, then kill the server and all it has."""
+        load = primary.start_pgbench("-T", "600", "-c", "2")
+        noted = []
+        for _ in range(2):
+            time.sleep(0.7)
+            noted.append(flush_lsn(primary))
+        wait_for_remote(self.store, noted[-1])
+        for uploader in uploaders_of(server):
+            os.kill(uploader, signal.SIGSTOP)  # from here on the bucket stays as it is
+        self.end = state_of(self.store).remote_lsn
+        server.wait_until_ready(self.end)
+        with server.client() as client:
+            for lsn in (*noted, self.end):
+                self.right[lsn] = digest(client, lsn)
+        assert load.poll() is None
+        server.kill()
+        shutil.rmtree(server.data_dir)
+        time.sleep(0.5)
+        load.terminate()
+        load.wait()
+
+    def restore(self, name: str, *options: object) -> Path:
+        directory = self.tmp_path / name
+        code, said, error = pageserver(
+            "restore", *self.at, "--data-dir", directory, "--json", *options
+        )
+        assert code == 0, error
+        values = json.loads(said)
+        assert values["files"] > 0 and values["bytes"] > 0 and values["requests"] > 0
+        return directory
+
+    def check_at_its_end(self, directory: Path) -> None:
+        """As of the remote LSN, which may lie inside of a record: the state is that before it."""
+        serving = Serving(directory)
+        try:
+            serving.wait()
+            with PageClient(serving.address) as client:
+                before, ready = 0, ready_lsn(client)
+                while before != ready:  # its journal is ingested
+                    time.sleep(0.5)
+                    before, ready = ready, ready_lsn(client)
+                assert digest(client, ready) == self.right[self.end]
+        finally:
+            serving.end(signal.SIGTERM)
+
+    def check(self, directory: Path, lsns: list[int], state: str = "read-only") -> None:
+        """That a directory without a source answers as the lost server did."""
+        serving = Serving(directory)
+        try:
+            serving.wait()
+            with PageClient(serving.address) as client:
+                for lsn in lsns:
+                    wait_until_ready(client, lsn)
+                    assert digest(client, lsn) == self.right[lsn], show(lsn)
+                assert client.status()["state"] == state
+        finally:
+            serving.end(signal.SIGTERM)
+
+
+def ready_lsn(client: PageClient) -> int:
+    return parse(str(client.status()["ready_lsn"]))
+
+
+def wait_until_ready(client: PageClient, lsn: int) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS_MAX
+    while ready_lsn(client) < lsn:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def uploaders_of(server: PageServer) -> list[int]:
+    """The process that sends the server's backup."""
+    assert server.process is not None
+    pid = server.process.pid
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    found = [int(word) for path in children for word in path.read_text().split()]
+    named = [pid for pid in found if b"upload_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert named
+    return named
+
+
+@pytest.fixture
+def backup(postgres, page_server, s3_bucket: Bucket, tmp_path: Path) -> tuple[Backup, Server]:
+    """A backup whose server is lost, and the primary, which goes on."""
+    primary = postgres(18, {"wal_keep_size": "1GB"})
+    primary.pgbench("-i", "-q", "-s", "1")
+    options = ("--s3", s3_bucket.url, "--s3-endpoint", s3_bucket.endpoint)
+    server = page_server(primary, *SETTINGS, *options)
+    backup = Backup(s3_bucket, tmp_path)
+    backup.lose(primary, server)
+    return backup, primary
+
+
+def test_the_machine_is_lost(backup: tuple[Backup, Server]) -> None:
+    """With the primary, without it, as of earlier, and damaged: one load for all."""
+    saved, primary = backup
+    noted = sorted(saved.right)
+    restored = saved.restore("restored")
+    catch_up_and_compare(restored, primary)
+    # The primary is gone now. What the bucket has alone is what the lost server answered.
+    saved.check(saved.restore("alone"), noted[:-1])
+    saved.check_at_its_end(saved.restore("alone, to its end"))
+    saved.check(saved.restore("earlier", "--lsn", show(noted[0])), noted[:1])
+    saved.check(saved.restore("nearly all", "--lsn", show(noted[1])), noted[:2])
+    refused = pageserver("restore", *saved.at, "--data-dir", saved.tmp_path / "no", "--lsn", "F/0")
+    assert refused[0] == 4
+    assert "above the remote LSN" in refused[2]
+    with_source = pageserver(
+        "serve", "--data-dir", saved.tmp_path / "earlier", "--wal-source", primary.conninfo()
+    )
+    assert with_source[0] == 4
+    assert f"was restored as of {show(noted[0])} and ends there" in with_source[2]
+    find_damage(saved)
+
+
+def catch_up_and_compare(directory: Path, primary: Server) -> None:
+    """As the demonstration does: every page equal at the end of the shutdown checkpoint."""
+    server = PageServer(directory, primary.conninfo())
+    server.start()
+    try:
+        server.wait_until_ready(flush_lsn(primary))
+        primary.stop()
+        end = primary.shutdown_checkpoint_end()
+        server.wait_until_ready(end)
+        rules = Rules("primary", wal=PrimaryWal(primary.data_dir / "pg_wal"))
+        with server.client() as client:
+            result = compare(primary.data_dir, client, end, rules)
+        assert [str(difference) for difference in result.differences] == []
+        assert result.blocks_compared.total() > 1000
+    finally:
+        server.kill()
+
+
+def find_damage(saved: Backup) -> None:
+    """A flipped byte in an object of each kind: scrub and restore name it."""
+    code, said, error = pageserver("scrub", *saved.at, "--json")
+    assert (code, json.loads(said)["problems"]) == (0, []), error
+    assert json.loads(said)["never_verified"] == 0
+    generator, store = random.Random(6), saved.store
+    for kind in ("layers/", "journal/", "manifest/"):
+        named = {*state_of(store).objects(), *(info.name for info in store.list("manifest/"))}
+        name = generator.choice(sorted(each for each in named if each.startswith(kind)))
+        whole = store.get(name)
+        at = generator.randrange(len(whole))
+        store.put(name, whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :])
+        code, said, _ = pageserver("scrub", *saved.at, "--json")
+        assert code == 1
+        assert {problem["object"] for problem in json.loads(said)["problems"]} == {name}
+        directory = saved.tmp_path / f"damaged {kind[:-1]}"
+        code, _, error = pageserver("restore", *saved.at, "--data-dir", directory)
+        assert code == 1
+        assert name in error
+        assert not (directory / "manifest").exists()
+        store.put(name, whole)

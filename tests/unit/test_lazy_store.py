@@ -1,0 +1,180 @@
+"""A page store whose bundles are in a bucket: the same pages, the same index, and errors that pass
+when the bucket does not answer."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import index_rebuild
+from engine.directory_check import check_directory
+from engine.errors import DirectoryRefusedError, UnreachableError
+from engine.lazy_storage import LazyStorage
+from engine.page_store import PageStore
+from engine.remote_blocks import QUIET_SECONDS
+from engine.storage import Storage
+from tests.fixtures.lazy_store import AwayStore, away, pages
+from tests.fixtures.small_store import MEMORY_BYTES, SMALL_POLICY, image
+
+
+@pytest.fixture(autouse=True)
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[AwayStore]:
+    found = away(tmp_path)
+    yield found
+    found.small.let_go()
+
+
+def outage(store: AwayStore) -> None:
+    """What was read is forgotten, and from now on nothing answers."""
+    store.files.is_down = True
+    for source in store.storage._remote.values():
+        store.storage.blocks.doubt(source, 0, source.size)
+    store.small.store.layers.map._readers.clear()
+    store.small.store.frames._entries.clear()
+    store.small.store.layers.map.reload(store.small.store.layers.state.removed)
+
+
+def test_every_page_is_that_of_the_original(store: AwayStore) -> None:
+    kinds = {name.kind_text for name in store.small.store.layers.state.files}
+    assert kinds == {"l0", "l1", "image"}
+    assert not store.storage.bundles_here()
+    assert pages(store.small, store.lsns) == store.expected
+    assert any(isinstance(page, bytes) for page in store.expected.values())
+
+
+def test_its_index_is_that_of_the_original(store: AwayStore, tmp_path: Path) -> None:
+    lazy = store.small.store.layers.index.dump()
+    store.small.let_go()
+    shutil.rmtree(tmp_path / "original" / "index")
+    store.small.directory = tmp_path / "original"
+    store.small.open()
+    local = store.small.store.layers.index.dump()
+    state = lazy.pop("meta"), local.pop("meta")
+    assert lazy == local
+    assert state[0].keys() == state[1].keys()
+
+
+def test_opening_asks_once_for_each_bundle(tmp_path: Path) -> None:
+    """What the first pages need on top is a block each, if anything."""
+    found = away(tmp_path, cache_blocks=1000)
+    count = len(found.small.store.layers.state.files)
+    assert count >= 5
+    assert found.files.requests == count, "each is smaller than what is fetched of its end"
+    found.small.let_go()
+
+
+def test_it_goes_on_and_merges_what_is_away(store: AwayStore) -> None:
+    small = store.small
+    lsns = list(store.lsns)
+    before = pages(small, lsns)
+    for number in range(4):
+        lsns.append(small.put(image(number, 1000 + number)))
+        small.flush()
+        small.compact(SMALL_POLICY)
+    assert {key: page for key, page in pages(small, lsns).items() if key[-1] in store.lsns} == (
+        before
+    )
+    assert store.storage.bundles_here()
+    assert small.mark(3, lsns[-1]) == 1003
+    small.reopen(LazyStorage(small.directory, store.files, 1 << 20))
+    assert small.mark(3, lsns[-1]) == 1003
+    assert {key: page for key, page in pages(small, lsns).items() if key[-1] in store.lsns} == (
+        before
+    )
+
+
+def test_without_the_bucket_it_is_refused(store: AwayStore) -> None:
+    small = store.small
+    small.let_go()
+    before = sorted(small.directory.rglob("*"))
+    with pytest.raises(DirectoryRefusedError, match=r"bundles are only in the bucket.*--s3"):
+        PageStore(small.directory, MEMORY_BYTES)
+    assert sorted(small.directory.rglob("*")) == before
+    small.open(store.storage)
+
+
+def test_a_bucket_that_does_not_answer_is_an_error_of_the_read_alone(
+    store: AwayStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, now = store.small, 0.0
+    store.storage.blocks._clock = lambda: now
+    outage(store)
+    with pytest.raises(LookupError, match="connection refused"):
+        small.page(5, store.lsns[1])
+    with pytest.raises(UnreachableError):
+        small.store.file("global/pg_control", store.lsns[1])
+    assert small.mark(3, store.lsns[-1]) == 77, "memory has it"
+    store.files.is_down = False
+    now += QUIET_SECONDS
+    assert pages(small, store.lsns) == store.expected
+    assert "damage" not in caplog.text
+
+
+def test_compaction_waits_for_the_bucket_and_takes_nothing_for_damaged(store: AwayStore) -> None:
+    """It fails at each of its requests in turn, and goes on where it can."""
+    small, now, failed = store.small, 0.0, 0
+    store.storage.blocks._clock = lambda: now
+    compactor = small.store.compactor
+    assert compactor is not None
+    compactor.policy = SMALL_POLICY
+    small.put(image(1, 5))
+    small.flush()
+    lsns = [*store.lsns, small.store.ready_lsn]
+    expected = pages(small, lsns)
+    allowed, left = 0, 0
+    real = store.files.read
+
+    def read(name: str, start: int, length: int) -> bytes:
+        nonlocal left
+        left -= 1
+        store.files.is_down = left < 0
+        return real(name, start, length)
+
+    store.files.read = read
+    while True:
+        now += QUIET_SECONDS
+        outage(store)
+        left = allowed
+        try:
+            if not compactor.step():
+                break
+        except UnreachableError:
+            failed += 1
+            allowed += 1
+            assert failed < 500
+    assert failed > 5
+    assert not compactor.damaged
+    assert not small.store.layers.state.settled
+    left = 1 << 30
+    assert pages(small, lsns) == expected
+    small.compact(SMALL_POLICY)
+
+
+def test_verify_says_what_it_does_not_check(store: AwayStore, tmp_path: Path) -> None:
+    small = store.small
+    end = small.put(image(1, 5))
+    small.flush()
+    small.let_go()
+    work = tmp_path / "work"
+    work.mkdir()
+    findings = list(check_directory(Storage(), small.directory, work))
+    assert not [finding for finding in findings if finding.is_fault]
+    away = len(store.files.objects)
+    assert f"{away} of {away + 1} bundles are only in the bucket" in findings[0].what
+    (here,) = store.storage.bundles_here()
+    content = (small.directory / "layers" / here.text).read_bytes()
+    (small.directory / "layers" / here.text).write_bytes(content[:40] + b"?" + content[41:])
+    assert any(f.is_fault for f in check_directory(Storage(), small.directory, work))
+    (small.directory / "layers" / here.text).write_bytes(content)
+    with pytest.raises(FileNotFoundError, match="remove the directory `index`"):
+        index_rebuild.reindex(Storage(), small.directory)
+    shutil.rmtree(small.directory / "index")
+    small.open(store.storage)
+    small.ingest()
+    assert small.mark(1, end) == 5

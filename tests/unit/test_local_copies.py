@@ -1,0 +1,159 @@
+"""`restore chunks` below the statement: what is away comes, what is damaged is replaced."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine import index_rebuild
+from engine.errors import RequestError, UnreachableError
+from engine.eviction import Eviction
+from engine.local_copies import Counts, LocalCopies
+from engine.remote_blocks import RemoteObject
+from formats import chunk_filter
+from formats.bucket import LayerObject
+from formats.file_name import FileName
+from formats.manifest_record import FileAdded
+from tests.fixtures.lazy_store import AwayStore, away, pages
+from tests.fixtures.remote_files import EPOCH
+from tests.fixtures.small_store import REL, SMALL_POLICY, SmallStore, create, image
+
+THIRD = (1663, 5, 16999)
+
+
+@pytest.fixture(autouse=True)
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[AwayStore]:
+    found = away(tmp_path)
+    yield found
+    found.small.let_go()
+
+
+def copies(store: AwayStore) -> LocalCopies:
+    def object_of(name: FileName, record: FileAdded) -> RemoteObject | None:
+        return store.storage.source_of(store.small.directory / "layers" / name.text)
+
+    return LocalCopies(store.small.store.layers, store.storage, object_of, lambda length: None)
+
+
+def restore(store: AwayStore, spec: str) -> Counts:
+    return copies(store).restore(chunk_filter.parse(spec), lambda: None)
+
+
+def flip(path: Path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+
+
+def test_all_comes_here(store: AwayStore) -> None:
+    files = store.small.store.layers.state.files
+    counts = restore(store, "all")
+    size = sum(file.bytes_total for file in files.values())
+    assert counts == Counts(len(files), len(files), 0, size)
+    assert set(store.storage.bundles_here()) == set(files)
+    store.files.is_down = True
+    store.small.reopen(store.storage)
+    assert pages(store.small, store.lsns) == store.expected
+    store.files.is_down = False
+    assert restore(store, "all") == Counts(len(files))
+
+
+def test_only_what_has_layers_of_the_chunks_comes(store: AwayStore) -> None:
+    end = store.small.put(create(THIRD), image(0, 7, THIRD))
+    store.small.flush()
+    spec = "rel:{}/{}/{}".format(*THIRD)
+    assert restore(store, spec) == Counts(1), "it was made here"
+    assert not restore(store, "rel:1663/5/999").files
+    assert store.small.mark(0, end, THIRD) == 7
+    spec = "rel:{}/{}/{}".format(*REL)
+    counts = restore(store, spec)
+    assert 0 < counts.fetched < len(store.small.store.layers.state.files)
+
+
+def test_what_is_damaged_is_replaced_and_goes_on(store: AwayStore) -> None:
+    """A stripe that was quarantined is compacted again; who reads has the sound file at once."""
+    restore(store, "all")
+    small = store.small
+    layers = small.directory / "layers"
+    for path in layers.iterdir():
+        flip(path, 60)
+    forget_what_was_read(small)
+    damaged = pages(small, store.lsns)
+    assert damaged != store.expected
+    assert any("frame checksum" in page for page in damaged.values() if isinstance(page, str))
+    small.put(image(5, 123), image(0, 124))
+    small.flush()
+    compact(small)
+    compactor = small.store.compactor
+    assert compactor is not None
+    assert compactor.damaged
+    counts = restore(store, "all")
+    assert counts.replaced > 2
+    assert not counts.fetched
+    assert pages(small, store.lsns) == store.expected
+    compactor.look_anew()
+    compact(small)
+    assert not compactor.damaged
+    assert pages(small, store.lsns) == store.expected
+
+
+def forget_what_was_read(small: SmallStore) -> None:
+    small.store.frames._entries.clear()
+    small.store.layers.map._readers.clear()
+
+
+def compact(small: SmallStore) -> None:
+    small.compact(SMALL_POLICY)
+
+
+def test_a_bad_copy_takes_no_place(store: AwayStore) -> None:
+    """What comes is checked before it is there; all others are done."""
+    name = sorted(store.small.store.layers.state.files)[0]
+    data = store.files.objects[LayerObject(EPOCH, name).text]
+    store.files.objects[LayerObject(EPOCH, name).text] = data[:70] + b"?" + data[71:]
+    with pytest.raises(RequestError, match="1 bundles are damaged.*no sound copy"):
+        restore(store, "all")
+    assert set(store.small.store.layers.state.files) - set(store.storage.bundles_here()) == {name}
+    assert not list((store.small.directory / "fetch").iterdir())
+
+
+def test_a_bucket_that_stops_leaves_what_came(store: AwayStore) -> None:
+    real, left = store.files.stream, [2]
+
+    def stream(name: str) -> Iterator[bytes]:
+        left[0] -= 1
+        store.files.is_down = left[0] < 0
+        yield from real(name)
+
+    store.files.stream = stream
+    with pytest.raises(UnreachableError):
+        restore(store, "all")
+    assert len(store.storage.bundles_here()) == 2
+    store.files.is_down, left[0] = False, 1000
+    counts = restore(store, "all")
+    assert counts.fetched == counts.files - 2
+
+
+def test_what_was_left_by_one_that_was_cut_off_goes(store: AwayStore) -> None:
+    beside = store.small.directory / "fetch"
+    beside.mkdir()
+    name = sorted(store.small.store.layers.state.files)[0]
+    (beside / name.text).write_bytes(b"half")
+    restore(store, "all")
+    assert not os.listdir(beside)
+
+
+def test_it_can_be_evicted_again(store: AwayStore) -> None:
+    restore(store, "all")
+    eviction = Eviction(store.storage, 1)
+    assert eviction.step(store.small.store.layers)
+    assert eviction.evicted > 2
+    assert pages(store.small, store.lsns) == store.expected

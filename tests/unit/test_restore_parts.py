@@ -1,0 +1,118 @@
+"""Restores of what is damaged, of two timelines, of some chunks, and of no bundle at all."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from engine import index_rebuild
+from engine.storage import Storage
+from formats.errors import CorruptionError
+from formats.lsn import show as show_lsn
+from server.backup import binding
+from server.backup.restore_plan import RestoreRefusedError
+from tests.fixtures.bucket_shipping import Shipper, flip
+from tests.fixtures.memory_bucket import MemoryBucket
+from tests.fixtures.restore_source import Source, bring, opened
+from tests.fixtures.small_store import SmallStore, create, image
+from tests.fixtures.store_answers import answers
+from tests.fixtures.store_history import RELATIONS
+
+
+@pytest.fixture(autouse=True)
+def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
+
+
+def test_a_flipped_bit_of_any_object_is_found_and_named(saved: Source, tmp_path: Path) -> None:
+    generator, bucket = random.Random(4), saved.bucket
+    for place, name in enumerate(sorted(bucket.objects)):
+        stored, directory = bucket.objects[name], tmp_path / f"{place}"
+        flip(bucket, name, generator.randrange(len(stored.data)))
+        try:
+            with pytest.raises(CorruptionError, match=name):
+                bring(bucket, directory)
+        finally:
+            bucket.objects[name] = stored
+        assert not (directory / "manifest").exists()
+    assert bring(bucket, tmp_path / "new") is not None
+    store = opened(tmp_path / "new")
+    saved.check(store)
+    store.close()
+
+
+def test_a_damaged_snapshot_is_read_around(saved: Source, tmp_path: Path) -> None:
+    bucket = saved.bucket
+    (tmp_path / "from").mkdir()
+    small = SmallStore(tmp_path / "from")
+    bucket = MemoryBucket()
+    shipper = Shipper(bucket)
+    small.put(create(RELATIONS[0]))
+    for _ in range(600):
+        shipper.chain.append()
+        shipper.chain.write_snapshot_if_worthwhile()
+    shipper.ship(small.store)
+    small.let_go()
+    snapshot = next(name for name in bucket.objects if name.startswith("snapshot/"))
+    flip(bucket, snapshot, 30)
+    assert bring(bucket, tmp_path / "new") is not None
+
+
+def test_wal_of_two_timelines(tmp_path: Path) -> None:
+    """Above the switch the journal is the new one's, whose segment begins as the old one's."""
+    (tmp_path / "from").mkdir()
+    small = SmallStore(tmp_path / "from")
+    shipper = Shipper(MemoryBucket(), piece_bytes=100)
+    switch = small.put(create(RELATIONS[0]), image(0, 1, RELATIONS[0]))
+    shipper.ship(small.store)
+    history = f"1\t{show_lsn(switch)}\tno recovery target specified\n".encode()
+    small.store.journal.follow(2, switch, history)
+    end = small.put(image(0, 2, RELATIONS[0]), image(1, 3, RELATIONS[0]))
+    state = shipper.ship(small.store, history=history)
+    assert {piece.timeline for piece in state.journal} == {1, 2}
+    right = {lsn: answers(small.store, lsn) for lsn in (switch, end)}
+    before = small.store.journal.history()
+    small.let_go()
+    assert bring(shipper.bucket, tmp_path / "new") is not None
+    store = opened(tmp_path / "new")
+    assert (store.journal.timeline, store.journal.history()) == (2, before)
+    assert {lsn: answers(store, lsn) for lsn in right} == right
+    store.close()
+
+
+# Of chunks, and lazily ----------------------------------------------------------------------------
+
+
+def test_of_chunks_it_holds_these_alone(saved: Source, tmp_path: Path) -> None:
+    spec = "rel:1663/5/16384,slru:*"
+    done = bring(saved.bucket, tmp_path / "new", chunks=spec)
+    assert done is not None and done.is_part
+    assert not binding.exists(Storage(), tmp_path / "new")
+    store = opened(tmp_path / "new")
+    assert store.manifest.state.identity is not None
+    assert store.manifest.state.identity.chunks == spec
+    seen = set()
+    for lsn, right in saved.answers.items():
+        for question, answer in answers(store, lsn).items():
+            if question[0] == "relation" and question[1:4] != RELATIONS[0]:
+                assert all("does not hold" in page for page in answer)
+            elif question[0] != "past":
+                assert answer == right[question]
+                seen.add(question[0])
+    assert {"relation", "nblocks", "file", "slru"} <= seen
+    while store.compact_step():
+        pass
+    assert store.compactor is not None and not store.compactor.damaged
+    store.close()
+
+
+def test_lazily_no_bundle_comes(saved: Source, tmp_path: Path) -> None:
+    saved.bucket.requests.clear()
+    done = bring(saved.bucket, tmp_path / "new", lazy=True)
+    assert done is not None and done.files == 0
+    assert not list((tmp_path / "new" / "layers").iterdir())
+    assert list((tmp_path / "new" / "journal").iterdir())
+    assert done.state.manifest.uploaded
+    for part in ({"lsn": saved.durable}, {"chunks": "slru:*"}):
+        with pytest.raises(RestoreRefusedError, match="--lazy goes with neither"):
+            bring(saved.bucket, tmp_path / "other", lazy=True, **part)
