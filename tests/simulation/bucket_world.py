@@ -324,6 +324,15 @@ class World:
         """Somebody reads the state, and needs what it names for a while."""
         self.looked.append((self.seconds, self.state()))
 
+    def count_all(self) -> None:
+        """At the end."""
+        self.totals["worlds"] = 1
+        self.totals["pauses"] = self.scheduler.pauses
+        self.totals["entries"] = self.state().serial
+        self.totals["entry names created anew"] = len(self.contents.twice)
+        for name in self.contents.first.keys() - self.contents.objects.keys():
+            self.totals["entries deleted" if name.startswith(ENTRIES) else "objects deleted"] += 1
+
     # What must hold -------------------------------------------------------------------------------
 
     def acknowledge(self, process: Process, state: BucketState) -> None:
