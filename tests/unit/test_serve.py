@@ -248,7 +248,7 @@ def test_a_step_of_ours_that_failed_is_shown(harness: Harness) -> None:
 
 def test_compaction_that_stopped_says_why(harness: Harness) -> None:
     part = Part("background", harness.events)
-    worker = SimpleNamespace(name="compaction", error=None, full=OSError(28, "No space"))
+    worker = SimpleNamespace(name="compaction", error=None, waits_for=OSError(28, "No space"))
     part.workers.append(worker)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serve, "Background", lambda *_: part)
