@@ -150,6 +150,8 @@ def serve(
     protocol, while WAL already streams beside it through a physical replication slot. On any other
     it goes on where it was; without --wal-source it then serves what it has, read-only.
 
+    With --s3 it keeps a bucket the same, from which another one goes on should this one be lost.
+
     Settings stand in D/pageserver.toml, one "name = value" each; --set overrides one of them and
     --show-settings lists them all.
 
@@ -187,7 +189,7 @@ def serve(
 
 @app.command(epilog=EXIT_STATUS, short_help="Drop the replication slot at the source.")
 def detach(data_dir: DataDir = None, wal_source: WalSources = None, slot: SlotName = None) -> None:
-    """Drop the replication slot, so that the source no longer keeps WAL for this server.
+    """Drop the replication slots, so that the source no longer keeps WAL for this server.
 
     For good: a server that is started again from this directory finds a gap in the WAL as soon as
     the source has removed what it lacks. The server must not be running.
@@ -223,7 +225,7 @@ def status(
 
     \b
     backup                what the upload to S3 does: idle, uploading, retrying and why, stopped and
-                          why, fenced (another server has taken the prefix over)
+                          why, fenced (another server took the prefix over)
     backup_lag_bytes      how far remote_lsn is behind ready_lsn
     backup_pending_bytes  layers and WAL that are yet to be sent
     epoch                 of the writer of the prefix, as long as this is it
@@ -256,6 +258,10 @@ def status(
     if as_json:
         print_json({key: values.get(key) for key in (*STATUS_KEYS, "counters")})
         return
+    _show_status(values)
+
+
+def _show_status(values: dict[str, object]) -> None:
     counters = values.pop("counters")
     rows = list(values.items())
     if isinstance(counters, dict):

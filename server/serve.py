@@ -35,10 +35,11 @@ from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
 from server.background import SLOWED, WAITING, Background
+from server.backup.backup import Backup, config_of
 from server.backup.object_store import StoreError, TransientError
 from server.backup.restore_target import refuse_unfinished
-from server.backup.upload_messages import UploadConfig
-from server.backup.uploader_link import BackupRefusedError, UploaderLink
+from server.backup.source_slot import name_beside
+from server.backup.uploader_link import BackupRefusedError
 from server.backup_progress import BackupProgress
 from server.client import STATUS_KEYS
 from server.config import Settings
@@ -110,7 +111,11 @@ class Server:
         )
         number = server_id.read_or_draw(storage, options.data_dir)
         self._slot = options.slot or default_slot_name(number)
-        self._backup = _link_uploader(self._store, options, settings, number)
+        self._backup: Backup | None = None
+        if options.s3 is not None:
+            config = config_of(options.data_dir, options.s3, options.s3_endpoint, number, settings)
+            self._backup = Backup(self._store, config, options.wal_sources, self._slot,
+                                  settings.backup_source_bytes, self._stop_signal)  # fmt: skip
         self._background = Background(
             self._store,
             settings.flush_seconds_max,
@@ -125,7 +130,7 @@ class Server:
             self._background.evict = remote.evict
             self._service.restore_chunks = remote.restore_chunks
             if self._backup is not None:
-                self._backup.on_uploaded = remote.note_uploaded
+                self._backup.link.on_uploaded = remote.note_uploaded
 
     def start(self) -> None:
         options, store = self._options, self._store
@@ -223,7 +228,7 @@ class Server:
                 values["compaction"] = f"{values['compaction']}: waits for {what}"
         values["error"] = error or None
         if self._backup is not None:
-            values |= self._backup.status()
+            values |= self._backup.link.status()
         if self._remote_layers is not None:
             values |= self._remote_layers.status()
         first = {key: values.get(key) for key in STATUS_KEYS}
@@ -236,7 +241,7 @@ class Server:
         """
         receiver = self._receiver
         if self._backup is not None and self._store.remote.is_fenced:
-            return "fenced", None, self._backup.reason
+            return "fenced", None, self._backup.link.reason
         source = None if receiver is None else receiver.source
         for worker in self._background.workers:
             if worker.error is not None:
@@ -313,6 +318,8 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
                 print(f"dropped slot {slot}")
             else:
                 print(f"there was no slot {slot}")
+            if drop_slot(wal_sources, name_beside(slot)):
+                print(f"dropped slot {name_beside(slot)}")
         finally:
             storage.close(lock)
     except SourceError as error:
@@ -346,27 +353,6 @@ def _with_bucket(storage: Storage, options: ServeOptions, settings: Settings) ->
         raise Refused(str(error), ExitCode.CANNOT_CONNECT) from error
     except (StoreError, RestoreRefusedError) as error:
         raise Refused(str(error)) from error
-
-
-def _link_uploader(
-    store: PageStore, options: ServeOptions, settings: Settings, number: int
-) -> UploaderLink | None:
-    """What backs the store up, if anything is to."""
-    if options.s3 is None:
-        return None
-    config = UploadConfig(
-        directory=str(options.data_dir.resolve()),
-        url=options.s3,
-        endpoint=options.s3_endpoint,
-        server_id=f"{number:08x}",
-        has_fencing=settings.fencing == "on",
-        journal_seconds=settings.backup_journal_seconds,
-        journal_bytes=settings.backup_journal_bytes,
-        parallel=settings.backup_parallel,
-        bytes_per_second=settings.backup_bytes_per_second,
-        grace_seconds=settings.backup_grace_seconds,
-    )
-    return UploaderLink(store, config)
 
 
 def _bounds(options: ServeOptions, settings: Settings) -> Bounds:

@@ -180,9 +180,8 @@ class WalStream:
         content = self._connection.timeline_history(following.timeline)
         self._journal.follow(following.timeline, following.start_lsn, content)
         self._store.notify_wal()
-        _log.info(
-            "following timeline %d from %s", following.timeline, lsn.show(following.start_lsn)
-        )
+        since = lsn.show(following.start_lsn)
+        _log.info("following timeline %d from %s", following.timeline, since)
 
     # The stream
 
@@ -363,8 +362,7 @@ class WalStream:
     def _end_hold(self) -> None:
         if self._held is not None:
             _log.info("WAL is taken again")
-            self._held = None
-            self._heard_time = time.monotonic()
+            self._held, self._heard_time = None, time.monotonic()
             self._on_hold(None)
 
     def _wait(self) -> None:
@@ -388,7 +386,7 @@ class WalStream:
             self._report(reply=False)
 
     def _report(self, *, reply: bool) -> None:
-        """Say what was received, is flushed, counts as applied; nothing if the bucket is lost."""
+        """Say where we are; nothing once the bucket is another's."""
         if self._store.remote.is_fenced:
             raise Stopped
         self._reported = self._positions()
@@ -396,8 +394,7 @@ class WalStream:
         self._connection.send_status(*self._reported, reply=reply)
 
     def _positions(self) -> tuple[int, int, int]:
-        flushed, applied = (
-            self._journal.flushed_lsn,
-            self._store.remote.applied(self._store.durable_lsn),
-        )
+        """Received, flushed, applied."""
+        flushed = self._journal.flushed_lsn
+        applied = self._store.remote.applied(self._store.durable_lsn)
         return self._journal.received_lsn, flushed, min(applied, flushed)

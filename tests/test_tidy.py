@@ -25,7 +25,7 @@ LINE_LENGTH_MAX = 100
 INLINE_ONLY = {"formats.coding", "server.socket_calls"}
 """Their .pxd holds bodies that are expanded into kernels; the .py is what interpreted ones call."""
 
-ENTRY_POINTS = {"engine.index_check", "server.cli"}
+ENTRY_POINTS = {"engine.index_check", "server.backup.upload_process", "server.cli"}
 """Modules that nobody imports, because somebody starts them."""
 
 # Written so that this file does not find itself.

@@ -77,7 +77,7 @@ def run_seeds(seeds: range, workers: int, progress: Progress) -> Result:
     return result
 
 
-def _parse_seeds(text: str) -> range:
+def parse_seeds(text: str) -> range:
     first, dots, end = text.partition("..")
     if not (dots and first.isdecimal() and end.isdecimal() and int(first) < int(end)):
         raise argparse.ArgumentTypeError(f"{text}: expected A..B, from A on and before B")
@@ -101,12 +101,25 @@ def _rows(result: Result) -> Iterator[tuple[str, str]]:
         yield name, f"{count:,}"
 
 
+def print_result(result: Result, seeds: int, seconds: float) -> None:
+    """Some failures, and what happened how often."""
+    for text in list(result.failures.values())[:FAILURES_SHOWN]:
+        print(text)
+    table = Table(title=f"{seeds:,} seeds in {seconds:.0f} s")
+    table.add_column("what happened")
+    table.add_column("times", justify="right")
+    for row in _rows(result):
+        table.add_row(*row)
+    Console().print(table)
+    print(f"{len(result.failures)} seeds failed: {sorted(result.failures)[:20]}")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tests.simulation", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
-    parser.add_argument("--seeds", type=_parse_seeds, default=range(10_000), metavar="A..B")
+    parser.add_argument("--seeds", type=parse_seeds, default=range(10_000), metavar="A..B")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="totals and failures, for a machine")
     parser.add_argument("--trace", action="store_true", help="print what happens in the first seed")
@@ -122,15 +135,7 @@ def main() -> int:
         print(json.dumps({"seconds": seconds, "totals": result.totals,
                           "failures": result.failures}))  # fmt: skip
         return bool(result.failures)
-    for text in list(result.failures.values())[:FAILURES_SHOWN]:
-        print(text)
-    table = Table(title=f"{len(arguments.seeds):,} seeds in {seconds:.0f} s")
-    table.add_column("what happened")
-    table.add_column("times", justify="right")
-    for row in _rows(result):
-        table.add_row(*row)
-    Console().print(table)
-    print(f"{len(result.failures)} seeds failed: {sorted(result.failures)[:20]}")
+    print_result(result, len(arguments.seeds), seconds)
     return bool(result.failures)
 
 

@@ -154,7 +154,10 @@ def test_a_directory_that_ends_has_no_source(
 ) -> None:
     harness.store.ends_at_lsn = 0x1000
     assert harness.run("host=a") == ExitCode.REFUSED
-    assert "restored as of 0/1000 and ends there: serve it without --wal-source" in caplog.text
+    assert (
+        "restored as of 0/1000 and ends there: serve it without --wal-source and --s3"
+        in caplog.text
+    )
     assert "service starts" not in harness.events
     assert harness.run() == ExitCode.OK
     assert harness.status()["state"] == "read-only"
@@ -245,7 +248,7 @@ def test_a_step_of_ours_that_failed_is_shown(harness: Harness) -> None:
 
 def test_compaction_that_stopped_says_why(harness: Harness) -> None:
     part = Part("background", harness.events)
-    worker = SimpleNamespace(name="compaction", error=None, full=OSError(28, "No space"))
+    worker = SimpleNamespace(name="compaction", error=None, waits_for=OSError(28, "No space"))
     part.workers.append(worker)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(serve, "Background", lambda *_: part)
@@ -300,7 +303,8 @@ def test_detach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     number = server_id.read_or_draw(Storage(), tmp_path)
     assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.OK
     assert serve.detach(tmp_path, ["host=a"], "mine") == ExitCode.OK
-    assert dropped == [f"pageserver_{number:08x}", "mine"]
+    mine, other = "mine", f"pageserver_{number:08x}"
+    assert dropped == [other, f"{other}_bucket", mine, f"{mine}_bucket"]
     assert serve.detach(tmp_path, ["host=a"], "Not A Slot") == ExitCode.REFUSED
     held = Storage().lock(tmp_path / "lock")
     assert serve.detach(tmp_path, ["host=a"], None) == ExitCode.REFUSED

@@ -1,67 +1,17 @@
 """The uploader over a bucket in memory: what the bucket has, step by step, and through faults."""
 
-import crc32c
 import pytest
-import zstandard
 
-from formats.bucket_state import BucketState
-from formats.chunk import relation as relation_key
-from server.backup.bucket_manifest import FencedError
 from server.backup.upload_messages import BackupSettings
-from tests.fixtures.memory_bucket import Contents, Fault
+from tests.fixtures.memory_bucket import Fault
 from tests.fixtures.small_store import (
     OTHER,
-    REL,
     SMALL_POLICY,
-    SmallStore,
     create,
-    heap_page,
     image,
 )
-from tests.fixtures.uploading import Uploading
-from tests.fixtures.wal_builder import MIB, Record, Reference
-
-
-def small_store(tmp_path) -> SmallStore:
-    pages = [(relation_key(*REL, 0), [heap_page(1), heap_page(2)])]
-    (tmp_path / "pages").mkdir()
-    return SmallStore(tmp_path / "pages", pages)
-
-
-def check_bucket(uploading: Uploading) -> BucketState:
-    """All that the bucket names is there, and is what the directory has or had."""
-    state, objects, small = uploading.state, uploading.contents.objects, uploading.small
-    for name in state.manifest.files:
-        stored = objects[state.object_of(name)].data
-        path = small.directory / "layers" / name.text
-        if path.exists():
-            assert stored == path.read_bytes()
-        assert len(stored) == state.manifest.files[name].bytes_total
-    start = state.manifest.durable_lsn // MIB * MIB
-    for piece in state.journal:
-        assert piece.lsn_start == start
-        stored = objects[piece.name].data
-        assert (len(stored), crc32c.crc32c(stored)) == (piece.bytes_stored, piece.crc)
-        data = zstandard.decompress(stored)
-        at = piece.lsn_start - small.wal.start
-        assert data == bytes(small.wal.data[at : at + len(data)])
-        assert len(data) == piece.lsn_end - start
-        start = piece.lsn_end
-    return state
-
-
-def grow(small: SmallStore, mark: int, blocks: int = 4) -> int:
-    """WAL of some pages; where it ends."""
-    return small.put(*(image(block, mark) for block in range(blocks)))
-
-
-def fill(small: SmallStore, size: int) -> int:
-    """So many bytes of WAL, in large records; where it ends."""
-    data = bytes(50_000)
-    records = [
-        Record(10, 0x60, 7, data, [Reference(0, REL, block)]) for block in range(size // 50_000)
-    ]
-    return small.put(*records)
+from tests.fixtures.uploading import Uploading, check_bucket, fill, grow, small_store
+from tests.fixtures.wal_builder import MIB
 
 
 def test_the_bucket_follows_the_directory(tmp_path):
@@ -185,40 +135,37 @@ def test_wal_that_went_meanwhile_is_begun_anew_where_layers_end(tmp_path):
     assert state.manifest.durable_lsn == small.store.durable_lsn
 
 
-def test_the_one_that_another_took_over_from_is_fenced(tmp_path):
-    small = small_store(tmp_path)
-    first = Uploading(small)
-    first.run(20)
-    second = Uploading(small, first.contents, clock=first.clock)
-    second.run(3)
-    assert second.state.epoch == 2
-    end = grow(small, 1)
-    with pytest.raises(FencedError, match="epoch 2"):
-        first.run(20)
-    second.run(20)
-    assert check_bucket(second).remote_lsn == end
-
-
-def test_a_damaged_file_is_not_sent_and_wal_goes_on(tmp_path):
+def test_a_file_that_compaction_takes_away_while_it_is_sent(tmp_path):
     small = small_store(tmp_path)
     uploading = Uploading(small)
-    uploading.run(20)
-    before = uploading.state.manifest.files
-    grow(small, 1)
-    small.flush()
-    new = set(small.store.manifest.state.files) - set(before)
-    (name,) = (file.text for file in new)
-    path = small.directory / "layers" / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    end = grow(small, 2)
-    uploading.run(20)
-    assert uploading.shown.startswith(f"stopped: layers/{name} is damaged")
-    state = check_bucket(uploading)
-    assert state.manifest.files == before
-    assert state.remote_lsn == end
-    assert not [key for key in uploading.contents.objects if name in key]
+    uploading.run(12)
+    for number in range(4):
+        grow(small, number)
+        small.flush()
+    uploading.executor.is_held = True
+    uploading.run(2)
+    held = uploading.uploader._layers.target
+    small.compact(SMALL_POLICY)
+    assert held.files.keys() - small.store.manifest.state.files.keys()
+    uploading.executor.is_held = False
+    uploading.executor.release()
+    uploading.step()
+    assert uploading.state.manifest.files == held.files
+    uploading.run(12)
+    assert check_bucket(uploading).manifest.files == small.store.manifest.state.files
+
+
+def test_the_last_wal_is_sent_at_once_when_the_end_is_near(tmp_path):
+    small = small_store(tmp_path)
+    uploading = Uploading(small)
+    uploading.run(12)
+    end = grow(small, 1)
+    uploading.run(2)
+    assert not uploading.uploader.is_done
+    uploading.uploader.hasten()
+    uploading.run(2)
+    assert uploading.uploader.is_done
+    assert uploading.state.remote_lsn == end
 
 
 def test_leases_and_points_are_mirrored(tmp_path):
@@ -229,45 +176,3 @@ def test_leases_and_points_are_mirrored(tmp_path):
     small.store.retention.create_point("before", end)
     uploading.run(20)
     assert uploading.state.manifest.points["before"].lsn == end
-
-
-def test_what_an_entry_was_to_name_is_deleted_as_an_orphan(tmp_path):
-    small = small_store(tmp_path)
-    contents = Contents()
-    uploading = Uploading(small, settings=BackupSettings(grace_seconds=100))
-    contents = uploading.contents
-    uploading.run(5)
-    grow(small, 1)
-    small.flush()
-    uploading.executor.is_held = True
-    uploading.step(2)
-    uploading.executor.release()  # it is in the bucket, and its process dies
-    sent = {name for name in contents.objects if name.startswith("layers/")}
-    second = Uploading(small, contents, uploading.settings, uploading.clock)
-    second.run(250)
-    state = check_bucket(second)
-    named = set(state.objects())
-    assert {name for name in contents.objects if name.startswith("layers/")} <= named
-    assert sent - named and not sent <= set(contents.objects)
-
-
-def test_what_is_dead_is_deleted_after_the_grace_time(tmp_path):
-    small = small_store(tmp_path)
-    uploading = Uploading(small, settings=BackupSettings(grace_seconds=200, journal_seconds=2))
-    uploading.run(5)
-    for number in range(5):
-        grow(small, number)
-        small.flush()
-        uploading.run(5)
-    small.compact(SMALL_POLICY)
-    uploading.run(5)
-    grow(small, 9)  # the entry behind the one that took them away says when they died
-    uploading.run(5)
-    dead = [name for name in uploading.state.dead if name.startswith("layers/")]
-    assert dead and set(dead) <= set(uploading.contents.objects)
-    uploading.run(150)
-    assert set(dead) <= set(uploading.contents.objects)
-    uploading.run(100)
-    assert not set(dead) & set(uploading.contents.objects)
-    assert not set(dead) & set(uploading.state.dead)
-    check_bucket(uploading)

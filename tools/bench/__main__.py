@@ -36,6 +36,8 @@ from tools.bench import (
     relations,
     restart,
     s3,
+    s3_ingest,
+    s3_lazy,
     space,
     wal_decode,
 )
@@ -68,11 +70,13 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     read_under_load.NAME: read_under_load.run,
     s3.UPLOAD: s3.run_upload,
     s3.RESTORE: s3.run_restore,
+    s3_ingest.NAME: s3_ingest.run,
 }
 LONG: dict[str, Callable[[Bench], list[Row]]] = {
     growth.NAME: growth.run,
     relations.NAME: relations.run,
     restart.NAME: restart.run,
+    s3_lazy.NAME: s3_lazy.run,
 }
 """Minutes each: only when they are asked for by name."""
 

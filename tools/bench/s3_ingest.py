@@ -1,0 +1,132 @@
+"""`s3-ingest`: what backup to S3 costs: pgbench's rate, the server's lag, the latency of reads.
+
+The same page server with `--s3` and without, started in turns, each on a directory of its own. The
+rate is that of pgbench on the primary, as fast as it goes; the lag is how much WAL is not readable
+yet when it ends. Reads are those of one client that asks for pages that lie in layers, while
+pgbench writes at a rate that leaves the processors some time.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from formats import lsn as lsn_text
+from server.backup.s3_store import S3Store
+from tools.bench.attached import catch_up, insert_lsn, primary_of, relation_of
+from tools.bench.bench import MIB, Bench
+from tools.bench.page_latency import finish, start
+from tools.bench.row import Bar, Row
+from tools.page_server import PageServer
+from tools.postgres import Server
+from tools.postgres_binaries import ProgramFailed
+from tools.s3_server import S3Server
+
+NAME = "s3-ingest"
+ROUNDS = 4
+SECONDS = 6.0
+READ_RATE = 500
+SCALE = 10
+BAR = Bar(0.95)
+READ_BAR = Bar(1.25, is_most=True)
+PEER = "the same without --s3"
+BUSY = ("--set", "flush_seconds_max=2", "--set", "backup_journal_seconds=2")
+_TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
+
+
+class Measured(NamedTuple):
+    tps: float
+    lag_bytes: int
+    p99: float
+
+
+class Side:
+    """A page server that is started for each measurement."""
+
+    def __init__(self, bench: Bench, primary: Server, *options: str) -> None:
+        self.bench = bench
+        self.primary = primary
+        self.server = PageServer(bench.workspace.new_path("pages"), primary.conninfo(), *BUSY,
+                                 *options)  # fmt: skip
+        self.relation = relation_of(primary, "pgbench_accounts")
+        ((self.blocks,),) = primary.sql(
+            "select pg_relation_size('pgbench_accounts') / current_setting('block_size')::int"
+        )
+
+    def measure(self) -> Measured:
+        self.server.start()
+        try:
+            lsn = insert_lsn(self.primary) - 64
+            self.server.wait_until_ready(lsn)
+            tps = self._tps()
+            lag = self._lag_bytes()
+            catch_up(self.primary, self.server)
+            return Measured(tps, lag, self._p99(lsn))
+        finally:
+            self.server.stop()
+
+    def _tps(self) -> float:
+        output = self.primary.pgbench("-n", "-T", self._seconds(), "-c", "2", "-j", "1")
+        found = _TPS.search(output)
+        if found is None:
+            raise ProgramFailed(f"pgbench says no tps:\n{output}")
+        return float(found.group(1))
+
+    def _lag_bytes(self) -> int:
+        with self.server.client() as client:
+            ready = lsn_text.parse(str(client.status()["ready_lsn"]))
+        return max(0, insert_lsn(self.primary) - ready)
+
+    def _p99(self, lsn: int) -> float:
+        words = ("-n", "-c", "2", "-R", str(READ_RATE), "-T", self._seconds())
+        load = self.primary.start_pgbench(*words)
+        try:
+            seconds = self.bench.seconds(SECONDS)
+            reader = start(self.server.address, seconds, self.relation, int(self.blocks), lsn)
+            latency = finish(reader)
+            load.communicate()
+        finally:
+            load.kill()
+        return latency.p99
+
+    def _seconds(self) -> str:
+        return str(max(2, round(self.bench.seconds(SECONDS))))
+
+
+def run(bench: Bench) -> list[Row]:
+    with bench.step(NAME), primary_of(bench, SCALE) as primary, _bucket(bench) as (url, endpoint):
+        ours = Side(bench, primary, "--s3", url, "--s3-endpoint", endpoint)
+        theirs = Side(bench, primary)
+        begin = insert_lsn(primary)
+        try:
+            pairs = bench.in_turns(ROUNDS, ours.measure, theirs.measure)
+        finally:
+            for side in (ours, theirs):
+                side.server.kill()
+        stored = sum(info.size for info in S3Store(url, endpoint).list(""))
+        wal = insert_lsn(primary) - begin
+    notes = [
+        "the S3 server and its disk are this machine's as well; "
+        f"{stored / MIB:.0f} MB in the bucket, {wal / MIB:.0f} MB of WAL in all, half of it beside",
+        f"WAL not readable yet when pgbench ends: {_kib(pair[0].lag_bytes for pair in pairs)} KiB, "
+        f"without {_kib(pair[1].lag_bytes for pair in pairs)} KiB",
+    ]
+    rates = [(with_it.tps, without.tps) for with_it, without in pairs]
+    p99s = [(with_it.p99, without.p99) for with_it, without in pairs]
+    return [
+        Row.of_pairs(NAME, "pgbench", "tps", PEER, rates, BAR, notes),
+        Row.of_pairs(NAME, "p99 of reads", "µs", PEER, p99s, READ_BAR),
+    ]
+
+
+def _kib(sizes: Iterator[int]) -> str:
+    return ", ".join(f"{size / 1024:.0f}" for size in sizes)
+
+
+@contextmanager
+def _bucket(bench: Bench) -> Iterator[tuple[str, str]]:
+    """URL and endpoint of an empty one, and the credentials in the environment."""
+    with S3Server(bench.workspace.path) as server:
+        os.environ.update(server.environment)
+        yield f"s3://{server.new_bucket('bench')}/backup", server.endpoint

@@ -1,0 +1,121 @@
+"""`s3-lazy-first-page`: from the start of `pageserver serve --s3` on an empty directory to a page
+as of the newest LSN that the bucket has, with 1 GB and 5 GB of layers there, on a real S3 server.
+
+The page server that made them is killed before, as the machine that is lost would be. Not in the
+default run: to make the layers takes minutes.
+"""
+
+import os
+import shutil
+import time
+from statistics import median
+
+from server.client import ConnectError, PageServerError
+from tools.bench.attached import attached, catch_up, primary_of, relation_of
+from tools.bench.bench import Bench
+from tools.bench.restart import INSERT, SETTINGS
+from tools.bench.row import Bar, Row
+from tools.page_server import PageServer
+from tools.postgres import Server
+from tools.s3_server import S3Server
+
+NAME = "s3-lazy-first-page"
+LAYER_BYTES = (1_000_000_000, 5_000_000_000)
+ROUNDS = 5
+BAR = Bar(1.0, is_most=True)
+UPLOAD_SECONDS_MAX = 600.0
+SECONDS_MAX = 60.0
+_POLL_SECONDS = 0.005
+
+
+def run(bench: Bench) -> list[Row]:
+    rows: list[Row] = []
+    with S3Server() as s3, primary_of(bench, 1, SETTINGS) as primary:
+        os.environ.update(s3.environment)
+        url = f"s3://{s3.new_bucket('bench')}/lazy"
+        options = (
+            "--s3",
+            url,
+            "--s3-endpoint",
+            s3.endpoint,
+            "--set",
+            "journal_bytes_max=64000000000",
+        )
+        with attached(bench, primary, *options) as server:
+            primary.sql("CREATE TABLE wide(a int, b text STORAGE PLAIN)")
+            for size in LAYER_BYTES:
+                target = size // 20 if bench.quick else size
+                with bench.step(f"{NAME}: {target / 1e9:.2g} GB of layers in the bucket"):
+                    lsn, layer_bytes = _fill(primary, server, target)
+                server.kill()
+                rows.append(_measure(bench, primary, server, lsn, layer_bytes))
+    return rows
+
+
+def _fill(primary: Server, server: PageServer, target: int) -> tuple[int, int]:
+    """Until that many bytes of layers are there, and the bucket has all; the LSN, and the bytes."""
+    while True:
+        primary.sql(INSERT)
+        catch_up(primary, server)
+        with server.client() as client:
+            if int(str(client.status()["layer_bytes"])) >= target:
+                break
+    primary.sql("UPDATE wide SET a = a + 1 WHERE a < 2000")
+    lsn = catch_up(primary, server)
+    deadline = time.monotonic() + UPLOAD_SECONDS_MAX
+    while time.monotonic() < deadline:
+        with server.client() as client:
+            status = client.status()
+        lag, pending = status["backup_lag_bytes"], status["backup_pending_bytes"]
+        if status["backup"] == "idle" and not lag and not pending:
+            return lsn, int(str(status["layer_bytes"]))
+        time.sleep(1.0)
+    raise TimeoutError(f"the bucket lacks {pending} bytes after {UPLOAD_SECONDS_MAX:g} s")
+
+
+def _measure(bench: Bench, primary: Server, server: PageServer, lsn: int, layer_bytes: int) -> Row:
+    seconds, notes = [], ""
+    for _ in range(bench.rounds(ROUNDS)):
+        shutil.rmtree(server.data_dir)
+        server.data_dir.mkdir()
+        begin = time.monotonic()
+        server.start()
+        _wait_for_page(primary, server, lsn, begin)
+        seconds.append(time.monotonic() - begin)
+        with server.client() as client:
+            status = client.status()
+        notes = (
+            f"{status['remote_read_requests']} requests for layers, "
+            f"{int(str(status['remote_read_bytes'])) / 1e6:.1f} MB; {status['layer_count']} files; "
+            f"rounds {', '.join(f'{one:.2f}' for one in sorted(seconds))} s"
+        )
+        _settle(server)
+        server.kill()
+    server.start()  # goes on where the last one was
+    server.wait_until_ready(lsn)
+    middle = median(seconds)
+    variant = f"{layer_bytes / 1e9:.2g} GB of layers"
+    return Row(NAME, variant, middle, "s", "1 s", 1.0, middle, BAR, (notes,))
+
+
+def _wait_for_page(primary: Server, server: PageServer, lsn: int, begin: float) -> None:
+    relation = relation_of(primary, "wide")
+    while True:
+        try:
+            with server.client() as client:
+                client.get_page(*relation, 0, 0, lsn)
+            return
+        except (ConnectError, PageServerError):
+            if time.monotonic() - begin > SECONDS_MAX:
+                raise
+            time.sleep(_POLL_SECONDS)
+
+
+def _settle(server: PageServer) -> None:
+    """Until the uploader has its epoch, so that the next round's is not disturbed by its death."""
+    deadline = time.monotonic() + SECONDS_MAX
+    while time.monotonic() < deadline:
+        with server.client() as client:
+            if client.status()["epoch"] is not None:
+                return
+        time.sleep(0.1)
