@@ -129,8 +129,10 @@ def test_compaction_waits_for_the_bucket_and_takes_nothing_for_damaged(store: Aw
     compactor.policy = SMALL_POLICY
     small.put(image(1, 5))
     small.flush()
-    lsns = [*store.lsns, small.store.ready_lsn]
+    small.advance_horizon(store.lsns[6])  # some of what lies below goes
+    lsns = [*store.lsns[6:], small.store.ready_lsn]
     expected = pages(small, lsns)
+    before = set(small.store.layers.state.files)
     allowed, left = 0, 0
     real = store.files.read
 
@@ -155,6 +157,7 @@ def test_compaction_waits_for_the_bucket_and_takes_nothing_for_damaged(store: Aw
     assert failed > 5
     assert not compactor.damaged
     assert not small.store.layers.state.settled
+    assert before - set(small.store.layers.state.files)
     left = 1 << 30
     assert pages(small, lsns) == expected
     small.compact(SMALL_POLICY)
