@@ -163,6 +163,23 @@ def test_compaction_waits_for_the_bucket_and_takes_nothing_for_damaged(store: Aw
     small.compact(SMALL_POLICY)
 
 
+def test_collection_takes_nothing_for_damaged(store: AwayStore) -> None:
+    """Neither a layer that is to go nor a file that is to be rewritten."""
+    small = store.small
+    compactor = small.store.compactor
+    assert compactor is not None
+    collection, index = compactor._collection, small.store.layers.index
+    stripes = {stripe: layers for stripe, layers in index.stripes_after(None, 10) if layers}
+    assert stripes
+    (file, *_) = {layer.file for layers in stripes.values() for layer in layers}
+    outage(store)
+    with pytest.raises(UnreachableError):
+        collection._rows(stripes)
+    with pytest.raises(UnreachableError):
+        next(collection._rewrite(file))
+    assert not compactor.damaged
+
+
 def test_a_copy_of_a_database_waits_for_the_bucket(
     store: AwayStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
