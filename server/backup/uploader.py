@@ -84,7 +84,11 @@ class Uploader:
         self._directory = directory
         self._position = Position()
         self._bucket = BucketManifest(
-            store, clock, grace_seconds=settings.grace_seconds, before_append=self._expect
+            store,
+            clock,
+            grace_seconds=settings.grace_seconds,
+            in_parallel=executor.map,
+            before_append=self._expect,
         )
         self._attachment = Attachment(self._storage, directory, url, server_id, self._bucket,
                                       nonce or secrets.token_hex(16), probe)  # fmt: skip

@@ -112,6 +112,7 @@ def test_the_bucket_follows_whatever_dies(postgres, page_server, s3_bucket, s3_s
     server.wait_until_ready(end)
     wait_until(lambda: status(server)["state"] == "streaming", "it receives")
     end = write(primary, 10)
+    wait_until(lambda: parse(str(status(server)["flushed_lsn"])) >= end, "it is flushed here")
     assert server.stop() == ExitCode.OK
     log = server.log_path.read_text()
     assert "Traceback" not in log and log.count("tries again") == log.count("the backup goes on")
