@@ -96,7 +96,7 @@ class Uploader:
         self._layers = LayerShipping(self._storage, directory)
         self._journal: JournalShipping | None = None
         self._troubles = Troubles(clock, random or Random())
-        self._deletion = Deletion(store, self._bucket, settings.grace_seconds, clock, self._kept)
+        self._deletion = Deletion(store, self._bucket, settings.grace_seconds, clock)
         self._sending: dict[Future[None], FileAdded] = {}
         self._sending_wal: tuple[Future[JournalAdded], Piece] | None = None
         self._wal_attempts = 0
@@ -356,9 +356,3 @@ class Uploader:
 
     def _delete(self) -> None:
         self._deletion.step()
-
-    def _kept(self) -> set[str]:
-        """Objects that no entry names yet, and that one is to name."""
-        names = {piece.name for piece in self._shipping.unnamed}
-        names |= {LayerObject(epoch, name).text for name, epoch in self._layers.sent.items()}
-        return names

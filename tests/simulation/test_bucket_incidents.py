@@ -306,3 +306,28 @@ def test_neon_4326_a_deletion_is_not_lost_by_a_crash(small: SmallStore, place: s
     assert not set(dead) & set(first.contents.objects)
     assert not set(dead) & {*second.state.dead, *second.state.dying}
     check_restorable(second, second.uploader.status.remote_lsn)
+
+
+# Found by the simulation --------------------------------------------------------------------------
+
+
+def test_what_was_just_sent_is_no_orphan_however_long_the_machine_slept(small: SmallStore) -> None:
+    """A bundle was sent; before the next look at what the threads had done the machine slept for
+    longer than the grace time, and woke up in the search for orphans: old, and in no entry."""
+    backup = uploading(small)
+    backup.run(3)
+    backup.clock.now += 5
+    backup.step(2)  # with the next one it looks for orphans
+    end = grow(small, 1)
+    small.flush()
+    unnamed: list[str] = []
+
+    def sleep() -> None:
+        unnamed.extend(set(backup.contents.objects) - set(backup.state.objects()))
+        backup.clock.now += 2 * GRACE_SECONDS
+
+    stopped_at(backup.client, lambda where: where == "list layers/", sleep)
+    backup.run(20)
+    assert any(name.startswith("layers/") for name in unnamed)
+    backup.run(20)
+    check_restorable(backup, end)
