@@ -8,6 +8,7 @@ default run: to make the layers takes minutes.
 import os
 import shutil
 import time
+from pathlib import Path
 from statistics import median
 
 from server.client import ConnectError, PageServerError
@@ -74,7 +75,7 @@ def _fill(primary: Server, server: PageServer, target: int) -> tuple[int, int]:
 
 
 def _measure(bench: Bench, primary: Server, server: PageServer, lsn: int, layer_bytes: int) -> Row:
-    seconds, notes = [], ""
+    seconds, cpu, notes = [], [], ""
     for _ in range(bench.rounds(ROUNDS)):
         shutil.rmtree(server.data_dir)
         server.data_dir.mkdir()
@@ -82,11 +83,13 @@ def _measure(bench: Bench, primary: Server, server: PageServer, lsn: int, layer_
         server.start()
         _wait_for_page(primary, server, lsn, begin)
         seconds.append(time.monotonic() - begin)
+        cpu.append(_cpu_seconds(server))
         with server.client() as client:
             status = client.status()
         notes = (
             f"{status['remote_read_requests']} requests for layers, "
             f"{int(str(status['remote_read_bytes'])) / 1e6:.1f} MB; {status['layer_count']} files; "
+            f"{median(cpu):.2f} s of the server's CPU; "
             f"rounds {', '.join(f'{one:.2f}' for one in sorted(seconds))} s"
         )
         _settle(server)
@@ -109,6 +112,14 @@ def _wait_for_page(primary: Server, server: PageServer, lsn: int, begin: float) 
             if time.monotonic() - begin > SECONDS_MAX:
                 raise
             time.sleep(_POLL_SECONDS)
+
+
+def _cpu_seconds(server: PageServer) -> float:
+    """Of the process so far, user and system."""
+    assert server.process is not None
+    text = Path(f"/proc/{server.process.pid}/stat").read_text()
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _settle(server: PageServer) -> None:
