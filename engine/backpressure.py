@@ -29,6 +29,11 @@ class Backpressure:
         """Whether nothing may be flushed."""
         return self._policy.must_wait(self.l0_count())
 
+    @property
+    def has_room(self) -> bool:
+        """Whether another bundle would not be one more than the compactor waits for."""
+        return self.l0_count() < self._policy.l0_bundles_merged_min
+
     def pause_seconds(self, step_seconds: float) -> float:
         """How long to rest after a step of ingest that took so long.
 

@@ -113,11 +113,15 @@ class Flusher:
             if versions.ready_lsn > versions.durable_lsn:
                 versions.freeze()
 
-    def freeze_part(self, received_lsn: int) -> None:
+    def freeze_part(self, received_lsn: int, has_room: bool) -> None:
         """With much WAL to catch up with, let an idle flush begin before the memtable is full.
 
-        Once a flush takes longer than ingest of as much, memtables get larger by themselves.
+        Once a flush takes longer than ingest of as much, memtables get larger by themselves. Not
+        where L0 has no room for it: many small bundles would only make reads dearer, and the
+        compactor keeps the other processor busy.
         """
+        if not has_room:
+            return
         versions = self._versions
         part = versions.memtable_bytes // PARTS_WHILE_BEHIND
         is_behind = received_lsn - versions.ready_lsn >= part

@@ -321,7 +321,7 @@ class PageStore:
         if not data:
             return recovery.end_replay(self.versions, lsn, self.ends_at_lsn)
         wal.consume(lsn, memoryview(data))
-        self._flusher.freeze_part(self.journal.received_lsn)
+        self._flusher.freeze_part(self.journal.received_lsn, self.backpressure.has_room)
         return True
 
     def freeze(self) -> None:

@@ -185,6 +185,7 @@ def point_list(connect: Connect = DEFAULT_ADDRESS, as_json: Json = False) -> Non
     \b
     name         what it is called
     lsn          the LSN that it keeps
+    commit_time  the time of the newest commit in what it keeps
     held_bytes   what goes from the layers if it is dropped: 0 while another point or a lease keeps
                  the same LSN; not known yet before the first look at all layers
     """

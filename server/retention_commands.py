@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from formats import lsn as lsn_text
-from formats import pgwire
+from formats import pgwire, timestamp
 from formats.pgwire import TEXT_OID
 from server import time_commands
 from server.connection import StatementError
@@ -34,7 +34,7 @@ USAGES = (
 )
 VERBS = frozenset(("lease", "point"))
 LEASE_COLUMNS = ("name", "lsn", "until", "seconds_left", "held_bytes")
-POINT_COLUMNS = ("name", "lsn", "held_bytes")
+POINT_COLUMNS = ("name", "lsn", "commit_time", "held_bytes")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhd])")
 
@@ -136,10 +136,21 @@ def _lease_rows(leases: "Sequence[LeaseSet]", store: "Store") -> Answer:
     return [(name, TEXT_OID) for name in LEASE_COLUMNS], rows
 
 
+def _commit_time(lsn: int, store: "Store") -> bytes | None:
+    """Of the newest commit in what a point keeps."""
+    time = store.commit_times.time_at(lsn)
+    return None if time is None else timestamp.show(time).encode()
+
+
 def _point_rows(points: "Sequence[PointSet]", store: "Store") -> Answer:
     held = _Held(store)
     rows = [
-        [point.name.encode(), lsn_text.show(point.lsn).encode(), held.text(point.lsn)]
+        [
+            point.name.encode(),
+            lsn_text.show(point.lsn).encode(),
+            _commit_time(point.lsn, store),
+            held.text(point.lsn),
+        ]
         for point in points
     ]
     return [(name, TEXT_OID) for name in POINT_COLUMNS], rows

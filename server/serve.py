@@ -95,9 +95,9 @@ class Server:
         self._attach_hold: Hold | None = None
         self._failure: Exception | None = None
         storage = make_data_directory(options.data_dir)
-        refuse_unfinished(storage, options.data_dir)
         if options.s3 is not None:
             storage = _with_bucket(storage, options, settings)
+        refuse_unfinished(storage, options.data_dir)
         self._store = PageStore(
             options.data_dir,
             settings.memory_bytes_max,

@@ -27,13 +27,13 @@ _log = logging.getLogger("pageserver.backup")
 
 def is_empty(storage: Storage, directory: Path) -> bool:
     """Whether there is no page server's data here, but perhaps the beginning of a restore."""
+    if storage.exists(directory / "manifest"):
+        return False
     if read_mark(storage, directory) is not None:
         return True
     layers = directory / "layers"
     has_layers = storage.exists(layers) and storage.list(layers)
-    return not has_layers and not any(
-        storage.exists(directory / name) for name in ("manifest", "journal")
-    )
+    return not has_layers and not storage.exists(directory / "journal")
 
 
 def begin_from_bucket(
@@ -60,8 +60,10 @@ def begin_from_bucket(
         if check is not None:
             patiently(lambda: check(nonce), sleep)
         epoch = _take_epoch(bucket, nonce, sleep)
-    _log.info("the bucket at %s is ours from epoch %d on", url, epoch)
-    restored = restore(store, directory, storage, url, lazy=True, progress=progress, sleep=sleep)
+        _log.info("the bucket at %s is ours from epoch %d on", url, epoch)
+        restored = restore(
+            store, directory, storage, url, lazy=True, progress=progress, sleep=sleep, bucket=bucket
+        )
     if restored is not None:
         files = len(restored.plan.files)
         _log.info("%d layer files, %.1f MB, stay in the bucket until they are read",

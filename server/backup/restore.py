@@ -96,8 +96,10 @@ def restore(
     chunks: str | None = None,
     progress: Progress | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    bucket: BucketManifest | None = None,
 ) -> Restored | None:
     """Make `directory` what the bucket at `url` has; None if an earlier call had done all of it.
+    `bucket`: the bucket's manifest, if somebody has read it a moment ago.
 
     RestoreRefusedError, DirectoryInUseError: nothing was done. StoreError, OSError, CorruptionError
     (which names the object): what came stays, and the same call goes on.
@@ -108,7 +110,8 @@ def restore(
             "to which it writes, and one of a part of it must never write there"
         )
     with ThreadPoolExecutor(PARALLELISM, "restore") as pool:
-        work = _Restore(store, storage, pool, progress or Silence(), sleep)
+        bucket = bucket or BucketManifest(store, boottime, in_parallel=pool.map)
+        work = _Restore(store, bucket, storage, pool, progress or Silence(), sleep)
         return work.run(directory, Wanted(url, lsn, chunks, lazy))
 
 
@@ -118,6 +121,7 @@ class _Restore:
     def __init__(
         self,
         store: ObjectStore,
+        bucket: BucketManifest,
         storage: Storage,
         pool: ThreadPoolExecutor,
         progress: Progress,
@@ -128,7 +132,7 @@ class _Restore:
         self._pool = pool
         self._progress = progress
         self._sleep = sleep
-        self._bucket = BucketManifest(store, boottime, in_parallel=pool.map)
+        self._bucket = bucket
 
     def run(self, directory: Path, wanted: Wanted) -> Restored | None:
         began = time.monotonic()
@@ -152,7 +156,8 @@ class _Restore:
         return done
 
     def _plan(self, wanted: Wanted) -> Restored:
-        state = self._patiently(self._bucket.read)
+        self._patiently(self._bucket.refresh if self._bucket.state.serial else self._bucket.read)
+        state = self._bucket.state
         whole = restore_plan.plan(state, wanted.lsn)
         if wanted.chunks is None:
             return Restored(whole, state)

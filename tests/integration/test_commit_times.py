@@ -212,6 +212,9 @@ def check_commands(server: PageServer, last: Commit, end: int) -> None:
     assert found["lsn"] in done.stdout and ("later WAL may" in done.stderr) != found["is_final"]
     assert command(server, "point", "create", "later", "--at", "2999-01-01").exit_code == 2
     assert command(server, "point", "create", "today", "--at", "now").exit_code == 0
+    for point in json.loads(command(server, "point", "list", "--json").stdout):
+        shown = command(server, "time", "--at", point["lsn"]).stdout.strip()
+        assert point["commit_time"] == shown
     done = command(server, "lsn", "--at", "2001-01-01 00:00")
     assert done.exit_code == 1
     assert "cannot be read: the oldest one is" in done.stderr

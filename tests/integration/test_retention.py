@@ -54,7 +54,7 @@ def test_a_lease_keeps_its_lsn_until_it_ends(
     before = primary.sql("SELECT now()::text")[0][0]
     newest = change()
     with server.client() as client:
-        ((_, lsn, _),) = client.query(f"point create then at '{before}'")
+        ((_, lsn, _, _),) = client.query(f"point create then at '{before}'")
         assert lsn is not None and second <= lsn_text.parse(lsn.decode()) < newest
         client.query("point drop then")
     wait_until(lambda: horizon(server) >= newest)

@@ -1,12 +1,14 @@
 """Who waits for whom: ingest for compaction, the source for the journal."""
 
 import time
+from pathlib import Path
 
 import pytest
 
-from engine import index_rebuild
+from engine import index_rebuild, page_store
 from engine.backpressure import PAUSE_SECONDS_MAX, Backpressure, nothing_to_merge
 from engine.compaction_policy import Policy
+from engine.flush import PARTS_WHILE_BEHIND
 from engine.retention import Bounds
 from engine.wal_intake import JOURNAL_FULL, Limits
 from server.background import SLOWED, WAITING, Background
@@ -43,6 +45,12 @@ def test_ingest_slows_in_proportion() -> None:
     assert pressure.pause_seconds(60) == PAUSE_SECONDS_MAX
     assert "9 L0 bundles" in pressure.describe()
     assert "from 4 on and stops at 8" in pressure.describe()
+
+
+def test_reads_have_room_for_bundles_until_they_are_merged() -> None:
+    debt = Debt(0)
+    pressure = Backpressure(debt, Policy(l0_bundles_merged_min=3))
+    assert [pressure.has_room for debt.l0_count in range(5)] == [True, True, True, False, False]
 
 
 def test_nobody_waits_where_nobody_compacts() -> None:
@@ -86,6 +94,24 @@ def test_nothing_is_flushed_while_compaction_must_catch_up(tmp_path) -> None:
     finally:
         background.stop()
     store.close()
+
+
+@pytest.mark.parametrize(("l0_count", "is_frozen"), [(2, True), (3, False)])
+def test_a_flush_begins_early_while_l0_has_room(
+    tmp_path: Path, l0_count: int, is_frozen: bool
+) -> None:
+    """After a kill, many small bundles made reads look into one layer more than they should."""
+    small = SmallStore(tmp_path)
+    store = small.store
+    store.backpressure = Backpressure(Debt(l0_count))
+    part = store.versions.memtable_bytes // PARTS_WHILE_BEHIND
+    small.put(create(), *wide(part // 60_000 + 1))
+    assert store.versions.ingest.target.memtable.used >= part and not store.versions.frozen
+    small.add(*wide((page_store.READ_BYTES + 2 * part) // 60_000))
+    small.receive()
+    store.ingest_step()
+    assert bool(store.versions.frozen) == is_frozen
+    small.let_go()
 
 
 def test_a_slowed_ingest_rests_after_each_step(tmp_path, monkeypatch) -> None:

@@ -10,10 +10,12 @@ from engine.storage import Storage
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from server.backup import binding
+from server.backup.lazy_start import is_empty
 from server.backup.restore_plan import RestoreRefusedError
+from server.backup.restore_target import Target, Wanted
 from tests.fixtures.bucket_shipping import Shipper, flip
 from tests.fixtures.memory_bucket import MemoryBucket
-from tests.fixtures.restore_source import Source, bring, opened
+from tests.fixtures.restore_source import URL, Source, bring, opened
 from tests.fixtures.small_store import SmallStore, create, image
 from tests.fixtures.store_answers import answers
 from tests.fixtures.store_history import RELATIONS
@@ -116,3 +118,18 @@ def test_lazily_no_bundle_comes(saved: Source, tmp_path: Path) -> None:
     for part in ({"lsn": saved.durable}, {"chunks": "slru:*"}):
         with pytest.raises(RestoreRefusedError, match="--lazy goes with neither"):
             bring(saved.bucket, tmp_path / "other", lazy=True, **part)
+
+
+def test_a_directory_with_a_manifest_does_not_begin_anew(saved: Source, tmp_path: Path) -> None:
+    """Nor one whose restore was cut off just before it said that it is done: its state is the one
+    that it was restored from, and the epoch that a new beginning takes would part it from that."""
+    new, storage = tmp_path / "new", Storage()
+    begun = Target(storage, tmp_path / "begun")
+    assert begun.begin(Wanted(URL, lazy=True))
+    begun.close()
+    assert is_empty(storage, tmp_path / "begun")
+    bring(saved.bucket, new, lazy=True)
+    assert not is_empty(storage, new)
+    (new / "restore").write_bytes((tmp_path / "begun" / "restore").read_bytes())
+    assert not is_empty(storage, new)
+    assert bring(saved.bucket, new, lazy=True) is None

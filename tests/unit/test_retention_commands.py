@@ -84,7 +84,7 @@ def test_points(served: Served, caplog: pytest.LogCaptureFixture) -> None:
     assert served.json("point", "list") == []
     (first,) = served.json("point", "create", "now")
     assert first["lsn"] == lsn_text.show(served.small.store.ready_lsn)
-    made = {"name": "release-7", "lsn": served.text(2), "held_bytes": None}
+    made = {"name": "release-7", "lsn": served.text(2), "commit_time": None, "held_bytes": None}
     assert served.json("point", "create", "release-7", served.text(2)) == [made]
     assert served.json("point", "list") == [made, first]
     assert served.json("point", "drop", "now") == [first]

@@ -3,12 +3,14 @@
 A PostgreSQL makes WAL by bulk updates of a table, with full-page images; the page store takes it
 segment by segment while the primary goes on, flushes and compacts. At each size the rate of the
 next 512 MB is measured, all in layers and nothing left to compact, and how long a page takes that
-no cache has, as of any LSN in them: how many deltas a page has above its image goes up and down all
-the time, and at one LSN alone it would be chance what is met. It takes minutes and 20 GB of disk: a
-command of its own, not among the others.
+no cache has. Pages are read as of any LSN in that portion: how many deltas a page has above its
+image goes up and down all the time, and at one LSN alone it would be chance what is met. They are
+read in turns from the store and from a copy of what it was at 1 GB. It takes minutes and 20 GB of
+disk: a command of its own, not among the others.
 """
 
 import random
+import shutil
 import time
 from pathlib import Path
 from statistics import quantiles
@@ -32,18 +34,18 @@ GB_BYTES = 1 << 30
 QUICK_GB_BYTES = 64 << 20
 LOADS_PER_GB = 2
 ROWS = 150_000
-PAGES = 2000
+ROUNDS, PAGES_PER_ROUND = 50, 40
 RATE_BAR = Bar(0.8)
 LATENCY_BAR = Bar(1.2, is_most=True)
 _RECORD_BYTES = 64  # the last record's; what is behind it has not come
 
 
 class Measured(NamedTuple):
-    """At one size of history; microseconds of a page that no cache has."""
+    """Of one size of history."""
 
+    directory: Path
+    begin_lsn: int  # of the portion that was measured
     megabytes_per_second: float
-    p50_us: float
-    p99_us: float
     open_seconds: float
 
 
@@ -104,15 +106,22 @@ def run(bench: Bench) -> list[Row]:
         "create table growing as select i as id, 0 as value, md5(i::text) || md5((i + 1)::text) || "
         f"md5((i + 2)::text) || md5((i + 3)::text) as payload from generate_series(1, {ROWS}) i;"
     )
-    history = History(primary, bench.new_directory("growth") / "store")
-    found = []
+    relation = relation_of(primary, "growing")
+    directory = bench.new_directory("growth")
+    history = History(primary, directory / "store")
+    rows: list[Row] = []
+    first: Measured | None = None
     for size in SIZES_GB:
         with bench.step(f"{NAME} to {size * unit >> 20:,} MB of WAL"):
             _grow(history, history.begin_lsn + size * unit - load, load)
-            found.append(_measure(history, load))
+            at = _measure(history, load)
+            if first is None:
+                shutil.copytree(history.directory, directory / "first")
+                first = at._replace(directory=directory / "first")
+            else:
+                rows += _rows(size, at, first, _read_in_turns(at, first, relation))
     primary.stop("immediate")
-    return [row for size, at in zip(SIZES_GB[1:], found[1:], strict=True)
-            for row in _rows(size, at, found[0])]  # fmt: skip
+    return rows
 
 
 def _grow(history: History, end_lsn: int, portion: int) -> None:
@@ -125,7 +134,7 @@ def _grow(history: History, end_lsn: int, portion: int) -> None:
 
 
 def _measure(history: History, load: int) -> Measured:
-    """The next portion, and then pages as they are after it."""
+    """The next portion."""
     begin = history.end_lsn
     history.make_wal(begin + load)
     store = PageStore(history.directory, MEMORY_BYTES_MAX)
@@ -134,29 +143,61 @@ def _measure(history: History, load: int) -> Measured:
     began = time.perf_counter()
     store = PageStore(history.directory, MEMORY_BYTES_MAX)
     opened = time.perf_counter() - began
-    store.frames.bytes_max = 0
-    spc, db, rel = relation_of(history.primary, "growing")
-    blocks = store.nblocks(spc, db, rel, Fork.MAIN, begin)
-    numbers, found = random.Random(1), []
-    for _ in range(PAGES):
-        block = numbers.randrange(blocks)
-        at = numbers.randint(begin, store.ready_lsn)
-        began = time.perf_counter()
-        store.versions.read_relation(spc, db, rel, Fork.MAIN, block, 1, at)
-        found.append(1e6 * (time.perf_counter() - began))
     store.close()
-    cuts = quantiles(found, n=100)
-    return Measured((history.end_lsn - begin) / 1e6 / seconds, cuts[49], cuts[98], opened)
+    rate = (history.end_lsn - begin) / 1e6 / seconds
+    return Measured(history.directory, begin, rate, opened)
 
 
-def _rows(size: int, at: Measured, first: Measured) -> list[Row]:
+def _read_in_turns(
+    at: Measured, first: Measured, relation: tuple[int, int, int]
+) -> tuple[list[float], list[float]]:
+    """Percentiles of microseconds a page, of both."""
+    readers = [_Reader(one, relation) for one in (at, first)]
+    for _ in range(ROUNDS):
+        for reader in readers:
+            reader.read(PAGES_PER_ROUND)
+    return readers[0].end(), readers[1].end()
+
+
+class _Reader:
+    """Reads random pages of one store, as of random LSNs in its last portion."""
+
+    def __init__(self, measured: Measured, relation: tuple[int, int, int]) -> None:
+        self._store = PageStore(measured.directory, MEMORY_BYTES_MAX)
+        self._store.frames.bytes_max = 0
+        self._begin = measured.begin_lsn
+        self._relation = relation
+        self._blocks = self._store.nblocks(*relation, Fork.MAIN, self._begin)
+        self._random = random.Random(1)
+        self._found: list[float] = []
+        self.read(PAGES_PER_ROUND)  # bundles are opened
+        self._found.clear()
+
+    def read(self, count: int) -> None:
+        store = self._store
+        for _ in range(count):
+            block = self._random.randrange(self._blocks)
+            at = self._random.randint(self._begin, store.ready_lsn)
+            began = time.perf_counter()
+            store.versions.read_relation(*self._relation, Fork.MAIN, block, 1, at)
+            self._found.append(1e6 * (time.perf_counter() - began))
+
+    def end(self) -> list[float]:
+        self._store.close()
+        return quantiles(self._found, n=100)
+
+
+def _rows(
+    size: int, at: Measured, first: Measured, pages: tuple[list[float], list[float]]
+) -> list[Row]:
     peer = f"the same at {SIZES_GB[0]} GB"
     note = f"open: {at.open_seconds:.2f} s, {first.open_seconds:.2f} s at {SIZES_GB[0]} GB"
+    ours, theirs = pages
     return [
         _row(f"{size} GB, ingest", "MB/s of WAL", peer, at.megabytes_per_second,
              first.megabytes_per_second, RATE_BAR, note),
-        _row(f"{size} GB, page, median", "µs", peer, at.p50_us, first.p50_us, LATENCY_BAR),
-        _row(f"{size} GB, page, p99", "µs", peer, at.p99_us, first.p99_us, LATENCY_BAR),
+        _row(f"{size} GB, page, median", "µs", peer, ours[49], theirs[49], LATENCY_BAR),
+        _row(f"{size} GB, page, p99", "µs", peer, ours[98], theirs[98], LATENCY_BAR),
     ]  # fmt: skip
 
 
