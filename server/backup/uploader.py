@@ -35,6 +35,7 @@ from formats.manifest_record import FileAdded, FileUploaded
 from server.backup.attachment import Attachment
 from server.backup.binding import NotDescendedError
 from server.backup.bucket_manifest import BucketManifest
+from server.backup.chain_reading import InParallel
 from server.backup.deletion import Deletion
 from server.backup.journal_shipping import JournalShipping, Piece
 from server.backup.layer_shipping import LayerShipping
@@ -71,10 +72,12 @@ class Uploader:
         probe: Callable[[], None] = lambda: None,
         nonce: str | None = None,
         on_sent: Callable[[], None] = lambda: None,
+        in_parallel: InParallel = map,
     ) -> None:
         """`clock`: seconds, going on while the machine sleeps; `executor` has a thread more than
         `settings.parallel`; `probe`: see Attachment; `on_sent` is called by a thread that has sent
-        something, or failed to."""
+        something, or failed to; `in_parallel`: see BucketManifest, and not the executor's, which
+        may be busy for long."""
         self._store = store
         self._settings = settings
         self._executor = executor
@@ -87,7 +90,7 @@ class Uploader:
             store,
             clock,
             grace_seconds=settings.grace_seconds,
-            in_parallel=executor.map,
+            in_parallel=in_parallel,
             before_append=self._expect,
         )
         self._attachment = Attachment(self._storage, directory, url, server_id, self._bucket,

@@ -17,7 +17,7 @@ from tests.fixtures.s3_server import Bucket
 from tools.page_server import PageServer
 from tools.postgres import Server
 
-SECONDS_MAX = 30.0
+SECONDS_MAX = 90.0
 OFTEN = ("--set", "backup_journal_seconds=0.3")
 
 
