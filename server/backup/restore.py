@@ -185,6 +185,7 @@ class _Restore:
         files = [] if wanted.lazy else done.plan.files
         kept = target.keep_bundles({file.name: file.bytes_total for file in files})
         missing = [file for file in files if file.name not in kept]
+        missing.sort(key=lambda file: -file.bytes_total)  # a large one last would be alone
         done.files_kept = len(kept) - done.files
         _require_room(target, sum(file.bytes_total for file in missing), done.plan.journal_bytes)
         self._progress.expect(

@@ -48,7 +48,7 @@ from server.backup.uploader import Uploader
 LOCK_SECONDS_MAX = 10.0
 NAMES_AT_ONCE = 1000
 READERS = 8  # of entries of the chain, when it is read from its last snapshot on
-POLITENESS = 5  # what it gives way to the server's threads by, as `nice` has it
+POLITENESS = 10  # what it gives way to the server's threads by, as `nice` has it
 _log = logging.getLogger("pageserver.backup")
 
 
