@@ -43,7 +43,7 @@ def test_a_whole_restore_answers_all_and_goes_on(saved: Source, tmp_path: Path) 
     bound = binding.read(storage, directory, URL)
     bound.check(done.state, store.manifest.state)
     assert store.manifest.state.serial > done.state.local_serial
-    assert store.manifest.state.uploaded == done.state.manifest.uploaded
+    assert not store.manifest.state.uploaded  # all is here, whatever becomes of the bucket
     assert store.manifest.state.run == done.state.manifest.run + 1
     store.close()
 
