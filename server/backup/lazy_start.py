@@ -60,8 +60,10 @@ def begin_from_bucket(
         if check is not None:
             patiently(lambda: check(nonce), sleep)
         epoch = _take_epoch(bucket, nonce, sleep)
-    _log.info("the bucket at %s is ours from epoch %d on", url, epoch)
-    restored = restore(store, directory, storage, url, lazy=True, progress=progress, sleep=sleep)
+        _log.info("the bucket at %s is ours from epoch %d on", url, epoch)
+        restored = restore(
+            store, directory, storage, url, lazy=True, progress=progress, sleep=sleep, bucket=bucket
+        )
     if restored is not None:
         files = len(restored.plan.files)
         _log.info("%d layer files, %.1f MB, stay in the bucket until they are read",

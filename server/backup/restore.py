@@ -96,8 +96,10 @@ def restore(
     chunks: str | None = None,
     progress: Progress | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    bucket: BucketManifest | None = None,
 ) -> Restored | None:
     """Make `directory` what the bucket at `url` has; None if an earlier call had done all of it.
+    `bucket`: the bucket's manifest, if somebody has read it a moment ago.
 
     RestoreRefusedError, DirectoryInUseError: nothing was done. StoreError, OSError, CorruptionError
     (which names the object): what came stays, and the same call goes on.
@@ -108,7 +110,8 @@ def restore(
             "to which it writes, and one of a part of it must never write there"
         )
     with ThreadPoolExecutor(PARALLELISM, "restore") as pool:
-        work = _Restore(store, storage, pool, progress or Silence(), sleep)
+        bucket = bucket or BucketManifest(store, boottime, in_parallel=pool.map)
+        work = _Restore(store, bucket, storage, pool, progress or Silence(), sleep)
         return work.run(directory, Wanted(url, lsn, chunks, lazy))
 
 
@@ -118,6 +121,7 @@ class _Restore:
     def __init__(
         self,
         store: ObjectStore,
+        bucket: BucketManifest,
         storage: Storage,
         pool: ThreadPoolExecutor,
         progress: Progress,
@@ -128,7 +132,7 @@ class _Restore:
         self._pool = pool
         self._progress = progress
         self._sleep = sleep
-        self._bucket = BucketManifest(store, boottime, in_parallel=pool.map)
+        self._bucket = bucket
 
     def run(self, directory: Path, wanted: Wanted) -> Restored | None:
         began = time.monotonic()
@@ -147,12 +151,13 @@ class _Restore:
                     if done.state.serial == before:
                         raise CorruptionError("object", str(error), "what the bucket's manifest "
                                               "names", "no such object") from error  # fmt: skip
-            self._finish(target, done, wanted.url)
+            self._finish(target, done, wanted)
         done.seconds = time.monotonic() - began
         return done
 
     def _plan(self, wanted: Wanted) -> Restored:
-        state = self._patiently(self._bucket.read)
+        self._patiently(self._bucket.refresh if self._bucket.state.serial else self._bucket.read)
+        state = self._bucket.state
         whole = restore_plan.plan(state, wanted.lsn)
         if wanted.chunks is None:
             return Restored(whole, state)
@@ -180,6 +185,7 @@ class _Restore:
         files = [] if wanted.lazy else done.plan.files
         kept = target.keep_bundles({file.name: file.bytes_total for file in files})
         missing = [file for file in files if file.name not in kept]
+        missing.sort(key=lambda file: -file.bytes_total)  # a large one last would be alone
         done.files_kept = len(kept) - done.files
         _require_room(target, sum(file.bytes_total for file in missing), done.plan.journal_bytes)
         self._progress.expect(
@@ -254,13 +260,15 @@ class _Restore:
         self._progress.advance(piece.bytes_stored)
         return wal
 
-    def _finish(self, target: Target, done: Restored, url: str) -> None:
+    def _finish(self, target: Target, done: Restored, wanted: Wanted) -> None:
         """From here on it is a data directory."""
         storage, state, manifest = self._storage, done.state, done.plan.manifest
         if not done.is_part:  # else it is nobody's successor: it never writes to the bucket
             server_id.write(storage, target.directory, int(state.server_id, 16))
-            restored = Binding(url, ((state.serial, state.crc),))
+            restored = Binding(wanted.url, ((state.serial, state.crc),))
             binding.write(storage, target.directory, restored)
+        if not wanted.lazy:  # all of it is here, whatever becomes of the bucket
+            manifest = replace(manifest, uploaded={})
         serial = state.local_serial + 1  # what the bucket mirrors is never ahead of it
         ManifestLog.create(storage, target.manifest, *manifest.records(), serial=serial).close()
         target.finish()

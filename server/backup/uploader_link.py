@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from engine.page_store import PageStore
@@ -28,8 +28,10 @@ from server.backup.upload_messages import FENCED, FINISHED, REFUSED, UploadConfi
 TELL_SECONDS = 0.1  # between two announcements
 START_SECONDS_MAX = 10.0
 FINISH_SECONDS_MAX = 10.0
+END_SECONDS_MAX = 3.0
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.5, 30.0
 STEADY_SECONDS = 60.0  # who ran so long is started again at once
+COMMAND = (sys.executable, "-m", "server.backup.upload_process")
 _log = logging.getLogger("pageserver.backup")
 
 
@@ -40,7 +42,9 @@ class BackupRefusedError(Exception):
 class UploaderLink:
     """Of one server. `state`, `epoch` and `pending_bytes` are for its status."""
 
-    def __init__(self, store: PageStore, config: UploadConfig) -> None:
+    def __init__(
+        self, store: PageStore, config: UploadConfig, command: Sequence[str] = COMMAND
+    ) -> None:
         self.state = "connecting"
         self.reason = ""  # why it is fenced, or ended
         self.epoch: int | None = None
@@ -49,6 +53,7 @@ class UploaderLink:
         """Is told which files the bucket's manifest names, by the epochs of who put them."""
         self._store = store
         self._config = config
+        self._command = command
         self._thread = threading.Thread(target=self._run, name="backup", daemon=True)
         self._stopping = threading.Event()
         self._finishing = threading.Event()
@@ -122,7 +127,7 @@ class UploaderLink:
     def _run_process(self) -> None:
         """One process's life."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "server.backup.upload_process"],
+            self._command,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
@@ -136,7 +141,7 @@ class UploaderLink:
         finally:
             process.stdin.close()  # that ends it, if it has not ended
             process.stdout.close()
-            code = process.wait()
+            code = _ended(process)
         if not self._ended and not self._stopping.is_set():
             self.state = f"retrying: the uploader ended with status {code}"
         self._heard.set()
@@ -181,7 +186,7 @@ class UploaderLink:
             self._heard.set()
 
     def _hear_end(self, how: str, reason: str) -> None:
-        self._ended = True
+        self._ended, self.reason = True, reason
         self._is_over = how in (FENCED, REFUSED, FINISHED)
         if how == FINISHED:
             self.state = "-"
@@ -194,7 +199,6 @@ class UploaderLink:
         else:
             self.state = f"stopped: {reason}"
             _log.error("backup: %s", reason)
-        self.reason = reason
         self._heard.set()
 
     def _refuse(self, reason: str) -> None:
@@ -218,3 +222,12 @@ def _write(to: int, values: dict[str, Any]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _ended(process: "subprocess.Popen[bytes]") -> int:
+    """The exit status of a process whose stdin has ended; it is killed if that does not end it."""
+    try:
+        return process.wait(END_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

@@ -103,7 +103,7 @@ def test_the_directory_is_lost_under_pgbench(
     primary = postgres(18, SETTINGS)
     primary.pgbench("-i", "-s", "2")
     server = page_server(primary, *options(s3_bucket))
-    load = primary.start_pgbench("-T", "5", "-c", "2")
+    load = primary.start_pgbench("-T", "3", "-c", "2")
     noted = parse(primary.sql("SELECT pg_current_wal_flush_lsn()")[0][0])
     wait_until(lambda: parse(str(status(server)["remote_lsn"] or "0/0")) >= noted, "it is shipped")
     with server.client() as client:

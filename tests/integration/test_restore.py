@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from engine.storage import Storage
 from formats.bucket_state import BucketState
+from formats.errors import CorruptionError
 from formats.lsn import parse, show
 from server.backup.bucket_manifest import BucketManifest
-from server.backup.restore import boottime
+from server.backup.restore import Silence, boottime, restore
 from server.backup.s3_store import S3Store
+from server.backup.scrub import scrub
 from server.client import PageClient
 from tests.fixtures.page_digest import digest
 from tests.fixtures.s3_server import Bucket
@@ -30,7 +33,7 @@ from tools.page_server import PageServer
 from tools.postgres import Server
 from tools.primary_wal import PrimaryWal
 
-SETTINGS = ("--set", "flush_seconds_max=0.5", "--set", "backup_journal_seconds=0.5")
+SETTINGS = ("--set", "flush_seconds_max=1.5", "--set", "backup_journal_seconds=0.4")
 WAIT_SECONDS_MAX = 60.0
 
 
@@ -93,32 +96,15 @@ class Backup:
         load.terminate()
         load.wait()
 
-    def restore(self, name: str, *options: object) -> Path:
+    def restore(self, name: str, lsn: int | None = None) -> Path:
         directory = self.tmp_path / name
-        code, said, error = pageserver(
-            "restore", *self.at, "--data-dir", directory, "--json", *options
-        )
-        assert code == 0, error
-        values = json.loads(said)
-        assert values["files"] > 0 and values["bytes"] > 0 and values["requests"] > 0
+        url = self.store.location.url
+        assert restore(self.store, directory, Storage(), url, lsn=lsn) is not None
         return directory
 
-    def check_at_its_end(self, directory: Path) -> None:
-        """As of the remote LSN, which may lie inside of a record: the state is that before it."""
-        serving = Serving(directory)
-        try:
-            serving.wait()
-            with PageClient(serving.address) as client:
-                before, ready = 0, ready_lsn(client)
-                while before != ready:  # its journal is ingested
-                    time.sleep(0.5)
-                    before, ready = ready, ready_lsn(client)
-                assert digest(client, ready) == self.right[self.end]
-        finally:
-            serving.end(signal.SIGTERM)
-
-    def check(self, directory: Path, lsns: list[int], state: str = "read-only") -> None:
-        """That a directory without a source answers as the lost server did."""
+    def check(self, directory: Path, lsns: list[int], *, to_its_end: bool = False) -> None:
+        """That a directory without a source answers as the lost server did; `to_its_end`: at the
+        remote LSN as well. That may lie inside of a record, and the state is the one before it."""
         serving = Serving(directory)
         try:
             serving.wait()
@@ -126,7 +112,13 @@ class Backup:
                 for lsn in lsns:
                     wait_until_ready(client, lsn)
                     assert digest(client, lsn) == self.right[lsn], show(lsn)
-                assert client.status()["state"] == state
+                assert client.status()["state"] == "read-only"
+                if to_its_end:
+                    before, ready = 0, ready_lsn(client)
+                    while before != ready:  # its journal is ingested
+                        time.sleep(0.5)
+                        before, ready = ready, ready_lsn(client)
+                    assert digest(client, ready) == self.right[self.end]
         finally:
             serving.end(signal.SIGTERM)
 
@@ -169,21 +161,15 @@ def test_the_machine_is_lost(backup: tuple[Backup, Server]) -> None:
     """With the primary, without it, as of earlier, and damaged: one load for all."""
     saved, primary = backup
     noted = sorted(saved.right)
-    restored = saved.restore("restored")
-    catch_up_and_compare(restored, primary)
+    directory = saved.tmp_path / "restored"
+    code, said, error = pageserver("restore", *saved.at, "--data-dir", directory, "--json")
+    assert code == 0, error
+    assert json.loads(said)["end_lsn"] == show(saved.end)
+    catch_up_and_compare(directory, primary)
     # The primary is gone now. What the bucket has alone is what the lost server answered.
-    saved.check(saved.restore("alone"), noted[:-1])
-    saved.check_at_its_end(saved.restore("alone, to its end"))
-    saved.check(saved.restore("earlier", "--lsn", show(noted[0])), noted[:1])
-    saved.check(saved.restore("nearly all", "--lsn", show(noted[1])), noted[:2])
-    refused = pageserver("restore", *saved.at, "--data-dir", saved.tmp_path / "no", "--lsn", "F/0")
-    assert refused[0] == 4
-    assert "above the remote LSN" in refused[2]
-    with_source = pageserver(
-        "serve", "--data-dir", saved.tmp_path / "earlier", "--wal-source", primary.conninfo()
-    )
-    assert with_source[0] == 4
-    assert f"was restored as of {show(noted[0])} and ends there" in with_source[2]
+    saved.check(saved.restore("alone"), noted[:-1], to_its_end=True)
+    saved.check(saved.restore("earlier", noted[0]), noted[:1])
+    saved.check(saved.restore("later", noted[1]), noted[:2])
     find_damage(saved)
 
 
@@ -211,18 +197,18 @@ def find_damage(saved: Backup) -> None:
     assert (code, json.loads(said)["problems"]) == (0, []), error
     assert json.loads(said)["never_verified"] == 0
     generator, store = random.Random(6), saved.store
-    for kind in ("layers/", "journal/", "manifest/"):
-        named = {*state_of(store).objects(), *(info.name for info in store.list("manifest/"))}
-        name = generator.choice(sorted(each for each in named if each.startswith(kind)))
+    store.delete([info.name for info in store.list("snapshot/")])  # now each entry is needed
+    named = {*state_of(store).objects(), *(info.name for info in store.list("manifest/"))}
+    kinds = {name.partition("/")[0] for name in named}
+    assert {"layers", "manifest"} <= kinds  # just after a flush there may be no WAL above it
+    for kind in sorted(kinds):
+        name = generator.choice(sorted(each for each in named if each.startswith(f"{kind}/")))
         whole = store.get(name)
         at = generator.randrange(len(whole))
         store.put(name, whole[:at] + bytes([whole[at] ^ 0x20]) + whole[at + 1 :])
-        code, said, _ = pageserver("scrub", *saved.at, "--json")
-        assert code == 1
-        assert {problem["object"] for problem in json.loads(said)["problems"]} == {name}
-        directory = saved.tmp_path / f"damaged {kind[:-1]}"
-        code, _, error = pageserver("restore", *saved.at, "--data-dir", directory)
-        assert code == 1
-        assert name in error
+        assert {problem.object for problem in scrub(store, Silence()).problems} == {name}
+        directory = saved.tmp_path / f"damaged {kind}"
+        with pytest.raises(CorruptionError, match=name):
+            restore(store, directory, Storage(), store.location.url)
         assert not (directory / "manifest").exists()
         store.put(name, whole)

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -100,3 +101,22 @@ def test_many_threads_never_see_another_block(tmp_path: Path) -> None:
     assert not wrong
     assert cache.bytes_used <= 3 * BLOCK_BYTES
     assert not cache.damaged, "a slot that is given away is no damage"
+
+
+def test_a_slot_that_is_given_away_while_it_is_read_is_no_damage(tmp_path: Path) -> None:
+    class Busy(Storage):
+        meanwhile: Callable[[], None] | None = None
+
+        def pread(self, file: File, offset: int, length: int) -> bytes:
+            if self.meanwhile is not None:
+                do, self.meanwhile = self.meanwhile, None
+                do()
+            return super().pread(file, offset, length)
+
+    storage = Busy()
+    cache = BlockCache(storage, tmp_path / "cache", BLOCK_BYTES)
+    cache.put(1, block(1))
+    storage.meanwhile = lambda: cache.put(2, block(2))
+    assert cache.get(1) is None
+    assert not cache.damaged
+    assert cache.get(2) == block(2)

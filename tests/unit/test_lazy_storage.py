@@ -9,7 +9,9 @@ import pytest
 from engine.block_cache import BLOCK_BYTES
 from engine.bundle_reader import BundleReader
 from engine.errors import UnreachableError
+from engine.layer_damage import Damage
 from engine.lazy_storage import LazyStorage
+from engine.merge_plan import MergeInput
 from engine.remote_blocks import AHEAD_BYTES_MIN, QUIET_SECONDS, REQUEST_BYTES_MAX
 from engine.storage import Storage
 from formats.bucket import LayerObject
@@ -293,3 +295,34 @@ def test_the_ends_of_all_bundles_come_together(lazy: Lazy) -> None:
     assert lazy.files.requests == asked
     lazy.storage.expect(paths)
     assert lazy.files.requests == asked
+
+
+def test_a_block_that_came_between_a_look_and_the_next_is_not_fetched(lazy: Lazy) -> None:
+    file = lazy.storage.open(lazy.put(content(1)))
+    lazy.storage.pread(file, 0, 8)
+    source = lazy.storage.source_of(file.path)
+    assert source is not None
+    assert lazy.storage.blocks._get_missing(source, [0]) == {0: content(1)}
+    assert lazy.files.requests == 1
+
+
+def test_what_nobody_can_tell_now_is_neither_nothing_nor_damage(lazy: Lazy) -> None:
+    """Of a bundle that cannot be reached, be it for compaction."""
+    reader = bundle(lazy)
+    rows = list(range(reader.directory.count))
+    lazy.files.is_down = True
+    source = lazy.storage.source_of(reader.path)
+    assert source is not None
+    lazy.storage.blocks.doubt(source, 0, source.size)
+    with pytest.raises(UnreachableError):
+        reader.stored_bytes_if_readable()
+    damage = Damage()
+    inputs = [MergeInput(reader, rows)]
+    with pytest.raises(UnreachableError):
+        damage.is_sound(inputs)
+    asked = lazy.files.requests
+    lazy.now += QUIET_SECONDS
+    assert not damage.explains(UnreachableError(5, "GET"), inputs)
+    assert lazy.files.requests == asked
+    assert not damage.stripes
+    assert not damage.layers

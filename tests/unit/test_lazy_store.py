@@ -2,7 +2,8 @@
 when the bucket does not answer."""
 
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from engine.errors import DirectoryRefusedError, UnreachableError
 from engine.lazy_storage import LazyStorage
 from engine.page_store import PageStore
 from engine.remote_blocks import QUIET_SECONDS
+from engine.retention import KEEP_ALL
 from engine.storage import Storage
+from server.background import Background
 from tests.fixtures.lazy_store import AwayStore, away, pages
-from tests.fixtures.small_store import MEMORY_BYTES, SMALL_POLICY, image
+from tests.fixtures.small_store import MEMORY_BYTES, REL, SMALL_POLICY, image, mark_of
+from tests.unit.test_wal_ingest import copy_database
 
 
 @pytest.fixture(autouse=True)
@@ -125,8 +129,10 @@ def test_compaction_waits_for_the_bucket_and_takes_nothing_for_damaged(store: Aw
     compactor.policy = SMALL_POLICY
     small.put(image(1, 5))
     small.flush()
-    lsns = [*store.lsns, small.store.ready_lsn]
+    small.advance_horizon(store.lsns[6])  # some of what lies below goes
+    lsns = [*store.lsns[6:], small.store.ready_lsn]
     expected = pages(small, lsns)
+    before = set(small.store.layers.state.files)
     allowed, left = 0, 0
     real = store.files.read
 
@@ -151,9 +157,92 @@ def test_compaction_waits_for_the_bucket_and_takes_nothing_for_damaged(store: Aw
     assert failed > 5
     assert not compactor.damaged
     assert not small.store.layers.state.settled
+    assert before - set(small.store.layers.state.files)
     left = 1 << 30
     assert pages(small, lsns) == expected
     small.compact(SMALL_POLICY)
+
+
+def test_collection_takes_nothing_for_damaged(store: AwayStore) -> None:
+    """Neither a layer that is to go nor a file that is to be rewritten."""
+    small = store.small
+    compactor = small.store.compactor
+    assert compactor is not None
+    collection, index = compactor._collection, small.store.layers.index
+    stripes = {stripe: layers for stripe, layers in index.stripes_after(None, 10) if layers}
+    assert stripes
+    (file, *_) = {layer.file for layers in stripes.values() for layer in layers}
+    outage(store)
+    with pytest.raises(UnreachableError):
+        collection._rows(stripes)
+    with pytest.raises(UnreachableError):
+        next(collection._rewrite(file))
+    assert not compactor.damaged
+
+
+def test_a_copy_of_a_database_waits_for_the_bucket(
+    store: AwayStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its pages would be unreadable for good."""
+    small, now, waited = store.small, 0.0, []
+    store.storage.blocks._clock = lambda: now
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += QUIET_SECONDS
+        waited.append(str(small.store.intake.room.problem))
+        store.files.is_down = len(waited) < 3
+
+    monkeypatch.setattr("engine.disk_room.time.sleep", sleep)
+    end = small.put(image(4, 44))
+    small.flush()
+    outage(store)
+    copied = small.put(copy_database(5, 9))
+    assert len(waited) == 3
+    assert all("connection refused" in text for text in waited)
+    there = (1663, 9, REL[2])
+    for block in range(30):
+        page = small.page(block, copied, there)
+        assert mark_of(page) == small.mark(block, end)
+
+
+def test_workers_wait_for_the_bucket_and_go_on(
+    store: AwayStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pageserver status` says what for; reads of what is here go on."""
+    monkeypatch.setattr("server.background.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("engine.remote_blocks.QUIET_SECONDS", 0.01)
+    small = store.small
+    compactor = small.store.compactor
+    assert compactor is not None
+    compactor.policy = SMALL_POLICY
+    end = small.put(image(1, 5), image(2, 6))
+    small.flush()
+    outage(store)
+    background = Background(small.store, 3600.0, KEEP_ALL)
+    background.start()
+    try:
+        wait_until(lambda: background.compaction.waits_for is not None)
+        hold = background.find_hold()
+        assert hold is not None
+        assert hold.state == "bucket unreachable"
+        assert "compaction: GET layers/" in hold.reason
+        assert small.mark(3, end) == 77
+        store.files.is_down = False
+        wait_until(lambda: background.compaction.waits_for is None and compactor.state == "idle")
+        assert background.find_hold() is None
+        assert all(worker.error is None for worker in background.workers)
+    finally:
+        background.stop()
+    assert not compactor.damaged
+    assert pages(small, store.lsns) == store.expected
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_verify_says_what_it_does_not_check(store: AwayStore, tmp_path: Path) -> None:

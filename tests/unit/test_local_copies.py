@@ -114,11 +114,13 @@ def compact(small: SmallStore) -> None:
     small.compact(SMALL_POLICY)
 
 
-def test_a_bad_copy_takes_no_place(store: AwayStore) -> None:
+@pytest.mark.parametrize("is_cut_off", [False, True])
+def test_a_bad_copy_takes_no_place(store: AwayStore, is_cut_off: bool) -> None:
     """What comes is checked before it is there; all others are done."""
     name = sorted(store.small.store.layers.state.files)[0]
     data = store.files.objects[LayerObject(EPOCH, name).text]
-    store.files.objects[LayerObject(EPOCH, name).text] = data[:70] + b"?" + data[71:]
+    bad = data[:-1] if is_cut_off else data[:70] + b"?" + data[71:]
+    store.files.objects[LayerObject(EPOCH, name).text] = bad
     with pytest.raises(RequestError, match="1 bundles are damaged.*no sound copy"):
         restore(store, "all")
     assert set(store.small.store.layers.state.files) - set(store.storage.bundles_here()) == {name}
@@ -157,3 +159,16 @@ def test_it_can_be_evicted_again(store: AwayStore) -> None:
     assert eviction.step(store.small.store.layers)
     assert eviction.evicted > 2
     assert pages(store.small, store.lsns) == store.expected
+
+
+def test_a_damaged_bundle_of_l0_is_replaced_for_those_who_read(store: AwayStore) -> None:
+    """Its reader has the old file open."""
+    restore(store, "all")
+    small = store.small
+    small.reopen(store.storage)
+    newest = small.store.layers.map.l0[0].reader
+    assert newest.table.count
+    flip(newest.path, newest.table.offset(0) + 30)
+    assert pages(small, store.lsns) != store.expected
+    assert restore(store, "all").replaced == 1
+    assert pages(small, store.lsns) == store.expected

@@ -6,6 +6,7 @@ boto3's own TransferManager moves the same bundles, in as many objects and by as
 does none of that. What the backup of a gigabyte of WAL costs is in the notes.
 """
 
+import functools
 import os
 import shutil
 import time
@@ -16,6 +17,7 @@ from typing import Any
 from s3transfer.manager import TransferConfig, TransferManager
 
 from engine.storage import Storage
+from formats.file_name import FileName
 from server.backup import binding
 from server.backup.restore import PARALLELISM as RESTORE_PARALLELISM
 from server.backup.restore import restore
@@ -36,24 +38,35 @@ BAR = Bar(0.8)
 PGBENCH_SECONDS = 4
 
 
+Move = Callable[[], None]
+
+
 def run_upload(bench: Bench) -> list[Row]:
-    setting = Setting(bench)
+    setting = setting_of(bench)
     return [setting.row(UPLOAD, setting.upload, setting.upload_by_boto3)]
 
 
 def run_restore(bench: Bench) -> list[Row]:
-    setting = Setting(bench)
-    setting.upload_by_boto3()
-    setting.upload()
+    setting = setting_of(bench)
+    setting.upload_by_boto3()()
+    setting.upload()()
     return [setting.row(RESTORE, setting.restore, setting.restore_by_boto3)]
 
 
+@functools.cache
+def setting_of(bench: Bench) -> "Setting":
+    """Made once for both."""
+    return Setting(bench)
+
+
 class Setting:
-    """An S3 server, and a stopped page server's directory with bundles of some hundred MB."""
+    """An S3 server, and a stopped page server's directory with bundles of some hundred MB.
+
+    What moves them is prepared first, with its connection, and only then timed.
+    """
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.prefix_count = 0
         self.server = bench.resources.enter_context(S3Server(bench.workspace.path))
         os.environ.update(self.server.environment)
         self.bucket = self.server.new_bucket("bench")
@@ -61,65 +74,88 @@ class Setting:
             wal = _mixed_wal(bench)
         self.directory = wal.page_store
         with bench.step("layers of it, and their backup"):
-            store = S3Store(self.url, self.server.endpoint)
+            store = S3Store(f"s3://{self.bucket}/cost", self.server.endpoint)
             self.position = load_followed(self.directory, wal.end_lsn, store)
             self.cost = cost_of(store.traffic(), wal.size_bytes)
         self.bundles = sorted((self.directory / "layers").glob("*.bundle"))
         self.mib = sum(path.stat().st_size for path in self.bundles) / MIB
+        self.upload_count = 0
 
-    @property
-    def url(self) -> str:
-        return f"s3://{self.bucket}/ours-{self.prefix_count}"
-
-    def row(self, name: str, ours: Callable[[], None], peer: Callable[[], None]) -> Row:
+    def row(self, name: str, ours: Callable[[], Move], peer: Callable[[], Move]) -> Row:
         with self.bench.step(f"{name}, {self.mib:.0f} MB in {len(self.bundles)} bundles"):
             pairs = self.bench.in_turns(ROUNDS, lambda: self._rate(ours), lambda: self._rate(peer))
         return Row.of_pairs(name, "", "MB/s", PEER, pairs, BAR, [self.cost])
 
-    def _rate(self, move: Callable[[], None]) -> float:
+    def _rate(self, prepare: Callable[[], Move]) -> float:
+        move = prepare()
         began = time.perf_counter()
         move()
         return self.mib / (time.perf_counter() - began)
 
     # Ours -----------------------------------------------------------------------------------------
 
-    def upload(self) -> None:
+    def upload(self) -> Move:
         """All of the directory, to a prefix that nobody used."""
-        self.prefix_count += 1
+        self.upload_count += 1
         (self.directory / binding.FILE_NAME).unlink(missing_ok=True)
-        store = S3Store(self.url, self.server.endpoint, parallelism=UPLOAD_SETTINGS.parallel + 2)
-        with Following(self.directory, store, lambda: self.position) as following:
-            following.wait()
+        store = self._store(UPLOAD_SETTINGS.parallel + 2)
+        names = {FileName.parse(path.name) for path in self.bundles}
 
-    def restore(self) -> None:
-        directory = self.bench.workspace.new_path("restored")
-        store = S3Store(self.url, self.server.endpoint, parallelism=RESTORE_PARALLELISM)
-        restore(store, directory, Storage(), self.url)
-        shutil.rmtree(directory)
+        def move() -> None:
+            with Following(
+                self.directory, store, lambda: self.position, lambda: names
+            ) as following:
+                following.wait()
+
+        return move
+
+    def restore(self) -> Move:
+        """All of the newest upload, into a new directory."""
+        directory = self._emptied("restored")
+        store = self._store(RESTORE_PARALLELISM)
+
+        def move() -> None:
+            restore(store, directory, Storage(), store.location.url)
+
+        return move
+
+    def _store(self, parallelism: int) -> S3Store:
+        url = f"s3://{self.bucket}/ours-{self.upload_count}"
+        return S3Store(url, self.server.endpoint, parallelism=parallelism)
+
+    def _emptied(self, purpose: str) -> Path:
+        directory = self.bench.workspace.path / purpose
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        return directory
 
     # boto3's --------------------------------------------------------------------------------------
 
-    def upload_by_boto3(self) -> None:
-        self._by_boto3(
+    def upload_by_boto3(self) -> Move:
+        return self._by_boto3(
             UPLOAD_SETTINGS.parallel,
             lambda transfers, path: transfers.upload(str(path), self.bucket, f"peer/{path.name}"),
         )
 
-    def restore_by_boto3(self) -> None:
-        directory = self.bench.new_directory("downloaded")
-        self._by_boto3(
+    def restore_by_boto3(self) -> Move:
+        directory = self._emptied("downloaded")
+        return self._by_boto3(
             RESTORE_PARALLELISM,
             lambda transfers, path: transfers.download(
                 self.bucket, f"peer/{path.name}", str(directory / path.name)
             ),
         )
-        shutil.rmtree(directory)
 
-    def _by_boto3(self, parallelism: int, start: Callable[[Any, Path], Any]) -> None:
+    def _by_boto3(self, parallelism: int, start: Callable[[Any, Path], Any]) -> Move:
         config = TransferConfig(max_request_concurrency=parallelism)
-        with TransferManager(self.server.client(), config) as transfers:
-            for future in [start(transfers, path) for path in self.bundles]:
-                future.result()
+        client = self.server.client()
+
+        def move() -> None:
+            with TransferManager(client, config) as transfers:
+                for future in [start(transfers, path) for path in self.bundles]:
+                    future.result()
+
+        return move
 
 
 def _mixed_wal(bench: Bench) -> GeneratedWal:

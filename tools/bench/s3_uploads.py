@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from typing import Self
 
 from engine.page_store import PageStore
 from engine.retention import KEEP_ALL
+from formats.file_name import FileName
 from server.background import Background
 from server.backup.local_state import Position
 from server.backup.s3_client import Traffic
@@ -24,13 +25,23 @@ POLL_SECONDS = 0.01
 
 
 class Following:
-    """An uploader in a thread of its own, as long as the context lasts."""
+    """An uploader in a thread of its own, as long as the context lasts.
 
-    def __init__(self, directory: Path, store: S3Store, position: Callable[[], Position]) -> None:
+    `position` and `files` say what the directory has now.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        store: S3Store,
+        position: Callable[[], Position],
+        files: Callable[[], Set[FileName]],
+    ) -> None:
         self._position = position
+        self._files = files
         self._is_new = threading.Event()
         self._is_done, self._is_over = threading.Event(), threading.Event()
-        self._awaited: Position | None = None
+        self._awaited: Set[FileName] | None = None
         self._error: Exception | None = None
         self._threads = ThreadPoolExecutor(UPLOAD_SETTINGS.parallel + 1)
         self._uploader = Uploader(
@@ -60,8 +71,8 @@ class Following:
         self._threads.shutdown()
 
     def wait(self) -> None:
-        """Until the bucket has what there is now, in the state that there is now."""
-        self._awaited = self._position()
+        """Until the bucket has all WAL that there is, and the files that there are."""
+        self._awaited = self._files()
         self._is_done.wait()
         if self._error is not None:
             raise self._error
@@ -77,14 +88,10 @@ class Following:
             self._is_done.set()
 
     def _step(self) -> None:
-        awaited = self._awaited
-        self._uploader.tell(self._position())
-        self._uploader.step()
-        if (
-            awaited is not None
-            and self._uploader.is_done
-            and self._uploader.mirrored_serial >= awaited.serial
-        ):
+        awaited, uploader = self._awaited, self._uploader
+        uploader.tell(self._position())
+        uploader.step()
+        if awaited is not None and uploader.is_done and awaited == uploader.uploaded.keys():
             self._is_done.set()
 
 
@@ -97,7 +104,13 @@ def load_followed(directory: Path, end_lsn: int, s3_store: S3Store) -> Position:
     background = Background(store, NEVER_SECONDS, KEEP_ALL)
     background.start()
     try:
-        with Following(directory, s3_store, lambda: position_of(store)) as following:
+        manifest = store.manifest
+        with Following(
+            directory,
+            s3_store,
+            lambda: position_of(store),
+            lambda: set(manifest.state.files),
+        ) as following:
             wait_until_durable(store, background, end_lsn)
             settle(store, background)
             following.wait()
