@@ -12,6 +12,7 @@ The main thread waits for signals and does nothing else.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -133,6 +134,9 @@ class Server:
                 self._backup.link.on_uploaded = remote.note_uploaded
 
     def start(self) -> None:
+        if not gc.isenabled():  # server/cli.py has stopped it: what was loaded by now stays
+            gc.freeze()
+            gc.enable()
         options, store = self._options, self._store
         _refuse_to_go_on(store, options)
         if store.ids is None and not options.wal_sources:
