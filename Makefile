@@ -10,7 +10,7 @@ WITHOUT_SERVERS := tests/unit tests/property
 DECLARATIONS := $(shell find formats engine server tools -name '*.pxd')
 KERNELS := $(DECLARATIONS) $(DECLARATIONS:.pxd=.py)
 
-.PHONY: build servers demo soak oracle-b test check lint bench compaction coverage mutation regression-suite fuzz fuzz-asan power-loss simulate index-flips clean
+.PHONY: build servers demo soak oracle-b test check lint bench compaction coverage mutation regression-suite fuzz fuzz-asan power-loss simulate simulate-backup index-flips clean
 
 build: $(VENV)/built
 
@@ -86,6 +86,11 @@ power-loss: build
 # SEEDS small worlds, in which everything happens to the storage engine at once; 25 ms each.
 simulate: build
 	$(BIN)/python -m tests.simulation --seeds 0..$(or $(SEEDS),100000)
+
+# SEEDS interleavings of several writers of one bucket; 10 ms each, 100 ms with the real uploader.
+simulate-backup: build
+	$(BIN)/python -m tests.simulation.two_writers --seeds 0..$(or $(SEEDS),100000)
+	$(BIN)/python -m tests.simulation.two_writers --real --seeds 0..$(or $(SEEDS),10000)
 
 # FLIPS bits of the index, before a start and under a running server; ten minutes for the default.
 index-flips: build

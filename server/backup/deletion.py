@@ -2,12 +2,14 @@
 
     dead objects    an entry took them away longer than the grace time ago
     chain           entries and snapshots below an old snapshot
-    orphans         what was sent and never named: its writer died or was fenced off before
+    orphans         what earlier writers sent and never named: they died or were fenced off before
 
 Who restores reads a state of the bucket that was true within the grace time, and finds all that it
 names. The epoch is asked of the bucket just before each deletion: a writer that was fenced off
-deletes nothing. That dead objects are gone is said by an entry afterwards; if that does not come to
-it, they are deleted again, which does nothing, since no name is used twice.
+deletes nothing. What a writer sent itself it never takes for an orphan, however old: it may be
+about to name it, or to send it once more, and a deletion that arrives late would hit that. That
+dead objects are gone is said by an entry afterwards; if that does not come to it, they are deleted
+again, which does nothing, since no name is used twice.
 """
 
 import logging
@@ -35,14 +37,11 @@ class Deletion:
         bucket: BucketManifest,
         grace_seconds: float,
         clock: Callable[[], float],
-        kept: Callable[[], set[str]],
     ) -> None:
-        """`kept()`: objects of ours that an entry is still to name."""
         self._store = store
         self._bucket = bucket
         self._grace_seconds = grace_seconds
         self._clock = clock
-        self._kept = kept
         self._looks = 0
         self._next_look = clock() + grace_seconds / LOOKS_PER_GRACE
         self._look: Iterator[None] = iter(())
@@ -83,31 +82,33 @@ class Deletion:
     def _delete_orphans(self, page: list[ObjectInfo]) -> None:
         now, state = self._store.now(), self._bucket.state
         old = [i.name for i in page if now - i.modified >= self._grace_seconds]
-        orphans = [name for name in old if _is_ours(name) and not _is_known(state, name)]
+        orphans = [n for n in old if self._is_of_others(n) and not _is_known(state, n)]
         if not orphans:
             return
         self._bucket.check_epoch()  # and what is named by now is known
-        state, kept = self._bucket.state, self._kept()
-        orphans = [name for name in orphans if name not in kept and not _is_known(state, name)]
+        state = self._bucket.state
+        orphans = [name for name in orphans if not _is_known(state, name)]
         if orphans:
             self._store.delete(orphans)
             _log.info("deleted %d objects that were sent and never named, from %s on",
                       len(orphans), orphans[0])  # fmt: skip
+
+    def _is_of_others(self, name: str) -> bool:
+        """Whether an earlier writer of the backup has put it; what is of another kind is somebody's
+        and stays."""
+        if name.startswith(PROBES):
+            return True
+        kind = JournalObject if name.startswith(JOURNAL) else LayerObject
+        try:
+            return kind.parse(name).epoch < self._bucket.state.epoch
+        except ValueError:
+            return False
 
 
 def _by_thousands(names: Iterable[str]) -> Iterator[list[str]]:
     rest = iter(list(names))
     while some := list(islice(rest, AT_ONCE)):
         yield some
-
-
-def _is_ours(name: str) -> bool:
-    """Whether a backup gives such names; what does not is somebody's and stays."""
-    kind = JournalObject if name.startswith(JOURNAL) else LayerObject
-    try:
-        return name.startswith(PROBES) or bool(kind.parse(name))
-    except ValueError:
-        return False
 
 
 def _is_known(state: BucketState, name: str) -> bool:

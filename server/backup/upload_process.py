@@ -47,7 +47,8 @@ from server.backup.uploader import Uploader
 
 LOCK_SECONDS_MAX = 10.0
 NAMES_AT_ONCE = 1000
-POLITENESS = 5  # what it gives way to the server's threads by, as `nice` has it
+READERS = 8  # of entries of the chain, when it is read from its last snapshot on
+POLITENESS = 10  # what it gives way to the server's threads by, as `nice` has it
 _log = logging.getLogger("pageserver.backup")
 
 
@@ -114,7 +115,7 @@ def _run(config: UploadConfig, told: Told) -> None:
     store = S3Store(
         config.url,
         config.endpoint,
-        parallelism=config.parallel + 2,
+        parallelism=config.parallel + 2 + READERS,
         bytes_per_second=config.bytes_per_second,
         conditional=config.has_fencing,
     )
@@ -131,6 +132,7 @@ def _run(config: UploadConfig, told: Told) -> None:
         probe=partial(probe, store, nonce) if config.has_fencing else lambda: None,
         nonce=nonce,
         on_sent=told.something_is_new.set,
+        in_parallel=ThreadPoolExecutor(READERS, "chain").map,
     )
     said: UploadStatus | None = None
     named: Mapping[FileName, int] = {}
@@ -146,6 +148,9 @@ def _run(config: UploadConfig, told: Told) -> None:
             said = uploader.status
             _say(said._asdict())
         if told.is_finishing and uploader.is_done:
+            traffic = store.traffic()
+            _log.info("%d requests and %d bytes were sent to the bucket since the uploader's start",
+                      sum(traffic.requests.values()), traffic.bytes_sent)  # fmt: skip
             return
         told.something_is_new.wait(wait)
         told.something_is_new.clear()

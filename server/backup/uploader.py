@@ -35,6 +35,7 @@ from formats.manifest_record import FileAdded, FileUploaded
 from server.backup.attachment import Attachment
 from server.backup.binding import NotDescendedError
 from server.backup.bucket_manifest import BucketManifest
+from server.backup.chain_reading import InParallel
 from server.backup.deletion import Deletion
 from server.backup.journal_shipping import JournalShipping, Piece
 from server.backup.layer_shipping import LayerShipping
@@ -71,10 +72,12 @@ class Uploader:
         probe: Callable[[], None] = lambda: None,
         nonce: str | None = None,
         on_sent: Callable[[], None] = lambda: None,
+        in_parallel: InParallel = map,
     ) -> None:
         """`clock`: seconds, going on while the machine sleeps; `executor` has a thread more than
         `settings.parallel`; `probe`: see Attachment; `on_sent` is called by a thread that has sent
-        something, or failed to."""
+        something, or failed to; `in_parallel`: see BucketManifest, and not the executor's, which
+        may be busy for long."""
         self._store = store
         self._settings = settings
         self._executor = executor
@@ -87,7 +90,7 @@ class Uploader:
             store,
             clock,
             grace_seconds=settings.grace_seconds,
-            in_parallel=executor.map,
+            in_parallel=in_parallel,
             before_append=self._expect,
         )
         self._attachment = Attachment(self._storage, directory, url, server_id, self._bucket,
@@ -96,7 +99,7 @@ class Uploader:
         self._layers = LayerShipping(self._storage, directory)
         self._journal: JournalShipping | None = None
         self._troubles = Troubles(clock, random or Random())
-        self._deletion = Deletion(store, self._bucket, settings.grace_seconds, clock, self._kept)
+        self._deletion = Deletion(store, self._bucket, settings.grace_seconds, clock)
         self._sending: dict[Future[None], FileAdded] = {}
         self._sending_wal: tuple[Future[JournalAdded], Piece] | None = None
         self._wal_attempts = 0
@@ -117,6 +120,8 @@ class Uploader:
     @property
     def is_done(self) -> bool:
         """Whether all WAL that was announced is in the bucket."""
+        if not self._position.serial:
+            return True  # there is no base backup yet
         if self._journal is None or self._sending_wal is not None or self._journal.unnamed:
             return False
         return self._bucket.state.remote_lsn >= self._position.flushed_lsn
@@ -144,6 +149,7 @@ class Uploader:
         if self._bucket.epoch is None:
             return "waiting for the base backup" if not self._position.serial else "connecting"
         is_busy = self._sending or self._sending_wal is not None or self._layers.target is not None
+        is_busy = is_busy or self._seen_serial < 0  # what the bucket lacks is not known yet
         return "uploading" if is_busy else "idle"
 
     # Steps ----------------------------------------------------------------------------------------
@@ -252,6 +258,7 @@ class Uploader:
         except (CorruptionError, OSError) as error:
             self._wal_attempts += 1
             if self._wal_attempts < WAL_ATTEMPTS_MAX:
+                self._troubles.failed(JOURNAL, error)
                 return
             _log.error("WAL from %s cannot be sent, only layers made of it: %s",
                        show_lsn(piece.lsn_start), error)  # fmt: skip
@@ -356,9 +363,3 @@ class Uploader:
 
     def _delete(self) -> None:
         self._deletion.step()
-
-    def _kept(self) -> set[str]:
-        """Objects that no entry names yet, and that one is to name."""
-        names = {piece.name for piece in self._shipping.unnamed}
-        names |= {LayerObject(epoch, name).text for name, epoch in self._layers.sent.items()}
-        return names

@@ -17,7 +17,7 @@ from tests.fixtures.s3_server import Bucket
 from tools.page_server import PageServer
 from tools.postgres import Server
 
-SECONDS_MAX = 30.0
+SECONDS_MAX = 90.0
 OFTEN = ("--set", "backup_journal_seconds=0.3")
 
 
@@ -156,8 +156,8 @@ def acknowledged(primary: Server) -> int:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "cannot be used"),
-        ({"--s3": "s3://there-is-none/x"}, "cannot be used"),
+        ({"AWS_SECRET_ACCESS_KEY": "wrong"}, "AWS_SECRET_ACCESS_KEY"),
+        ({"--s3": "s3://there-is-none/x"}, "there-is-none"),
     ],
 )
 def test_what_is_refused_at_start(page_server, s3_bucket, tmp_path, monkeypatch, change, said):

@@ -13,21 +13,19 @@ time, directories are copied, lost and restored from the bucket. After every ste
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from random import Random
+from typing import Any, Protocol
 
 from formats.bucket import ENTRIES, parse_serial
 from formats.bucket_state import BucketState
 from formats.errors import CorruptionError
+from formats.manifest import Manifest
+from server.backup.binding import NotDescendedError
 from server.backup.bucket_manifest import BucketManifest, FencedError
 from tests.fixtures.faulty_storage import CrashError
 from tests.fixtures.memory_bucket import Contents, Fault, MemoryBucket
 from tests.simulation.scheduler import Scheduler, Task
-from tests.simulation.small_writer import (
-    Directory,
-    NotDescendedError,
-    SmallWriter,
-    decode,
-)
 
 GRACE_SECONDS = 1000.0
 BEGIN_SECONDS = 1_800_000_000.0
@@ -41,10 +39,70 @@ DEEDS = {
 }  # fmt: skip
 
 
+class Machine(Protocol):
+    """A server with its directory; it outlives the processes that back it up."""
+
+    name: str
+
+    @property
+    def manifest(self) -> Manifest: ...
+
+    def open(self) -> None:
+        """The server is started again."""
+
+    def receive(self, records: int) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def compact(self, random: Random) -> None: ...
+
+    def set_point(self) -> None: ...
+
+
+class Writer(Protocol):
+    """What backs a directory up."""
+
+    @property
+    def bucket(self) -> BucketManifest: ...
+
+    def run(self) -> None: ...
+
+
+class Cast(Protocol):
+    """Makes those who live in a world; a directory that it is given is one that it made."""
+
+    def create(self, name: str) -> Machine: ...
+
+    def copy(self, name: str, directory: Any) -> Machine:
+        """As a backup tool does: it is a directory of its own, and knows nothing of that."""
+
+    def restore(self, name: str, contents: Contents, state: BucketState) -> Machine: ...
+
+    def forget(self, directory: Any) -> None:
+        """It is gone."""
+
+    def end(self) -> None:
+        """The world is over."""
+
+    def writer(
+        self,
+        directory: Any,
+        client: MemoryBucket,
+        name: str,
+        clock: Callable[[], float],
+        grace_seconds: float,
+        random: Random,
+        acknowledge: Callable[[BucketState], None],
+    ) -> Writer: ...
+
+    def ranges(self, contents: Contents, state: BucketState) -> Iterable[tuple[int, int]]:
+        """What WAL each object has, that the state names."""
+
+
 class Process:
     """One life of a writer: its client, its task, and until when its machine stands still."""
 
-    def __init__(self, directory: Directory, writer: SmallWriter, task: Task) -> None:
+    def __init__(self, directory: Machine, writer: Writer, task: Task) -> None:
         self.directory = directory
         self.writer = writer
         self.task = task
@@ -53,15 +111,9 @@ class Process:
 
 
 class World:
-    """What one seed leads to. `bucket_type`: of the manifest, which may be a broken one."""
+    """What one seed leads to, with this cast."""
 
-    def __init__(
-        self,
-        seed: int,
-        scheduler: Scheduler,
-        bucket_type: type[BucketManifest] = BucketManifest,
-        writer_type: type[SmallWriter] = SmallWriter,
-    ) -> None:
+    def __init__(self, seed: int, scheduler: Scheduler, cast: Cast) -> None:
         self.random = Random(seed)
         self.seconds = 0.0
         self.totals: Counter[str] = Counter()
@@ -69,8 +121,8 @@ class World:
         scheduler.begin(self.random, PAUSES)
         self.contents = Contents(lambda: BEGIN_SECONDS + self.seconds)
         self.fault_rate = 0.0
-        self.types = bucket_type, writer_type
-        self.directories: list[Directory] = []
+        self.cast = cast
+        self.directories: list[Machine] = []
         self.processes: list[Process] = []
         self.acknowledged = 0
         self.chain: dict[int, int] = {}  # CRCs of entries, by serial, that anybody was told of
@@ -88,8 +140,7 @@ class World:
 
     def create(self) -> None:
         self.count += 1
-        self.directories.append(Directory(f"d{self.count}"))
-        self.directories[-1].create()
+        self.directories.append(self.cast.create(f"d{self.count}"))
 
     # What happens ---------------------------------------------------------------------------------
 
@@ -118,6 +169,7 @@ class World:
         except NotDescendedError:
             self.totals["directories refused"] += 1
             self.directories.remove(process.directory)
+            self.cast.forget(process.directory)
         except CorruptionError:
             self.totals["writers that read half of an object"] += 1
             assert self.totals["faults: short"], "nothing is damaged but on its way"
@@ -186,19 +238,16 @@ class World:
         if idle:
             self.start(self.random.choice(idle))
 
-    def start(self, directory: Directory) -> None:
+    def start(self, directory: Machine) -> None:
         self.count += 1
         if self.random.random() < 0.5:
             directory.open()
         client = MemoryBucket(self.contents, self.random.choice((2, 1000)))
         client.choose_fault = self.choose_fault
-        bucket_type, writer_type = self.types
         name = f"{directory.name}.{self.count}"
-        bucket = bucket_type(client, lambda: self.seconds, grace_seconds=GRACE_SECONDS,
-                             before_append=lambda *entry: directory.known.add(entry))  # fmt: skip
-        writer = writer_type(directory, client, bucket, Random(self.random.random()),
-                             GRACE_SECONDS, name,
-                             lambda state: self.acknowledge(process, state))  # fmt: skip
+        writer = self.cast.writer(directory, client, name, lambda: self.seconds, GRACE_SECONDS,
+                                  Random(self.random.random()),
+                                  lambda state: self.acknowledge(process, state))  # fmt: skip
         process = Process(directory, writer, self.scheduler.start(name, writer.run))
         self.processes.append(process)
 
@@ -228,10 +277,8 @@ class World:
         if len(self.directories) < DIRECTORIES_MAX and state.manifest.identity is not None:
             self.totals["directories restored"] += 1
             self.count += 1
-            objects = self.contents.objects
-            self.directories.append(
-                Directory.restore(f"d{self.count}", state, lambda name: objects[name].data)
-            )
+            directory = self.cast.restore(f"d{self.count}", self.contents, state)
+            self.directories.append(directory)
 
     def do_takeover(self) -> None:
         """A machine does not answer, mostly in the middle of an append; another one goes on."""
@@ -259,22 +306,32 @@ class World:
             self.totals["directories copied"] += 1
             self.count += 1
             directory = self.random.choice(self.directories)
-            self.directories.append(directory.copy(f"d{self.count}"))
+            self.directories.append(self.cast.copy(f"d{self.count}", directory))
 
     def do_lose(self) -> None:
         if len(self.directories) > 1:
             self.lose(self.random.choice(self.directories))
 
-    def lose(self, directory: Directory) -> None:
+    def lose(self, directory: Machine) -> None:
         """A machine is gone, with its directory."""
         self.directories.remove(directory)
         for process in [p for p in self.processes if p.directory is directory]:
             process.is_killed = True
             self.resume(process)
+        self.cast.forget(directory)
 
     def do_look(self) -> None:
         """Somebody reads the state, and needs what it names for a while."""
         self.looked.append((self.seconds, self.state()))
+
+    def count_all(self) -> None:
+        """At the end."""
+        self.totals["worlds"] = 1
+        self.totals["pauses"] = self.scheduler.pauses
+        self.totals["entries"] = self.state().serial
+        self.totals["entry names created anew"] = len(self.contents.twice)
+        for name in self.contents.first.keys() - self.contents.objects.keys():
+            self.totals["entries deleted" if name.startswith(ENTRIES) else "objects deleted"] += 1
 
     # What must hold -------------------------------------------------------------------------------
 
@@ -323,9 +380,8 @@ class World:
 
     def check_restorable(self, state: BucketState) -> None:
         self.check_there(state)
-        objects = self.contents.objects
         reached = 0
-        for start, end in sorted(decode(objects[name].data) for name in state.objects()):
+        for start, end in sorted(self.cast.ranges(self.contents, state)):
             if start <= reached:
                 reached = max(reached, end)
         assert reached >= state.remote_lsn, f"only up to {reached}, not {state.remote_lsn}"

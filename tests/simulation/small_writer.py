@@ -36,8 +36,10 @@ from formats.manifest_record import (
     Progress,
     Record,
 )
+from server.backup.binding import NotDescendedError
 from server.backup.bucket_manifest import BucketManifest, OvertakenError
 from server.backup.object_store import ObjectStore, TransientError
+from tests.fixtures.memory_bucket import Contents, MemoryBucket
 
 RECORD = 10
 SEGMENT = 40
@@ -79,6 +81,7 @@ class Directory:
         self.change(IDENTITY, Opened(1), added, Progress(durable_lsn=self.received))
 
     def open(self) -> None:
+        """The server is started again."""
         self.change(Opened(self.manifest.run + 1))
 
     def copy(self, name: str) -> "Directory":
@@ -140,10 +143,6 @@ class Directory:
     def descends_from(self, state: BucketState) -> bool:
         """The bucket's last entry is one that was appended from here, or what this came from."""
         return state.manifest.identity is None or (state.serial, state.crc) in self.known
-
-
-class NotDescendedError(Exception):
-    """The bucket has what this directory does not come from."""
 
 
 @dataclass
@@ -265,3 +264,49 @@ class SmallWriter:
         state = self.bucket.state
         yield from (*state.objects(), *state.dead, *state.dying)
         yield from (LayerObject(epoch, name).text for name, epoch in self.sent.items())
+
+
+@dataclass
+class SmallCast:
+    """Small directories and small writers, or broken ones of these types."""
+
+    bucket_type: type[BucketManifest] = BucketManifest
+    writer_type: type[SmallWriter] = SmallWriter
+
+    def create(self, name: str) -> Directory:
+        directory = Directory(name)
+        directory.create()
+        return directory
+
+    def restore(self, name: str, contents: Contents, state: BucketState) -> Directory:
+        return Directory.restore(name, state, lambda place: contents.objects[place].data)
+
+    def writer(
+        self,
+        directory: Directory,
+        client: MemoryBucket,
+        name: str,
+        clock: Callable[[], float],
+        grace_seconds: float,
+        random: Random,
+        acknowledge: Callable[[BucketState], None],
+    ) -> SmallWriter:
+        bucket = self.bucket_type(
+            client, clock, grace_seconds=grace_seconds,
+            before_append=lambda *entry: directory.known.add(entry),
+        )  # fmt: skip
+        return self.writer_type(directory, client, bucket, random, grace_seconds, name,
+                                acknowledge)  # fmt: skip
+
+    def ranges(self, contents: Contents, state: BucketState) -> Iterator[tuple[int, int]]:
+        """What WAL each object has, that the state names."""
+        return (decode(contents.objects[name].data) for name in state.objects())
+
+    def copy(self, name: str, directory: Directory) -> Directory:
+        return directory.copy(name)
+
+    def forget(self, directory: Directory) -> None:
+        pass
+
+    def end(self) -> None:
+        pass

@@ -10,6 +10,7 @@ import pytest
 
 from server.backup.bucket_manifest import BucketManifest
 from tests.simulation.planted_in_backup import PLANTED
+from tests.simulation.small_writer import SmallCast
 from tests.simulation.two_writers import Simulation
 
 ROOT = Path(__file__).parents[2]
@@ -21,34 +22,56 @@ AT_LEAST = {
     "directories restored": 1_500, "directories copied": 180, "points acknowledged": 350,
     "faults: before": 600, "faults: after": 600, "faults: late": 600, "faults: twice": 600,
     "faults: short": 600, "requests that came late": 80, "entry names created anew": 3,
+    "objects deleted": 1_000,
 }  # fmt: skip
 """What so many seeds do, and somewhat less."""
+REAL_SEEDS = 60
+REAL_AT_LEAST = {
+    "acknowledgements": 200, "entries": 450, "entries deleted": 100, "objects deleted": 20,
+    "writers fenced off": 20, "directories refused": 20, "directories restored": 70,
+}  # fmt: skip
 
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "tests.simulation.two_writers", *arguments]
 
 
-@pytest.mark.timeout(300)
-def test_interleavings() -> None:
+def run(seeds: int, *arguments: str) -> dict[str, int]:
+    """What happened; it fails if a seed does."""
     workers = str(min(2, os.cpu_count() or 1))
     child = subprocess.run(
-        command("--seeds", f"0..{SEEDS}", "--workers", workers, "--json"),
+        command("--seeds", f"0..{seeds}", "--workers", workers, "--json", *arguments),
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert child.stdout, child.stderr
     found = json.loads(child.stdout)
     failures = found["failures"]
     assert not failures, f"{len(failures)} seeds failed, one so:\n{next(iter(failures.values()))}"
-    few = {what: found["totals"].get(what, 0) for what in AT_LEAST}
-    assert not {what: count for what, count in few.items() if count < AT_LEAST[what]}
+    totals: dict[str, int] = found["totals"]
+    return totals
 
 
-def test_a_seed_is_always_the_same() -> None:
+def too_few(totals: dict[str, int], least: dict[str, int]) -> dict[str, int]:
+    counts = {what: totals.get(what, 0) for what in least}
+    return {what: times for what, times in counts.items() if times < least[what]}
+
+
+@pytest.mark.timeout(300)
+def test_interleavings() -> None:
+    assert not too_few(run(SEEDS), AT_LEAST)
+
+
+@pytest.mark.timeout(300)
+def test_interleavings_of_the_real_uploader() -> None:
+    assert not too_few(run(REAL_SEEDS, "--real"), REAL_AT_LEAST)
+
+
+@pytest.mark.parametrize("real", [[], ["--real"]], ids=["small", "real"])
+def test_a_seed_is_always_the_same(real: list[str]) -> None:
     """In any process: nothing depends on the order of a set, a clock or a thread."""
     traces = [
         subprocess.run(
-            command("--seeds", "25..26", "--trace"),
+            command("--seeds", "25..26", "--trace", *real),
             cwd=ROOT, capture_output=True, text=True, check=True,
             env={**os.environ, "PYTHONHASHSEED": hash_seed},
         ).stdout
@@ -60,10 +83,9 @@ def test_a_seed_is_always_the_same() -> None:
 
 @pytest.mark.parametrize("kind", PLANTED, ids=lambda kind: kind.__name__)
 def test_a_planted_fault_is_found(kind: type) -> None:
-    if issubclass(kind, BucketManifest):
-        simulation = Simulation(bucket_type=kind)
-    else:
-        simulation = Simulation(writer_type=kind)
+    is_bucket = issubclass(kind, BucketManifest)
+    cast = SmallCast(bucket_type=kind) if is_bucket else SmallCast(writer_type=kind)
+    simulation = Simulation(cast)
     with pytest.raises(Exception, match=r".") as failure:  # whatever it does first
         all(simulation.run(seed) for seed in range(SEEDS_TO_FIND))
     assert any("two_writers --seeds" in note for note in failure.value.__notes__)

@@ -57,9 +57,9 @@ def end(small: SmallStore, lsn: int, directory: Path) -> PageStore:
     return PageStore(directory, MEMORY_BYTES)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_it_answers_at_its_end_and_before_as_what_it_came_from(tmp_path: Path, seed: int) -> None:
-    history = History(tmp_path / "from", seed, 240)
+    history = History(tmp_path / "from", seed, 200)
     small = history.small
     assert history.lsns[0] < small.store.durable_lsn < history.lsns[-1]
     held = sorted(history.random.sample(history.lsns[20:120], 3))
@@ -71,7 +71,7 @@ def test_it_answers_at_its_end_and_before_as_what_it_came_from(tmp_path: Path, s
     readable = [*held, *(lsn for lsn in history.lsns if lsn >= horizon)]
     right = {lsn: answers(small.store, lsn) for lsn in readable}
     small.let_go()
-    ends = {*held, readable[3], readable[-1], *history.random.sample(readable, 6)}
+    ends = {*held, readable[3], readable[-1], *history.random.sample(readable, 4)}
     for lsn in sorted(ends):
         directory = tmp_path / f"{lsn:x}"
         store = end(small, lsn, directory)

@@ -1,0 +1,245 @@
+"""Real directories and the real uploader, as the cast of a bucket's world.
+
+A directory has a real manifest, bundles and journal, in memory; the server that would flush and
+merge is a model: a bundle has two versions, the first and the last of an LSN range. What is
+restored is restored by the command's own code. The WAL is the same for all.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache
+from itertools import count
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import zstandard
+
+from engine.journal import Journal
+from engine.manifest_log import ManifestLog
+from engine.storage import Storage
+from formats.bucket_state import BucketState
+from formats.bundle_stream import BundleSums
+from formats.file_name import FileKind, FileName
+from formats.manifest import Manifest
+from formats.manifest_record import FileAdded, FileRemoved, Identity, Opened, PointSet, Progress
+from server.backup.bucket_manifest import BucketManifest
+from server.backup.local_state import Position
+from server.backup.restore import restore
+from server.backup.upload_messages import BackupSettings
+from server.backup.uploader import Uploader
+from tests.fixtures import bundles
+from tests.fixtures.journals import SEGMENT, START, wal_of
+from tests.fixtures.memory_bucket import Contents, MemoryBucket
+from tests.fixtures.uploading import URL, InlineExecutor
+
+RECORDS_BYTES = 50_000  # of WAL that comes at once
+WAL_BYTES = 16 << 20
+IDENTITY = Identity("a" * 32, "b" * 32, 7, 180006, SEGMENT)
+KEY = bundles.relation_key(1)
+
+
+@cache
+def wal() -> bytes:
+    """From START on."""
+    return bytes(wal_of(WAL_BYTES).data)
+
+
+class RealDirectory:
+    """One on disk; it outlives the processes."""
+
+    def __init__(self, name: str, path: Path, log: ManifestLog, journal: Journal) -> None:
+        self.name = name
+        self.path = path
+        self._log = log
+        self._journal = journal
+        self._sequence = 0
+
+    @classmethod
+    def create(cls, name: str, path: Path) -> "RealDirectory":
+        """As after a base backup."""
+        path.mkdir()
+        (path / "layers").mkdir()
+        storage = Storage()
+        journal = Journal(storage, path / "journal", SEGMENT)
+        journal.begin(START, 1)
+        log = ManifestLog.create(storage, path / "manifest", IDENTITY, Opened(1))
+        directory = cls(name, path, log, journal)
+        log.append(directory._write(FileKind.IMAGE, 0, START), Progress(durable_lsn=START))
+        return directory
+
+    @classmethod
+    def open_at(cls, name: str, path: Path) -> "RealDirectory":
+        """As a server does that is started on it."""
+        storage = Storage()
+        log = ManifestLog.open(storage, path / "manifest")
+        journal = Journal(storage, path / "journal", SEGMENT)
+        if journal.is_empty:
+            durable = log.state.durable_lsn
+            journal.begin(durable - durable % SEGMENT, 1)
+        directory = cls(name, path, log, journal)
+        directory.open()
+        return directory
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._log.state
+
+    @property
+    def position(self) -> Position:
+        return Position(self.manifest.serial, self._journal.flushed_lsn, 1)
+
+    def open(self) -> None:
+        self._log.append(Opened(self.manifest.run + 1))
+
+    def copy(self, name: str, path: Path) -> "RealDirectory":
+        shutil.copytree(self.path, path)
+        return self.open_at(name, path)
+
+    def close(self) -> None:
+        self._log.close()
+        self._journal.close()
+        shutil.rmtree(self.path)
+
+    def receive(self, records: int) -> None:
+        at = self._journal.received_lsn
+        self._journal.append(at, wal()[at - START :][: records * RECORDS_BYTES])
+        self._journal.sync()
+
+    def flush(self) -> None:
+        durable, flushed = self.manifest.durable_lsn, self._journal.flushed_lsn
+        if flushed > durable:
+            self._log.append(self._write(FileKind.L0, durable, flushed),
+                             Progress(durable_lsn=flushed))  # fmt: skip
+            self._journal.trim(flushed)
+
+    def compact(self, random: Random) -> None:
+        """Put some neighbours into one bundle; theirs are unlinked."""
+        files = sorted(self.manifest.files.values(), key=lambda file: file.lsn_start)
+        if len(files) < 2:
+            return
+        first = random.randrange(len(files) - 1)
+        merged = files[first : first + random.randint(2, 4)]
+        added = self._write(FileKind.L1, merged[0].lsn_start - 1, merged[-1].lsn_end - 1)
+        self._log.append(added, *(FileRemoved(file.name) for file in merged))
+        for file in merged:
+            (self.path / "layers" / file.name).unlink()
+
+    def set_point(self) -> None:
+        name = f"{self.name} {self.manifest.serial}"
+        self._log.append(PointSet(name, self._journal.flushed_lsn))
+
+    def _write(self, kind: FileKind, start: int, end: int) -> FileAdded:
+        self._sequence += 1
+        name = FileName(kind, 0, self.manifest.run, self._sequence)
+        content = bundles.image(self.name.encode())
+        info = bundles.write(
+            self.path / "layers", name, [(KEY, 0, start + 1, content), (KEY, 0, end, content)]
+        )
+        return FileAdded(name.text, info.bytes_total, start + 1, end + 1, info.footer_crc)
+
+
+class RealWriter:
+    """A process: the uploader, and what tells it how far the server is."""
+
+    def __init__(
+        self,
+        directory: RealDirectory,
+        uploader: Uploader,
+        rest: Callable[[], None],
+        acknowledge: Callable[[BucketState], None],
+    ) -> None:
+        self._directory = directory
+        self._uploader = uploader
+        self._rest = rest
+        self._acknowledge = acknowledge
+
+    @property
+    def bucket(self) -> BucketManifest:
+        return self._uploader._bucket
+
+    def run(self) -> None:
+        while True:
+            self._uploader.tell(self._directory.position)
+            self._uploader.step()
+            if self.bucket.epoch is not None:
+                self._acknowledge(self.bucket.state)
+                assert self._uploader.status.remote_lsn == self.bucket.state.remote_lsn
+            self._rest()
+
+
+class RealCast:
+    """Directories below `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._numbers = count()
+        self._opened: list[RealDirectory] = []
+        self._checked: dict[str, tuple[int, int]] = {}
+
+    def _path(self) -> Path:
+        return self._root / str(next(self._numbers))
+
+    def _keep(self, directory: RealDirectory) -> RealDirectory:
+        self._opened.append(directory)
+        return directory
+
+    def create(self, name: str) -> RealDirectory:
+        return self._keep(RealDirectory.create(name, self._path()))
+
+    def restore(self, name: str, contents: Contents, state: BucketState) -> RealDirectory:
+        path = self._path()
+        found = restore(MemoryBucket(contents), path, Storage(), URL, sleep=lambda _: None)
+        assert found is not None
+        assert (found.state.serial, found.state.crc) == (state.serial, state.crc)
+        directory = self._keep(RealDirectory.open_at(name, path))
+        assert directory.manifest.durable_lsn == state.manifest.durable_lsn
+        return directory
+
+    def copy(self, name: str, directory: Any) -> RealDirectory:
+        return self._keep(directory.copy(name, self._path()))
+
+    def forget(self, directory: Any) -> None:
+        self._opened.remove(directory)
+        directory.close()
+
+    def end(self) -> None:
+        for directory in self._opened[:]:
+            self.forget(directory)
+        self._checked.clear()
+
+    def writer(
+        self,
+        directory: Any,
+        client: MemoryBucket,
+        name: str,
+        clock: Callable[[], float],
+        grace_seconds: float,
+        random: Random,
+        acknowledge: Callable[[BucketState], None],
+    ) -> RealWriter:
+        settings = BackupSettings(random.choice((1.0, 20.0)), 4 * RECORDS_BYTES,
+                                  random.randint(1, 3), grace_seconds)  # fmt: skip
+        uploader = Uploader(
+            directory.path, client, URL, f"{random.getrandbits(32):08x}", settings,
+            InlineExecutor(), clock=clock, random=random, nonce=name,
+        )  # fmt: skip
+        return RealWriter(directory, uploader, lambda: client.pause("rests"), acknowledge)
+
+    def ranges(self, contents: Contents, state: BucketState) -> Iterator[tuple[int, int]]:
+        """What WAL each object has, that the state names; each is checked, once."""
+        for file, added in state.manifest.files.items():
+            name = state.object_of(file)
+            if name not in self._checked:
+                sums = BundleSums(file, added.bytes_total, added.footer_crc)
+                sums.feed(contents.objects[name].data)
+                sums.finish()
+                self._checked[name] = added.lsn_start - 1, added.lsn_end - 1
+            yield self._checked[name]
+        for piece in state.journal:
+            if piece.name not in self._checked:
+                data = zstandard.decompress(contents.objects[piece.name].data)
+                start, end = piece.lsn_start - START, piece.lsn_end - START
+                assert data == wal()[start:end], piece.name
+                self._checked[piece.name] = piece.lsn_start, piece.lsn_end
+            yield self._checked[piece.name]
