@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from server.backup import s3_client
+from server.backup.location import LocationError
 from server.backup.object_store import RefusedError, StoreError, TransientError
 from server.backup.s3_store import S3Store
 from tests.fixtures.s3_proxy import S3Proxy
@@ -59,6 +60,14 @@ def test_a_profile_that_is_not_there(s3_bucket: Bucket, monkeypatch: pytest.Monk
     monkeypatch.setenv("AWS_PROFILE", "none-of-that-name")
     with pytest.raises(RefusedError, match="none-of-that-name.*profile"):
         S3Store(s3_bucket.url, s3_bucket.endpoint)
+
+
+def test_an_endpoint_of_the_environment_that_is_none(
+    s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:8333")
+    with pytest.raises(LocationError, match="AWS_ENDPOINT_URL.*expected http"):
+        S3Store(s3_bucket.url)
 
 
 def test_no_such_bucket(s3_bucket: Bucket) -> None:

@@ -61,6 +61,12 @@ STATUS_KEYS = [
     "point_count",
     "lease_count",
     "held_bytes",
+    "cache_bytes",
+    "cache_hit_count",
+    "cache_miss_count",
+    "evicted_count",
+    "remote_read_requests",
+    "remote_read_bytes",
 ]
 
 
