@@ -255,6 +255,12 @@ def status(
     point_count       points, see pageserver point list
     lease_count       leases, see pageserver lease list
     held_bytes        layers that only points and leases keep, below L0
+
+    \b
+    cache_bytes           of the cache of layer files that only S3 has (docs/lazy.md)
+    cache_hit_count       blocks that reads found in it, and cache_miss_count those that they did not
+    evicted_count         layer files that were let go, as S3 has them too
+    remote_read_requests  for layer files, and remote_read_bytes what they brought
     """
     with server_errors(), PageClient(connect) as client:
         values = client.status()
