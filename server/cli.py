@@ -258,7 +258,7 @@ def status(
 
     \b
     cache_bytes           of the cache of layer files that only S3 has (docs/lazy.md)
-    cache_hit_count       blocks that reads found in it, and cache_miss_count those that they did not
+    cache_hit_count       blocks that reads found in it; cache_miss_count: that they did not
     evicted_count         layer files that were let go, as S3 has them too
     remote_read_requests  for layer files, and remote_read_bytes what they brought
     """
