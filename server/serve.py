@@ -24,7 +24,7 @@ from pathlib import Path
 from engine import kill_points, server_id
 from engine.cluster_identity import Wanted
 from engine.disk_room import is_full
-from engine.errors import DirectoryRefusedError
+from engine.errors import DirectoryRefusedError, UnreachableError
 from engine.journal import JournalFailedError
 from engine.lazy_storage import LazyStorage
 from engine.page_store import PageStore
@@ -298,6 +298,8 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
     except SourceError as error:
         code = ExitCode.REFUSED if error.permanent else ExitCode.CANNOT_CONNECT
         return _report(error, code)
+    except UnreachableError as error:
+        return _report(error, ExitCode.CANNOT_CONNECT)
     except (DirectoryInUseError, DirectoryRefusedError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
     except BackupRefusedError as error:
