@@ -102,7 +102,7 @@ class EpochTaken:
 
     tag: ClassVar[str] = "epoch_taken"
     epoch: int
-    nonce: str  # no two attempts have the same
+    nonce: str  # no two processes have the same
     server_id: str
 
 

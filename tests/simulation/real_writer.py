@@ -146,11 +146,13 @@ class RealWriter:
         self,
         directory: RealDirectory,
         uploader: Uploader,
+        send: Callable[[], None],
         rest: Callable[[], None],
         acknowledge: Callable[[BucketState], None],
     ) -> None:
         self._directory = directory
         self._uploader = uploader
+        self._send = send
         self._rest = rest
         self._acknowledge = acknowledge
 
@@ -165,6 +167,7 @@ class RealWriter:
             if self.bucket.epoch is not None:
                 self._acknowledge(self.bucket.state)
                 assert self._uploader.status.remote_lsn == self.bucket.state.remote_lsn
+            self._send()
             self._rest()
 
 
@@ -220,11 +223,18 @@ class RealCast:
     ) -> RealWriter:
         settings = BackupSettings(random.choice((1.0, 20.0)), 4 * RECORDS_BYTES,
                                   random.randint(1, 3), grace_seconds)  # fmt: skip
+        executor = InlineExecutor()
+        executor.is_held = random.random() < 0.5  # what is to be sent is sent between two steps
         uploader = Uploader(
-            directory.path, client, URL, f"{random.getrandbits(32):08x}", settings,
-            InlineExecutor(), clock=clock, random=random, nonce=name,
+            directory.path, client, URL, f"{random.getrandbits(32):08x}", settings, executor,
+            clock=clock, random=random, nonce=name,
         )  # fmt: skip
-        return RealWriter(directory, uploader, lambda: client.pause("rests"), acknowledge)
+
+        def send() -> None:
+            if random.random() < 0.5:
+                executor.release()
+
+        return RealWriter(directory, uploader, send, lambda: client.pause("rests"), acknowledge)
 
     def ranges(self, contents: Contents, state: BucketState) -> Iterator[tuple[int, int]]:
         """What WAL each object has, that the state names; each is checked, once."""

@@ -16,6 +16,8 @@ from tests.simulation.two_writers import Simulation
 ROOT = Path(__file__).parents[2]
 SEEDS = 1000
 SEEDS_TO_FIND = 2000
+BEGIN_AT = {"BelievesForEver": 40, "BelievesLateAnswers": 180, "GoesOnFromAnything": 130}
+"""The first seeds that find these come late; which saves their search some seconds."""
 AT_LEAST = {
     "acknowledgements": 6_000, "entries": 11_000, "entries deleted": 2_500, "pauses": 100_000,
     "writers fenced off": 450, "writers killed": 600, "directories refused": 500,
@@ -25,10 +27,10 @@ AT_LEAST = {
     "objects deleted": 1_000,
 }  # fmt: skip
 """What so many seeds do, and somewhat less."""
-REAL_SEEDS = 60
+REAL_SEEDS = 40
 REAL_AT_LEAST = {
-    "acknowledgements": 200, "entries": 450, "entries deleted": 100, "objects deleted": 20,
-    "writers fenced off": 20, "directories refused": 20, "directories restored": 70,
+    "acknowledgements": 130, "entries": 300, "entries deleted": 60, "objects deleted": 10,
+    "writers fenced off": 12, "directories refused": 12, "directories restored": 45,
 }  # fmt: skip
 
 
@@ -86,6 +88,7 @@ def test_a_planted_fault_is_found(kind: type) -> None:
     is_bucket = issubclass(kind, BucketManifest)
     cast = SmallCast(bucket_type=kind) if is_bucket else SmallCast(writer_type=kind)
     simulation = Simulation(cast)
+    begin = BEGIN_AT.get(kind.__name__, 0)
     with pytest.raises(Exception, match=r".") as failure:  # whatever it does first
-        all(simulation.run(seed) for seed in range(SEEDS_TO_FIND))
+        all(simulation.run(seed) for seed in range(begin, begin + SEEDS_TO_FIND))
     assert any("two_writers --seeds" in note for note in failure.value.__notes__)
