@@ -5,6 +5,7 @@ style are boto3's own business: with an endpoint it puts the bucket into the pat
 the host's name, and `s3 = addressing_style = virtual` in a profile says otherwise.
 """
 
+import logging
 import threading
 from collections import Counter
 from contextlib import suppress
@@ -67,6 +68,7 @@ class Meter:
 
 def connect(endpoint: str | None, connections_max: int) -> Any:
     """ValueError: what the environment or a profile says for an endpoint is none."""
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it found what
     session = boto3.Session()
     client = session.client(
         "s3",

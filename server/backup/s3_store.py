@@ -16,7 +16,7 @@ from typing import Any
 import crc32c
 
 from server.backup.byte_pace import BytePace
-from server.backup.location import Location, LocationError, check_endpoint
+from server.backup.location import Location, check_endpoint
 from server.backup.object_store import (
     NotThereError,
     ObjectInfo,
@@ -49,7 +49,7 @@ class S3Store:
     `parallelism` is how many threads will call at a time. `encryption` asks for server-side
     encryption: "AES256", "aws:kms" or "aws:kms:KEY"; None: what PAGESERVER_S3_ENCRYPTION says.
     Without `conditional` put_new asks first whether the object is there: for a store without
-    conditional PUT and a single writer.
+    conditional PUT and a single writer. LocationError; RefusedError: what the environment says.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class S3Store:
             with told(self.location.url):
                 self._client = connect(endpoint, max(parallelism, CONNECTIONS_MIN))
         except ValueError:
-            raise LocationError(
+            raise RefusedError(
                 "AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3 or the profile's endpoint_url is no URL of "
                 "a server: expected http://HOST[:PORT] or https://HOST[:PORT]"
             ) from None
@@ -284,7 +284,7 @@ def encryption_arguments(encryption: str) -> dict[str, str]:
     if encryption.startswith("aws:kms:") and len(encryption) > len("aws:kms:"):
         key = encryption.removeprefix("aws:kms:")
         return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
-    raise LocationError(f"{ENCRYPTION} = {encryption}: expected AES256, aws:kms or aws:kms:KEY")
+    raise RefusedError(f"{ENCRYPTION} = {encryption}: expected AES256, aws:kms or aws:kms:KEY")
 
 
 def checksum_text(checksum: int) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 import pytest
 
 from server.backup import s3_client
-from server.backup.location import LocationError
 from server.backup.object_store import RefusedError, StoreError, TransientError
 from server.backup.s3_store import S3Store
 from tests.fixtures.s3_proxy import S3Proxy
@@ -66,7 +65,7 @@ def test_an_endpoint_of_the_environment_that_is_none(
     s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:8333")
-    with pytest.raises(LocationError, match="AWS_ENDPOINT_URL.*expected http"):
+    with pytest.raises(RefusedError, match="AWS_ENDPOINT_URL.*expected http"):
         S3Store(s3_bucket.url)
 
 
