@@ -5,6 +5,7 @@ Thin: options to values, errors to exit statuses. What `serve` does is in server
 imported only then, so that asking a server takes no longer than it must.
 """
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -150,7 +151,8 @@ def serve(
     protocol, while WAL already streams beside it through a physical replication slot. On any other
     it goes on where it was; without --wal-source it then serves what it has, read-only.
 
-    With --s3 it keeps a bucket the same, from which another one goes on should this one be lost.
+    With --s3 it keeps a bucket the same, from which another one goes on should this one be lost: on
+    an empty directory it begins with what the bucket has, and fetches layers when they are read.
 
     Settings stand in D/pageserver.toml, one "name = value" each; --set overrides one of them and
     --show-settings lists them all.
@@ -165,6 +167,7 @@ def serve(
             return
         if data_dir is None:
             raise ValueError("--data-dir is missing")
+    gc.disable()  # what is loaded now stays: to look for garbage in it takes a tenth of the time
     from server.serve import ServeOptions, run
 
     with usage_errors():
@@ -252,6 +255,12 @@ def status(
     point_count       points, see pageserver point list
     lease_count       leases, see pageserver lease list
     held_bytes        layers that only points and leases keep, below L0
+
+    \b
+    cache_bytes           of the cache of layer files that only S3 has (docs/lazy.md)
+    cache_hit_count       blocks that reads found in it; cache_miss_count: that they did not
+    evicted_count         layer files that were let go, as S3 has them too
+    remote_read_requests  for layer files, and remote_read_bytes what they brought
     """
     with server_errors(), PageClient(connect) as client:
         values = client.status()
