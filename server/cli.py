@@ -5,6 +5,7 @@ Thin: options to values, errors to exit statuses. What `serve` does is in server
 imported only then, so that asking a server takes no longer than it must.
 """
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -150,7 +151,8 @@ def serve(
     protocol, while WAL already streams beside it through a physical replication slot. On any other
     it goes on where it was; without --wal-source it then serves what it has, read-only.
 
-    With --s3 it keeps a bucket the same, from which another one goes on should this one be lost.
+    With --s3 it keeps a bucket the same, from which another one goes on should this one be lost: on
+    an empty directory it begins with what the bucket has, and fetches layers when they are read.
 
     Settings stand in D/pageserver.toml, one "name = value" each; --set overrides one of them and
     --show-settings lists them all.
@@ -165,6 +167,7 @@ def serve(
             return
         if data_dir is None:
             raise ValueError("--data-dir is missing")
+    gc.disable()  # what is loaded now stays: to look for garbage in it takes a tenth of the time
     from server.serve import ServeOptions, run
 
     with usage_errors():
@@ -229,6 +232,9 @@ def status(
     backup_lag_bytes      how far remote_lsn is behind ready_lsn
     backup_pending_bytes  layers and WAL that are yet to be sent
     epoch                 of the writer of the prefix, as long as this is it
+    evicted_count         layer files that went, as S3 has them; remote_read_requests for such, and
+                          remote_read_bytes; cache_bytes of their cache, in which reads found
+                          cache_hit_count blocks, and cache_miss_count not
 
     \b
     compaction           what it does: idle, merging L0, making images, rewriting files,
