@@ -5,8 +5,10 @@ Thin: options to values, errors to exit statuses. What `serve` does is in server
 imported only then, so that asking a server takes no longer than it must.
 """
 
+import contextlib
 import gc
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -167,27 +169,27 @@ def serve(
             return
         if data_dir is None:
             raise ValueError("--data-dir is missing")
-    gc.disable()  # what is loaded now stays: to look for garbage in it takes a tenth of the time
-    from server.serve import ServeOptions, run
+    with _no_garbage_collection():
+        from server.serve import ServeOptions, run
 
-    with usage_errors():
-        if chunks is not None:
-            chunk_filter.parse(chunks)
-        options = ServeOptions(
-            data_dir=data_dir,
-            wal_sources=tuple(wal_source or ()),
-            base_source=base_source,
-            chunks=chunks,
-            slot=slot,
-            tenant=_hex_id("--tenant", tenant),
-            timeline=_hex_id("--timeline", timeline),
-            listen=config.parse_address(listen),
-            s3=None if s3 is None else Location.parse(s3).url,
-            s3_endpoint=None if s3_endpoint is None else check_endpoint(s3_endpoint),
-        )
-        if settings.durability == "s3" and s3 is None:
-            raise ValueError("durability = s3: --s3 must say where")
-    raise typer.Exit(run(options, settings))
+        with usage_errors():
+            if chunks is not None:
+                chunk_filter.parse(chunks)
+            options = ServeOptions(
+                data_dir=data_dir,
+                wal_sources=tuple(wal_source or ()),
+                base_source=base_source,
+                chunks=chunks,
+                slot=slot,
+                tenant=_hex_id("--tenant", tenant),
+                timeline=_hex_id("--timeline", timeline),
+                listen=config.parse_address(listen),
+                s3=None if s3 is None else Location.parse(s3).url,
+                s3_endpoint=None if s3_endpoint is None else check_endpoint(s3_endpoint),
+            )
+            if settings.durability == "s3" and s3 is None:
+                raise ValueError("durability = s3: --s3 must say where")
+        raise typer.Exit(run(options, settings))
 
 
 @app.command(epilog=EXIT_STATUS, short_help="Drop the replication slot at the source.")
@@ -319,6 +321,17 @@ def page(
             out.write_bytes(data)
         except OSError as error:
             fail(ExitCode.WRONG, str(error))
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Until the server has started (server/serve.py): what is loaded until then stays, and to look
+    for garbage in it takes a tenth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _relation(text: str) -> tuple[int, int, int]:
