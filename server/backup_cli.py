@@ -42,7 +42,8 @@ def backup_errors() -> Iterator[None]:
     from server.backup.object_store import StoreError
     from server.backup.restore_plan import RestoreRefusedError
 
-    logging.basicConfig(level=logging.INFO, format="pageserver: %(message)s")
+    logging.basicConfig(format="pageserver: %(message)s")
+    logging.getLogger("pageserver").setLevel(logging.INFO)  # boto3 has much to say that helps none
     try:
         yield
     except (RestoreRefusedError, DirectoryInUseError) as error:

@@ -14,6 +14,7 @@ from engine.storage import Storage
 from server.backup.bucket_files import PARALLEL_REQUESTS, BucketFiles
 from server.backup.conditional_put import probe
 from server.backup.lazy_start import begin_from_bucket, is_empty
+from server.backup.other_bucket import refuse_other_bucket
 from server.backup.s3_store import S3Store
 from server.config import Settings
 
@@ -36,6 +37,7 @@ def open_directory(
     """
     has_fencing = settings.fencing == "on"
     store = S3Store(url, endpoint, parallelism=PARALLEL_REQUESTS, conditional=has_fencing)
+    refuse_other_bucket(store, storage, directory, url)
     if is_empty(storage, directory):
         check = (lambda nonce: probe(store, nonce)) if has_fencing else None
         begin_from_bucket(store, directory, storage, url, check=check)

@@ -72,16 +72,28 @@ def read(storage: Storage, directory: Path, url: str) -> Binding:
 
     CorruptionError.
     """
+    stored = _read(storage, directory)
+    return Binding(url) if stored is None else replace(stored, url=url)
+
+
+def url_of(storage: Storage, directory: Path) -> str | None:
+    """The bucket that a directory is bound to, None: to none. CorruptionError."""
+    stored = _read(storage, directory)
+    return None if stored is None else stored.url
+
+
+def _read(storage: Storage, directory: Path) -> Binding | None:
     path = directory / FILE_NAME
     if not storage.exists(path):
-        return Binding(url)
+        return None
     content = storage.read_all(path)
     line, _, rest = content.partition(b"\n")
     if rest != _crc_line(line):
         raise CorruptionError("binding to a bucket", str(path), _crc_line(line), rest)
     try:
-        entries = json.loads(line)["entries"]
-        return Binding(url, tuple((int(serial), int(crc)) for serial, crc in entries))
+        values = json.loads(line)
+        entries = tuple((int(serial), int(crc)) for serial, crc in values["entries"])
+        return Binding(str(values["url"]), entries)
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptionError("binding to a bucket", str(path), "url and entries",
                               error) from error  # fmt: skip

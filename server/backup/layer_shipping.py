@@ -47,9 +47,11 @@ class LayerShipping:
     # The state at hand ----------------------------------------------------------------------------
 
     def missing(self, state: BucketState, local: Manifest) -> list[FileAdded]:
-        """What is yet to be sent before `local` can be true in the bucket, in order of names."""
+        """What is yet to be sent before `local` can be true in the bucket; the largest first, for
+        at the end they would keep one thread busy and the others idle."""
         names = local.files.keys() - state.manifest.files.keys() - self.sent.keys()
-        return [local.files[name] for name in sorted(names)]
+        files = (local.files[name] for name in sorted(names))
+        return sorted(files, key=lambda file: -file.bytes_total)
 
     def adopt(self, state: BucketState, local: Manifest) -> bool:
         """Let this be the state that is to be true in the bucket, if its files are all there.

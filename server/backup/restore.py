@@ -151,7 +151,7 @@ class _Restore:
                     if done.state.serial == before:
                         raise CorruptionError("object", str(error), "what the bucket's manifest "
                                               "names", "no such object") from error  # fmt: skip
-            self._finish(target, done, wanted.url)
+            self._finish(target, done, wanted)
         done.seconds = time.monotonic() - began
         return done
 
@@ -185,6 +185,7 @@ class _Restore:
         files = [] if wanted.lazy else done.plan.files
         kept = target.keep_bundles({file.name: file.bytes_total for file in files})
         missing = [file for file in files if file.name not in kept]
+        missing.sort(key=lambda file: -file.bytes_total)  # a large one last would be alone
         done.files_kept = len(kept) - done.files
         _require_room(target, sum(file.bytes_total for file in missing), done.plan.journal_bytes)
         self._progress.expect(
@@ -259,13 +260,15 @@ class _Restore:
         self._progress.advance(piece.bytes_stored)
         return wal
 
-    def _finish(self, target: Target, done: Restored, url: str) -> None:
+    def _finish(self, target: Target, done: Restored, wanted: Wanted) -> None:
         """From here on it is a data directory."""
         storage, state, manifest = self._storage, done.state, done.plan.manifest
         if not done.is_part:  # else it is nobody's successor: it never writes to the bucket
             server_id.write(storage, target.directory, int(state.server_id, 16))
-            restored = Binding(url, ((state.serial, state.crc),))
+            restored = Binding(wanted.url, ((state.serial, state.crc),))
             binding.write(storage, target.directory, restored)
+        if not wanted.lazy:  # all of it is here, whatever becomes of the bucket
+            manifest = replace(manifest, uploaded={})
         serial = state.local_serial + 1  # what the bucket mirrors is never ahead of it
         ManifestLog.create(storage, target.manifest, *manifest.records(), serial=serial).close()
         target.finish()

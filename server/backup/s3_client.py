@@ -5,8 +5,10 @@ style are boto3's own business: with an endpoint it puts the bucket into the pat
 the host's name, and `s3 = addressing_style = virtual` in a profile says otherwise.
 """
 
+import logging
 import threading
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -60,10 +62,13 @@ class Meter:
     def _note_answer(self, response_dict: Any, **_: object) -> None:
         date = response_dict["headers"].get("Date") if response_dict else None
         if date:
-            self.date = parsedate_to_datetime(date).timestamp()
+            with suppress(ValueError):  # damaged on the way: the next will do
+                self.date = parsedate_to_datetime(date).timestamp()
 
 
 def connect(endpoint: str | None, connections_max: int) -> Any:
+    """ValueError: what the environment or a profile says for an endpoint is none."""
+    logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it found what
     session = boto3.Session()
     client = session.client(
         "s3",

@@ -33,14 +33,21 @@ class Answer:
         self._body = response["Body"]
         self._note_received = note_received
         self._checksum = ""
-        self.etag: str = response["ETag"]
+        self.etag: str = response.get("ETag", "")
         if start == 0 and length is None:
-            self.size = self._expected = int(response["ContentLength"])
+            self.size = self._expected = self._whole_length(response)
             # That of an object in parts is one of its parts' checksums, and says so.
             if "-" not in (found := response.get("ChecksumCRC32C", "")):
                 self._checksum = found
         else:
             self._read_range(response, start, length)
+
+    def _whole_length(self, response: dict[str, Any]) -> int:
+        length = response.get("ContentLength")
+        if length is None:
+            self.close()
+            raise RefusedError(f"{self._call}: the answer does not say how long it is")
+        return int(length)
 
     def _read_range(self, response: dict[str, Any], start: int, length: int | None) -> None:
         text = response.get("ContentRange", "")

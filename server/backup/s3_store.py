@@ -16,7 +16,7 @@ from typing import Any
 import crc32c
 
 from server.backup.byte_pace import BytePace
-from server.backup.location import Location, LocationError, check_endpoint
+from server.backup.location import Location, check_endpoint
 from server.backup.object_store import (
     NotThereError,
     ObjectInfo,
@@ -31,6 +31,7 @@ from server.backup.s3_upload import part_size, parts_of, upload_in_parts
 
 NAMES_AT_ONCE_MAX = 1000  # listed or deleted by one request
 BODY_ATTEMPTS_MAX = 4
+CONNECTIONS_MIN = 4  # what probing a store takes
 ENCRYPTION = "PAGESERVER_S3_ENCRYPTION"
 PIECE_BYTES = 1 << 20
 WITHOUT_DELETE_OBJECTS = {
@@ -48,7 +49,7 @@ class S3Store:
     `parallelism` is how many threads will call at a time. `encryption` asks for server-side
     encryption: "AES256", "aws:kms" or "aws:kms:KEY"; None: what PAGESERVER_S3_ENCRYPTION says.
     Without `conditional` put_new asks first whether the object is there: for a store without
-    conditional PUT and a single writer.
+    conditional PUT and a single writer. LocationError; RefusedError: what the environment says.
     """
 
     def __init__(
@@ -66,8 +67,14 @@ class S3Store:
         if endpoint is not None:
             check_endpoint(endpoint)
         self._bucket, self._prefix = self.location
-        with told(self.location.url):
-            self._client = connect(endpoint, parallelism)
+        try:
+            with told(self.location.url):
+                self._client = connect(endpoint, max(parallelism, CONNECTIONS_MIN))
+        except ValueError:
+            raise RefusedError(
+                "AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3 or the profile's endpoint_url is no URL of "
+                "a server: expected http://HOST[:PORT] or https://HOST[:PORT]"
+            ) from None
         self._meter = Meter(self._client)
         self._pace = BytePace(bytes_per_second, sleep=sleep)
         if encryption is None:
@@ -150,31 +157,28 @@ class S3Store:
 
     def get_stream(self, name: str) -> Iterator[bytes]:
         offset = checksum = failures = 0
-        etag: str | None = None
+        first: Answer | None = None
         while True:
-            answer = self._open(name, offset, None, etag)
-            if answer is None:
-                return
-            etag = answer.etag
+            answer = self._open(name, offset, None, first.etag if first else "")
+            assert answer is not None, "a range that begins within an object of the same ETag"
+            first = first or answer
             try:
                 for piece in answer.pieces(PIECE_BYTES):
                     checksum = crc32c.crc32c(piece, checksum)
                     offset, failures = offset + len(piece), 0
                     self._pace.take(len(piece))
                     yield piece
-                answer.check(checksum)
+                first.check(checksum)
                 return
             except CutOff:
                 failures += 1
-                if failures == BODY_ATTEMPTS_MAX or offset == answer.size:
-                    raise
+                if failures == BODY_ATTEMPTS_MAX or offset == first.size:
+                    raise  # at the end: what went out cannot be taken back
                 self._wait(failures)
             finally:
                 answer.close()
 
-    def _open(
-        self, name: str, start: int, length: int | None, etag: str | None = None
-    ) -> Answer | None:
+    def _open(self, name: str, start: int, length: int | None, etag: str = "") -> Answer | None:
         """An answer whose body is to be read; None behind the object's end."""
         call = self._call("GET", name)
         arguments = {"Bucket": self._bucket, "Key": self._prefix + name}
@@ -183,14 +187,14 @@ class S3Store:
             arguments["ChecksumMode"] = "ENABLED"
         else:
             arguments["Range"] = f"bytes={start}-{'' if length is None else start + length - 1}"
-        if etag is not None:
+        if etag:
             arguments["IfMatch"] = etag
         try:
             response = self._client.get_object(**arguments)
         except FAILURES as error:
-            if status_of(error) == 416:
+            if status_of(error) == 416 and not etag:
                 return None
-            if etag is not None and status_of(error) == 412:
+            if etag and status_of(error) in (412, 416):
                 raise TransientError(f"{call}: it was replaced while it was read") from None
             raise told_of(call, error) from None
         return Answer(call, response, start, length, self._meter.note_received)
@@ -280,7 +284,7 @@ def encryption_arguments(encryption: str) -> dict[str, str]:
     if encryption.startswith("aws:kms:") and len(encryption) > len("aws:kms:"):
         key = encryption.removeprefix("aws:kms:")
         return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": key}
-    raise LocationError(f"{ENCRYPTION} = {encryption}: expected AES256, aws:kms or aws:kms:KEY")
+    raise RefusedError(f"{ENCRYPTION} = {encryption}: expected AES256, aws:kms or aws:kms:KEY")
 
 
 def checksum_text(checksum: int) -> str:

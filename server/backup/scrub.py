@@ -9,6 +9,7 @@ What was verified the longest ago is read first. Results stay in the bucket, bes
 (formats/scrub_result.py): a scrubber is not its writer, and touches nothing of the chain.
 """
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -30,12 +31,19 @@ from formats.manifest_record import FileAdded
 from formats.scrub_result import SCRUBS, ScrubResult
 from server.backup import fetch
 from server.backup.bucket_manifest import BucketManifest
-from server.backup.object_store import NotThereError, ObjectInfo, ObjectStore, TransientError
+from server.backup.object_store import (
+    NotThereError,
+    ObjectInfo,
+    ObjectStore,
+    StoreError,
+    TransientError,
+)
 from server.backup.restore import Progress, boottime
 
 PARALLELISM = 4
 RESULTS_KEPT = 8
 Record = FileAdded | JournalAdded
+_log = logging.getLogger("pageserver.scrub")
 
 
 @dataclass(frozen=True)
@@ -258,11 +266,14 @@ class _Scrub:
         result = ScrubResult(began, ended, report.state.serial, is_complete,
                              len(report.problems), report.verified)  # fmt: skip
         name = scrub_result.result_name(ended, secrets.token_hex(4))
-        fetch.patiently(lambda: self._store.put(name, scrub_result.pack(result)), self._sleep)
-        names = [info.name for info in self._store.list(SCRUBS)]
-        old = [name for name in names if scrub_result.is_result_name(name)][:-RESULTS_KEPT]
-        if old:
-            self._store.delete(old)
+        try:
+            fetch.patiently(lambda: self._store.put(name, scrub_result.pack(result)), self._sleep)
+            names = [info.name for info in self._store.list(SCRUBS)]
+            old = [name for name in names if scrub_result.is_result_name(name)][:-RESULTS_KEPT]
+            if old:
+                self._store.delete(old)
+        except StoreError as error:  # who may only read the bucket may look all the same
+            _log.warning("when this was verified cannot be kept in the bucket: %s", error)
 
 
 def _size_of(record: Record) -> int:

@@ -148,6 +148,9 @@ def _run(config: UploadConfig, told: Told) -> None:
             said = uploader.status
             _say(said._asdict())
         if told.is_finishing and uploader.is_done:
+            traffic = store.traffic()
+            _log.info("%d requests and %d bytes were sent to the bucket since the uploader's start",
+                      sum(traffic.requests.values()), traffic.bytes_sent)  # fmt: skip
             return
         told.something_is_new.wait(wait)
         told.something_is_new.clear()

@@ -120,6 +120,8 @@ class Uploader:
     @property
     def is_done(self) -> bool:
         """Whether all WAL that was announced is in the bucket."""
+        if not self._position.serial:
+            return True  # there is no base backup yet
         if self._journal is None or self._sending_wal is not None or self._journal.unnamed:
             return False
         return self._bucket.state.remote_lsn >= self._position.flushed_lsn
@@ -147,6 +149,7 @@ class Uploader:
         if self._bucket.epoch is None:
             return "waiting for the base backup" if not self._position.serial else "connecting"
         is_busy = self._sending or self._sending_wal is not None or self._layers.target is not None
+        is_busy = is_busy or self._seen_serial < 0  # what the bucket lacks is not known yet
         return "uploading" if is_busy else "idle"
 
     # Steps ----------------------------------------------------------------------------------------
@@ -255,6 +258,7 @@ class Uploader:
         except (CorruptionError, OSError) as error:
             self._wal_attempts += 1
             if self._wal_attempts < WAL_ATTEMPTS_MAX:
+                self._troubles.failed(JOURNAL, error)
                 return
             _log.error("WAL from %s cannot be sent, only layers made of it: %s",
                        show_lsn(piece.lsn_start), error)  # fmt: skip

@@ -186,7 +186,7 @@ class UploaderLink:
             self._heard.set()
 
     def _hear_end(self, how: str, reason: str) -> None:
-        self._ended = True
+        self._ended, self.reason = True, reason
         self._is_over = how in (FENCED, REFUSED, FINISHED)
         if how == FINISHED:
             self.state = "-"
@@ -199,7 +199,6 @@ class UploaderLink:
         else:
             self.state = f"stopped: {reason}"
             _log.error("backup: %s", reason)
-        self.reason = reason
         self._heard.set()
 
     def _refuse(self, reason: str) -> None:

@@ -61,6 +61,14 @@ def test_a_profile_that_is_not_there(s3_bucket: Bucket, monkeypatch: pytest.Monk
         S3Store(s3_bucket.url, s3_bucket.endpoint)
 
 
+def test_an_endpoint_of_the_environment_that_is_none(
+    s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:8333")
+    with pytest.raises(RefusedError, match="AWS_ENDPOINT_URL.*expected http"):
+        S3Store(s3_bucket.url)
+
+
 def test_no_such_bucket(s3_bucket: Bucket) -> None:
     store = S3Store("s3://no-such-bucket/backup", s3_bucket.endpoint)
     refused(store, RefusedError, "NoSuchBucket", "create it")

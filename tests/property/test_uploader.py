@@ -15,7 +15,7 @@ from tests.fixtures.memory_bucket import Fault
 from tests.fixtures.small_store import SMALL_POLICY
 from tests.fixtures.uploading import Uploading, check_bucket, grow, small_store
 
-SEEDS = 12
+SEEDS = 8
 DEEDS_MAX = 60
 SETTINGS = BackupSettings(journal_seconds=3, journal_bytes=8192, parallel=2, grace_seconds=400)
 DEEDS = {

@@ -137,3 +137,12 @@ def test_it_is_fast(fast_directory: Path) -> None:
     for number in range(200):
         synced_file(storage, fast_directory / str(number), b"content")
     assert (time.thread_time() - begin) / storage.calls < CALL_SECONDS_MAX
+
+
+def test_a_second_name_that_was_not_synced_may_be_lost(fast_directory: Path) -> None:
+    def act(storage: FaultyStorage, directory: Path) -> None:
+        synced_file(storage, directory / "a", b"1")
+        storage.link(directory / "a", directory / "b")
+
+    first, second = ("a", b"1"), ("b", b"1")
+    assert outcomes(fast_directory, act) == {(first,), (first, second)}

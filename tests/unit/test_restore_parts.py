@@ -6,11 +6,13 @@ from pathlib import Path
 import pytest
 
 from engine import index_rebuild
+from engine.errors import DirectoryRefusedError
 from engine.storage import Storage
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from server.backup import binding
 from server.backup.lazy_start import is_empty
+from server.backup.other_bucket import refuse_other_bucket
 from server.backup.restore_plan import RestoreRefusedError
 from server.backup.restore_target import Target, Wanted
 from tests.fixtures.bucket_shipping import Shipper, flip
@@ -133,3 +135,20 @@ def test_a_directory_with_a_manifest_does_not_begin_anew(saved: Source, tmp_path
     (new / "restore").write_bytes((tmp_path / "begun" / "restore").read_bytes())
     assert not is_empty(storage, new)
     assert bring(saved.bucket, new, lazy=True) is None
+
+
+def test_layers_that_are_in_one_bucket_are_not_looked_for_in_another(
+    saved: Source, tmp_path: Path
+) -> None:
+    new, storage = tmp_path / "new", Storage()
+    bring(saved.bucket, new, lazy=True)
+    empty, copied = MemoryBucket(), MemoryBucket()
+    copied.objects.update(saved.bucket.objects)
+    refuse_other_bucket(empty, storage, new, URL)  # it is bound to this one, which is not asked
+    assert not empty.requests
+    other = "s3://other/prefix/"
+    with pytest.raises(DirectoryRefusedError, match=f"has layers in {URL} that {other} lacks"):
+        refuse_other_bucket(empty, storage, new, other)
+    refuse_other_bucket(copied, storage, new, other)
+    bring(saved.bucket, tmp_path / "whole")
+    refuse_other_bucket(empty, storage, tmp_path / "whole", other)  # all of it is here

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.backup.location import LocationError
+from server.backup.object_store import RefusedError
 from server.backup.s3_store import encryption_arguments
 from server.backup.s3_upload import MIB, PART_BYTES, PARTS_MAX, part_size, parts_of
 
@@ -42,5 +42,5 @@ def test_encryption() -> None:
         "SSEKMSKeyId": "alias/mine",
     }
     for wrong in ("aes", "aws:kms:", "none"):
-        with pytest.raises(LocationError, match="expected AES256"):
+        with pytest.raises(RefusedError, match="expected AES256"):
             encryption_arguments(wrong)

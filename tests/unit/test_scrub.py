@@ -12,7 +12,7 @@ from formats.bucket_state import pack_snapshot
 from formats.errors import CorruptionError
 from formats.scrub_result import ScrubResult
 from server.backup import fetch
-from server.backup.object_store import TransientError
+from server.backup.object_store import RefusedError, TransientError
 from server.backup.restore import Silence
 from server.backup.scrub import RESULTS_KEPT, ScrubReport, scrub
 from tests.fixtures.bucket_shipping import Shipper, flip
@@ -222,3 +222,16 @@ def test_results_are_checked() -> None:
             scrub_result.unpack(bytes(broken), "scrub/x")
     assert scrub_result.is_result_name(scrub_result.result_name(5, "00c0ffee"))
     assert not scrub_result.is_result_name("scrub/mine")
+
+
+def test_who_may_only_read_scrubs_all_the_same(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(call: str, name: str) -> None:
+        if call in ("put", "delete"):
+            raise RefusedError(f"PUT {name}: AccessDenied")
+
+    world.bucket.choose_fault = refuse
+    assert world.scrub().problems == []
+    assert "cannot be kept in the bucket: PUT scrub/" in caplog.text
+    assert "scrub" not in kinds(world.bucket)

@@ -140,3 +140,24 @@ def test_a_file_nobody_holds_is_closed(tmp_path: Path) -> None:
     del file
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
+
+
+def test_a_second_name_outlives_the_first(tmp_path: Path) -> None:
+    file = storage.create(tmp_path / "a")
+    storage.append(file, [b"content"])
+    storage.link(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(FileExistsError):
+        storage.link(tmp_path / "a", tmp_path / "b")
+    storage.remove(tmp_path / "a")
+    assert storage.read_all(tmp_path / "b") == b"content"
+    with pytest.raises(FileNotFoundError):
+        storage.link(tmp_path / "a", tmp_path / "c")
+
+
+def test_whether_a_name_is_still_that_file(tmp_path: Path) -> None:
+    file = storage.create(tmp_path / "a")
+    assert storage.is_at(file, tmp_path / "a")
+    storage.create(tmp_path / "b")
+    storage.rename(tmp_path / "b", tmp_path / "a")
+    assert not storage.is_at(file, tmp_path / "a")
+    assert not storage.is_at(file, tmp_path / "b")

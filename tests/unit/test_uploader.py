@@ -2,6 +2,7 @@
 
 import pytest
 
+from server.backup.local_state import Position
 from server.backup.upload_messages import BackupSettings
 from tests.fixtures.memory_bucket import Fault
 from tests.fixtures.small_store import (
@@ -153,6 +154,15 @@ def test_a_file_that_compaction_takes_away_while_it_is_sent(tmp_path):
     assert uploading.state.manifest.files == held.files
     uploading.run(12)
     assert check_bucket(uploading).manifest.files == small.store.manifest.state.files
+
+
+def test_before_a_base_backup_there_is_nothing_to_wait_for(tmp_path):
+    uploading = Uploading(small_store(tmp_path))
+    uploading.position = Position
+    uploading.run(3)
+    assert uploading.shown == "waiting for the base backup"
+    assert uploading.uploader.is_done
+    assert not [name for name in uploading.contents.objects if name.startswith("manifest/")]
 
 
 def test_the_last_wal_is_sent_at_once_when_the_end_is_near(tmp_path):

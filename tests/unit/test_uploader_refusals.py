@@ -15,7 +15,8 @@ from tests.fixtures.small_store import (
     SmallStore,
     image,
 )
-from tests.fixtures.uploading import Uploading, check_bucket, grow, small_store
+from tests.fixtures.uploading import Uploading, check_bucket, fill, grow, small_store
+from tests.fixtures.wal_builder import MIB
 
 
 def test_a_timeline_that_was_left_below_what_was_sent(tmp_path):
@@ -137,6 +138,33 @@ def test_leftovers_of_a_killed_uploader_go(tmp_path):
     assert not [*folder.iterdir()]
     again.run(12)
     assert check_bucket(again).manifest.files == small.store.manifest.state.files
+
+
+def test_wal_that_is_damaged_here_is_not_sent(tmp_path, caplog):
+    """Layers made of it are, and WAL behind them goes on."""
+    small = small_store(tmp_path)
+    uploading = Uploading(small)
+    uploading.run(12)
+    before = fill(small, MIB // 2)
+    uploading.run(12)
+    fill(small, 200_000)
+    (path,) = [p for p in (small.directory / "journal").iterdir() if p.suffix != ".sums"]
+    content = bytearray(path.read_bytes())
+    content[before % MIB + 70_000] ^= 1
+    path.write_bytes(content)
+    uploading.run(30)
+    assert uploading.state.remote_lsn < small.store.journal.flushed_lsn
+    assert "only layers made of it" in caplog.text
+    fill(small, 2 * MIB)
+    small.flush()
+    end = grow(small, 1)
+    uploading.run(30)
+    state = uploading.state
+    assert state.remote_lsn == end
+    for piece in state.journal:
+        at = piece.lsn_start - small.wal.start
+        sent = zstandard.decompress(uploading.contents.objects[piece.name].data)
+        assert sent == bytes(small.wal.data[at : at + len(sent)])
 
 
 def test_a_file_that_is_lost_is_named_and_wal_goes_on(tmp_path):

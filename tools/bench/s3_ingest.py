@@ -2,10 +2,9 @@
 
 The same page server with `--s3` and without, started in turns, each on a directory of its own, the
 first upload of all that it has behind it. The S3 server would be another machine: here it has the
-processors when nobody else wants them. The
-rate is that of pgbench on the primary, as fast as it goes; the lag is how much WAL is not readable
-yet when it ends. Reads are those of one client that asks for pages that lie in layers, while
-pgbench writes at a rate that leaves the processors some time.
+processors when nobody else wants them. The rate is that of pgbench on the primary, as fast as it
+goes; the lag is how much WAL is not readable yet when it ends. Reads are those of one client that
+asks for pages that lie in layers, while pgbench writes at a rate that leaves the processors time.
 """
 
 import os
@@ -16,7 +15,6 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from formats import lsn as lsn_text
-from server.backup.s3_store import S3Store
 from tools.bench.attached import catch_up, insert_lsn, primary_of, relation_of
 from tools.bench.bench import MIB, Bench
 from tools.bench.page_latency import finish, start
@@ -37,12 +35,14 @@ READ_BAR = Bar(1.25, is_most=True)
 PEER = "the same without --s3"
 BUSY = ("--set", "flush_seconds_max=2", "--set", "backup_journal_seconds=2")
 _TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
+_TRAFFIC = re.compile(r"(\d+) requests and (\d+) bytes were sent")
 
 
 class Measured(NamedTuple):
     tps: float
     lag_bytes: int
     p99: float
+    wal_bytes: int
 
 
 class Side:
@@ -61,13 +61,14 @@ class Side:
     def measure(self) -> Measured:
         self.server.start()
         try:
-            lsn = insert_lsn(self.primary) - 64
-            self.server.wait_until_ready(lsn)
+            self.server.wait_until_ready()
+            lsn = catch_up(self.primary, self.server)
             self._wait_for_backup()
             tps = self._tps()
             lag = self._lag_bytes()
             catch_up(self.primary, self.server)
-            return Measured(tps, lag, self._p99(lsn))
+            p99 = self._p99(lsn)
+            return Measured(tps, lag, p99, insert_lsn(self.primary) - lsn)
         finally:
             self.server.stop()
 
@@ -112,18 +113,17 @@ def run(bench: Bench) -> list[Row]:
     with bench.step(NAME), primary_of(bench, SCALE) as primary, _bucket(bench) as (url, endpoint):
         ours = Side(bench, primary, "--s3", url, "--s3-endpoint", endpoint)
         theirs = Side(bench, primary)
-        begin = insert_lsn(primary)
         try:
+            ours.measure()  # all that was there before is in the bucket by then
+            before = _traffic(ours.server)
             pairs = bench.in_turns(ROUNDS, ours.measure, theirs.measure)
         finally:
             for side in (ours, theirs):
                 side.server.kill()
-        stored = sum(info.size for info in S3Store(url, endpoint).list(""))
-        wal = insert_lsn(primary) - begin
+    lags = [" and ".join(f"{side.lag_bytes / 1024:.0f}" for side in pair) for pair in pairs]
     notes = [
-        f"{stored / MIB:.0f} MB in the bucket, {wal / MIB:.0f} MB of WAL in all, half of it beside",
-        f"WAL not readable yet when pgbench ends: {_kib(pair[0].lag_bytes for pair in pairs)} KiB, "
-        f"without {_kib(pair[1].lag_bytes for pair in pairs)} KiB",
+        _cost(_traffic(ours.server)[len(before) :], sum(pair[0].wal_bytes for pair in pairs)),
+        f"WAL not readable yet when pgbench ends, with and without: {', '.join(lags)} KiB",
     ]
     rates = [(with_it.tps, without.tps) for with_it, without in pairs]
     p99s = [(with_it.p99, without.p99) for with_it, without in pairs]
@@ -133,8 +133,20 @@ def run(bench: Bench) -> list[Row]:
     ]
 
 
-def _kib(sizes: Iterator[int]) -> str:
-    return ", ".join(f"{size / 1024:.0f}" for size in sizes)
+def _traffic(server: PageServer) -> list[tuple[int, int]]:
+    """Requests and bytes that each uploader so far has sent, as it said in the end."""
+    found = _TRAFFIC.findall(server.log_path.read_text())
+    return [(int(requests), int(size)) for requests, size in found]
+
+
+def _cost(traffic: list[tuple[int, int]], wal_bytes: int) -> str:
+    """What users pay for."""
+    requests, size = (sum(column) for column in zip(*traffic, strict=True))
+    per_gib = wal_bytes / 2**30
+    return (
+        f"for each GiB of WAL {requests / per_gib:.0f} requests and {size / per_gib / MIB:.0f} MiB "
+        f"sent, at a piece of WAL each 2 s; {wal_bytes / MIB:.0f} MiB of WAL here"
+    )
 
 
 @contextmanager
