@@ -226,6 +226,9 @@ def status(
     backup_lag_bytes      how far remote_lsn is behind ready_lsn
     backup_pending_bytes  layers and WAL that are yet to be sent
     epoch                 of the writer of the prefix, as long as this is it
+    evicted_count         layer files that went, as S3 has them; remote_read_requests for such, and
+                          remote_read_bytes; cache_bytes of their cache, in which reads found
+                          cache_hit_count blocks, and cache_miss_count not
 
     \b
     compaction           what it does: idle, merging L0, making images, rewriting files,
@@ -248,12 +251,6 @@ def status(
     retained_lsn      the oldest LSN below it that a point or a lease keeps
     point_count       points, and lease_count leases: see pageserver point list and lease list
     held_bytes        layers that only points and leases keep, below L0
-
-    \b
-    cache_bytes           of the cache of layer files that only S3 has (docs/lazy.md)
-    cache_hit_count       blocks that reads found in it; cache_miss_count: that they did not
-    evicted_count         layer files that were let go, as S3 has them too
-    remote_read_requests  for layer files, and remote_read_bytes what they brought
     """
     with server_errors(), PageClient(connect) as client:
         values = client.status()
