@@ -5,6 +5,7 @@ Thin: options to values, errors to exit statuses. What `serve` does is in server
 imported only then, so that asking a server takes no longer than it must.
 """
 
+import gc
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -49,12 +50,7 @@ app.command("lsn", epilog=EXIT_STATUS, short_help="Find the LSN whose state is t
 app.command("time", epilog=EXIT_STATUS, short_help="Show the time of the newest commit at an LSN.")(
     time_cli.time
 )
-app.command("restore", epilog=EXIT_STATUS, short_help="Make a data directory of a backup.")(
-    backup_cli.restore
-)
-app.command("scrub", epilog=EXIT_STATUS, short_help="Read a backup back and check all of it.")(
-    backup_cli.scrub
-)
+backup_cli.add_to(app)
 
 DataDir = Annotated[
     Path | None,
@@ -150,7 +146,8 @@ def serve(
     protocol, while WAL already streams beside it through a physical replication slot. On any other
     it goes on where it was; without --wal-source it then serves what it has, read-only.
 
-    With --s3 it keeps a bucket the same, from which another one goes on should this one be lost.
+    With --s3 it keeps a bucket the same, from which another one goes on should this one be lost: on
+    an empty directory it begins with what the bucket has, and fetches layers when they are read.
 
     Settings stand in D/pageserver.toml, one "name = value" each; --set overrides one of them and
     --show-settings lists them all.
@@ -165,6 +162,7 @@ def serve(
             return
         if data_dir is None:
             raise ValueError("--data-dir is missing")
+    gc.disable()  # what is loaded now stays: to look for garbage in it takes a tenth of the time
     from server.serve import ServeOptions, run
 
     with usage_errors():
@@ -224,11 +222,13 @@ def status(
     lag_bytes      how far ready_lsn is behind the source
 
     \b
-    backup                what the upload to S3 does: idle, uploading, retrying and why, stopped and
-                          why, fenced (another server took the prefix over)
+    backup                idle, uploading, retrying, stopped and why, fenced: another took it over
     backup_lag_bytes      how far remote_lsn is behind ready_lsn
     backup_pending_bytes  layers and WAL that are yet to be sent
     epoch                 of the writer of the prefix, as long as this is it
+    evicted_count         layer files that went, as S3 has them; remote_read_requests for such, and
+                          remote_read_bytes; cache_bytes of their cache, in which reads found
+                          cache_hit_count blocks, and cache_miss_count not
 
     \b
     compaction           what it does: idle, merging L0, making images, rewriting files,
@@ -249,8 +249,7 @@ def status(
     horizon_held_by   what keeps the horizon from advancing: retention_seconds,
                       retention_wal_bytes, flush (what comes next is in no layer yet)
     retained_lsn      the oldest LSN below it that a point or a lease keeps
-    point_count       points, see pageserver point list
-    lease_count       leases, see pageserver lease list
+    point_count       points, and lease_count leases: see pageserver point list and lease list
     held_bytes        layers that only points and leases keep, below L0
     """
     with server_errors(), PageClient(connect) as client:

@@ -12,6 +12,7 @@ The main thread waits for signals and does nothing else.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -23,7 +24,7 @@ from pathlib import Path
 from engine import kill_points, server_id
 from engine.cluster_identity import Wanted
 from engine.disk_room import is_full
-from engine.errors import DirectoryRefusedError
+from engine.errors import DirectoryRefusedError, UnreachableError
 from engine.journal import JournalFailedError
 from engine.lazy_storage import LazyStorage
 from engine.page_store import PageStore
@@ -133,6 +134,9 @@ class Server:
                 self._backup.link.on_uploaded = remote.note_uploaded
 
     def start(self) -> None:
+        if not gc.isenabled():  # server/cli.py has stopped it: what was loaded by now stays
+            gc.freeze()
+            gc.enable()
         options, store = self._options, self._store
         _refuse_to_go_on(store, options)
         if store.ids is None and not options.wal_sources:
@@ -294,6 +298,8 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
     except SourceError as error:
         code = ExitCode.REFUSED if error.permanent else ExitCode.CANNOT_CONNECT
         return _report(error, code)
+    except UnreachableError as error:
+        return _report(error, ExitCode.CANNOT_CONNECT)
     except (DirectoryInUseError, DirectoryRefusedError, CorruptionError, OSError) as error:
         return _report(error, ExitCode.REFUSED)
     except BackupRefusedError as error:

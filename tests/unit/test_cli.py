@@ -40,6 +40,10 @@ STATUS_KEYS = [
     "layer_count",
     "layer_bytes",
     "journal_bytes",
+    "backup",
+    "backup_lag_bytes",
+    "backup_pending_bytes",
+    "epoch",
     "compaction",
     "l0_count",
     "l0_slowed_count",
@@ -61,6 +65,12 @@ STATUS_KEYS = [
     "point_count",
     "lease_count",
     "held_bytes",
+    "cache_bytes",
+    "cache_hit_count",
+    "cache_miss_count",
+    "evicted_count",
+    "remote_read_requests",
+    "remote_read_bytes",
 ]
 
 

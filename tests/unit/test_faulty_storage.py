@@ -146,3 +146,14 @@ def test_a_second_name_that_was_not_synced_may_be_lost(fast_directory: Path) -> 
 
     first, second = ("a", b"1"), ("b", b"1")
     assert outcomes(fast_directory, act) == {(first,), (first, second)}
+
+
+def test_a_scratch_file_fails_where_it_is_told_to(tmp_path):
+    storage = FaultyStorage()
+    storage.fail("write_at", errno.EIO)
+    file = storage.scratch(tmp_path / "cache", 10)
+    with pytest.raises(OSError, match="cache"):
+        storage.write_at(file, 0, b"x")
+    storage.write_at(file, 0, b"x")
+    assert storage.pread(file, 0, 2) == b"x\0"
+    assert storage.counts["write_at"] == 2

@@ -193,7 +193,7 @@ def test_killed_at_any_moment_it_goes_on(saved: Source, tmp_path: Path) -> None:
                 kept.append(again.files_kept)
                 assert again.files + again.files_kept == len(whole.plan.files)
             assert files_of(directory) == right, f"call {calls}"
-        calls += 3
+        calls += 5
     assert calls > 80
     assert max(kept) == len(whole.plan.files)
     assert sorted(kept) == kept  # what was whole came once

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from engine import server_id
+from engine.errors import DirectoryRefusedError, UnreachableError
 from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
 from engine.wal_intake import DISK_FULL, JOURNAL_FULL, Hold
@@ -210,12 +211,22 @@ def test_an_empty_directory_needs_a_source(harness: Harness) -> None:
     assert harness.run(stop_after=20) == ExitCode.USAGE
 
 
-def test_a_directory_in_use(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DirectoryInUseError("pages is in use"), ExitCode.REFUSED),
+        (DirectoryRefusedError("its bundles are only in the bucket"), ExitCode.REFUSED),
+        (UnreachableError(5, "the bucket does not answer"), ExitCode.CANNOT_CONNECT),
+    ],
+)
+def test_a_directory_that_cannot_be_opened(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch, error: Exception, code: ExitCode
+) -> None:
     def refuse(*_: object) -> None:
-        raise DirectoryInUseError("pages is in use")
+        raise error
 
     monkeypatch.setattr(serve, "PageStore", refuse)
-    assert harness.run("host=a", stop_after=20) == ExitCode.REFUSED
+    assert harness.run("host=a", stop_after=20) == code
     assert harness.events == []
 
 
@@ -254,6 +265,8 @@ def test_compaction_that_stopped_says_why(harness: Harness) -> None:
         patch.setattr(serve, "Background", lambda *_: part)
         harness.run("host=a")
     assert harness.status()["compaction"] == "merging L0: waits for room on the disk"
+    worker.waits_for = UnreachableError(5, "GET layers/x: timeout")
+    assert harness.status()["compaction"] == "merging L0: waits for the bucket"
     worker.error = OSError(5, "Input/output error")
     assert harness.status()["compaction"] == "stopped: [Errno 5] Input/output error"
 

@@ -161,3 +161,27 @@ def test_whether_a_name_is_still_that_file(tmp_path: Path) -> None:
     storage.rename(tmp_path / "b", tmp_path / "a")
     assert not storage.is_at(file, tmp_path / "a")
     assert not storage.is_at(file, tmp_path / "b")
+
+
+def test_a_scratch_file_has_no_name_and_is_written_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a").write_bytes(b"of another process")
+    file = storage.scratch(tmp_path / "a", 100)
+    assert not list(tmp_path.iterdir())
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: write(fd, data[:3], at))
+    storage.write_at(file, 50, b"short writes")
+    storage.write_at(file, 10, memoryview(b"before"))
+    assert storage.pread(file, 50, 12) == b"short writes"
+    assert storage.pread_once(file, 8, 10) == b"\0\0before\0\0"
+    assert storage.pread(file, 90, 100) == bytes(10)
+    assert not storage.doubt(file, 0, 100), "the disk has nothing else to give"
+    storage.close(file)
+
+
+def test_a_scratch_file_that_cannot_be_written_says_which(tmp_path: Path) -> None:
+    file = storage.scratch(tmp_path / "a", 100)
+    storage.close(file)
+    with pytest.raises(OSError, match="/a'"):
+        storage.write_at(file, 0, b"x")

@@ -1,0 +1,56 @@
+"""What the server hears of files that are in the bucket: those that a durable entry names."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.wal_intake import Limits
+from formats.file_name import FileName
+from server.backup.upload_messages import UploadConfig
+from server.backup.upload_process import NAMES_AT_ONCE, _say_uploaded
+from server.backup.uploader_link import UploaderLink
+from tests.fixtures.bundles import l1
+from tests.fixtures.fake_ingest import wait_until
+from tests.fixtures.small_store import SmallStore
+
+CONFIG = UploadConfig("/nowhere", "s3://b/p", None, "0badcafe", True, 10.0, 1 << 24, 4, 0, 86_400.0)
+SCRIPT = """
+import json, sys
+json.loads(sys.stdin.readline())
+print(json.dumps({"uploaded": {"%s": 3}}), flush=True)
+print(json.dumps({"state": "idle", "epoch": 3, "remote_lsn": 0, "pending_bytes": 0,
+                  "is_refused": False}), flush=True)
+for line in sys.stdin:
+    if "finish" in json.loads(line):
+        print(json.dumps({"end": "finished", "reason": "all is there"}), flush=True)
+        sys.exit()
+"""
+
+
+def test_the_server_is_told(tmp_path: Path) -> None:
+    (tmp_path / "pages").mkdir()
+    small = SmallStore(tmp_path / "pages", limits=Limits(waits_for_remote=True))
+    path = tmp_path / "uploader.py"
+    path.write_text(SCRIPT % l1(7).text)
+    heard: dict[FileName, int] = {}
+    link = UploaderLink(small.store, CONFIG, [sys.executable, str(path)])
+    link.on_uploaded = heard.update
+    link.start()
+    wait_until(lambda: heard == {l1(7): 3})
+    link.finish()
+    small.let_go()
+
+
+def test_each_is_said_once_and_not_too_many_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    before = {l1(number): 1 for number in range(3)}
+    now = before | {l1(number): 2 for number in range(3, 10 + NAMES_AT_ONCE)}
+    _say_uploaded(before, now)
+    lines = [json.loads(line)["uploaded"] for line in capsys.readouterr().out.splitlines()]
+    assert [len(line) for line in lines] == [NAMES_AT_ONCE, 7]
+    assert {name: epoch for line in lines for name, epoch in line.items()} == {
+        l1(number).text: 2 for number in range(3, 10 + NAMES_AT_ONCE)
+    }
+    _say_uploaded(now, now)
+    assert not capsys.readouterr().out
