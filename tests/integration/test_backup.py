@@ -89,19 +89,6 @@ def test_the_bucket_follows_whatever_dies(postgres, page_server, s3_bucket, s3_s
     wait_until(lambda: parse(str(status(server)["ready_lsn"])) >= end, "WAL is taken")
     assert remote_lsn(server) < end and acknowledged(primary) < end
     assert status(server)["backup_lag_bytes"] > 0
-    s3_server.start()
-    assert bucket_state(s3_bucket).remote_lsn >= before
-    wait_until(lambda: remote_lsn(server) >= end, "it recovers")
-    wait_until(lambda: status(server)["backup"] in ("idle", "uploading"), "and says so")
-
-    os.kill(uploader_of(server), signal.SIGKILL)
-    end = write(primary)
-    wait_until(lambda: status(server)["epoch"] == 2, "it is started again")
-    wait_until(lambda: remote_lsn(server) >= end, "and goes on")
-    for _ in range(5):
-        write(primary, 300)
-        told = acknowledged(primary)
-        assert told <= bucket_state(s3_bucket).remote_lsn
 
     child = uploader_of(server)
     assert server.process is not None
@@ -110,14 +97,28 @@ def test_the_bucket_follows_whatever_dies(postgres, page_server, s3_bucket, s3_s
     wait_until(lambda: not Path(f"/proc/{child}").exists(), "no process is left behind")
     server.start()
     server.wait_until_ready(end)
-    wait_until(lambda: status(server)["state"] == "streaming", "it receives")
+    wait_until(lambda: str(status(server)["backup"]).startswith("retrying: "), "it starts without")
+    s3_server.start()
+    assert bucket_state(s3_bucket).remote_lsn >= before
+    wait_until(lambda: remote_lsn(server) >= end, "it recovers")
+    wait_until(lambda: status(server)["backup"] in ("idle", "uploading"), "and says so")
+
+    epoch = status(server)["epoch"]
+    os.kill(uploader_of(server), signal.SIGKILL)
+    end = write(primary)
+    wait_until(lambda: status(server)["epoch"] not in (None, epoch), "it is started again")
+    wait_until(lambda: remote_lsn(server) >= end, "and goes on")
+    for _ in range(5):
+        write(primary, 300)
+        told = acknowledged(primary)
+        assert told <= bucket_state(s3_bucket).remote_lsn
+
     end = write(primary, 10)
     wait_until(lambda: parse(str(status(server)["flushed_lsn"])) >= end, "it is flushed here")
     assert server.stop() == ExitCode.OK
     log = server.log_path.read_text()
-    assert "Traceback" not in log and log.count("tries again") == log.count("the backup goes on")
-    state = bucket_state(s3_bucket)
-    assert (state.epoch, state.remote_lsn >= end) == (3, True)
+    assert "Traceback" not in log and "the backup goes on" in log
+    assert bucket_state(s3_bucket).remote_lsn >= end
 
     server.start()
     server.wait_until_ready(end)
