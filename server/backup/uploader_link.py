@@ -81,7 +81,7 @@ class UploaderLink:
         self._stopping.set()
         self._thread.join()
         lacking = self._position().flushed_lsn - self._store.remote.lsn
-        if lacking > 0 and self._store.is_complete:
+        if lacking > 0 and self._store.is_complete and self._refusal is None:
             _log.warning(
                 "the bucket lacks %d bytes of WAL behind %s, which are in the journal here (%s)",
                 lacking, show_lsn(self._store.remote.lsn), self.state,
