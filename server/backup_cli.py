@@ -14,7 +14,7 @@ from rich.table import Table
 from formats import chunk_filter
 from formats import lsn as lsn_text
 from formats.errors import CorruptionError
-from server.command_line import fail, print_json, usage_errors
+from server.command_line import EXIT_STATUS, fail, print_json, usage_errors
 from server.exit_code import ExitCode
 
 if TYPE_CHECKING:  # boto3 takes a second to import: only who needs it waits
@@ -54,6 +54,15 @@ def backup_errors() -> Iterator[None]:
         fail(ExitCode.WRONG, f'{error}. See docs/restore.md, "When something is damaged"')
     except OSError as error:
         fail(ExitCode.WRONG, str(error))
+
+
+def add_to(app: typer.Typer) -> None:
+    """The commands of this module."""
+    for command, short_help in (
+        (restore, "Make a data directory of a backup."),
+        (scrub, "Read a backup back and check all of it."),
+    ):
+        app.command(epilog=EXIT_STATUS, short_help=short_help)(command)
 
 
 def restore(

@@ -52,12 +52,7 @@ app.command("lsn", epilog=EXIT_STATUS, short_help="Find the LSN whose state is t
 app.command("time", epilog=EXIT_STATUS, short_help="Show the time of the newest commit at an LSN.")(
     time_cli.time
 )
-app.command("restore", epilog=EXIT_STATUS, short_help="Make a data directory of a backup.")(
-    backup_cli.restore
-)
-app.command("scrub", epilog=EXIT_STATUS, short_help="Read a backup back and check all of it.")(
-    backup_cli.scrub
-)
+backup_cli.add_to(app)
 
 DataDir = Annotated[
     Path | None,
@@ -229,8 +224,7 @@ def status(
     lag_bytes      how far ready_lsn is behind the source
 
     \b
-    backup                what the upload to S3 does: idle, uploading, retrying and why, stopped and
-                          why, fenced (another server took the prefix over)
+    backup                idle, uploading, retrying, stopped and why, fenced: another took it over
     backup_lag_bytes      how far remote_lsn is behind ready_lsn
     backup_pending_bytes  layers and WAL that are yet to be sent
     epoch                 of the writer of the prefix, as long as this is it
@@ -257,8 +251,7 @@ def status(
     horizon_held_by   what keeps the horizon from advancing: retention_seconds,
                       retention_wal_bytes, flush (what comes next is in no layer yet)
     retained_lsn      the oldest LSN below it that a point or a lease keeps
-    point_count       points, see pageserver point list
-    lease_count       leases, see pageserver lease list
+    point_count       points, and lease_count leases: see pageserver point list and lease list
     held_bytes        layers that only points and leases keep, below L0
     """
     with server_errors(), PageClient(connect) as client:

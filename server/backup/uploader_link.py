@@ -26,7 +26,7 @@ from server.backup.local_state import Position
 from server.backup.upload_messages import FENCED, FINISHED, REFUSED, UploadConfig
 
 TELL_SECONDS = 0.1  # between two announcements
-START_SECONDS_MAX = 10.0
+START_SECONDS_MAX = 30.0
 FINISH_SECONDS_MAX = 10.0
 END_SECONDS_MAX = 3.0
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.5, 30.0
@@ -81,7 +81,7 @@ class UploaderLink:
         self._stopping.set()
         self._thread.join()
         lacking = self._position().flushed_lsn - self._store.remote.lsn
-        if lacking > 0 and self._store.is_complete:
+        if lacking > 0 and self._store.is_complete and self._refusal is None:
             _log.warning(
                 "the bucket lacks %d bytes of WAL behind %s, which are in the journal here (%s)",
                 lacking, show_lsn(self._store.remote.lsn), self.state,

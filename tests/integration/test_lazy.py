@@ -14,7 +14,7 @@ from formats.lsn import parse
 from server.backup.bucket_files import BucketFiles
 from server.backup.s3_store import S3Store
 from server.exit_code import ExitCode
-from tests.fixtures.lazy_store import AwayStore, away, pages
+from tests.fixtures.lazy_store import AwayStore, away, forget_frames, pages
 from tests.fixtures.page_servers import PageServerFactory
 from tests.fixtures.postgres_servers import PostgresFactory
 from tests.fixtures.s3_server import Bucket
@@ -46,7 +46,7 @@ def test_every_page_while_the_server_comes_and_goes(store: AwayStore, s3_bucket:
     small = store.small
     assert not store.storage.bundles_here()
     for _ in range(2):
-        small.store.frames._entries.clear()
+        forget_frames(small.store.frames)
         assert pages(small, store.lsns) == store.expected
     blocks = store.storage.blocks
     bundles = len(small.store.layers.state.files)
@@ -58,7 +58,7 @@ def test_every_page_while_the_server_comes_and_goes(store: AwayStore, s3_bucket:
         assert small.mark(3, newest) == 77, "memory has it"
         for source in store.storage._remote.values():
             blocks.doubt(source, 0, source.size)
-        small.store.frames._entries.clear()
+        forget_frames(small.store.frames)
         with pytest.raises(LookupError, match="only in the bucket, which does not answer"):
             small.page(5, store.lsns[2])
     finally:

@@ -17,9 +17,11 @@ from engine.remote_blocks import QUIET_SECONDS
 from engine.retention import KEEP_ALL
 from engine.storage import Storage
 from server.background import Background
-from tests.fixtures.lazy_store import AwayStore, away, pages
+from tests.fixtures.lazy_store import AwayStore, away, forget_frames, pages
 from tests.fixtures.small_store import MEMORY_BYTES, REL, SMALL_POLICY, image, mark_of
 from tests.unit.test_wal_ingest import copy_database
+
+FLIP_EVERY = 97  # bytes
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,7 @@ def outage(store: AwayStore) -> None:
     for source in store.storage._remote.values():
         store.storage.blocks.doubt(source, 0, source.size)
     store.small.store.layers.map._readers.clear()
-    store.small.store.frames._entries.clear()
+    forget_frames(store.small.store.frames)
     store.small.store.layers.map.reload(store.small.store.layers.state.removed)
 
 
@@ -118,6 +120,27 @@ def test_a_bucket_that_does_not_answer_is_an_error_of_the_read_alone(
     now += QUIET_SECONDS
     assert pages(small, store.lsns) == store.expected
     assert "damage" not in caplog.text
+
+
+def test_a_flipped_byte_in_any_object_is_never_a_wrong_page(store: AwayStore) -> None:
+    """At every so many bytes of every object: each page is right, or an error."""
+    wrong = found = 0
+    for name, data in sorted(store.files.objects.items()):
+        for at in range(len(name) % FLIP_EVERY, len(data), FLIP_EVERY):
+            store.files.objects[name] = data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :]
+            outage(store)
+            store.files.is_down = False
+            got = pages(store.small, store.lsns[::3])
+            for key, page in got.items():
+                if page != store.expected[key]:
+                    found += 1
+                    wrong += isinstance(page, bytes)
+            store.files.objects[name] = data
+    assert not wrong
+    assert found > 20
+    outage(store)
+    store.files.is_down = False
+    assert pages(store.small, store.lsns) == store.expected
 
 
 def test_compaction_waits_for_the_bucket_and_takes_nothing_for_damaged(store: AwayStore) -> None:

@@ -15,7 +15,7 @@ from formats import chunk_filter
 from formats.bucket import LayerObject
 from formats.file_name import FileName
 from formats.manifest_record import FileAdded
-from tests.fixtures.lazy_store import AwayStore, away, pages
+from tests.fixtures.lazy_store import AwayStore, away, forget_frames, pages
 from tests.fixtures.remote_files import EPOCH
 from tests.fixtures.small_store import REL, SMALL_POLICY, SmallStore, create, image
 
@@ -106,7 +106,7 @@ def test_what_is_damaged_is_replaced_and_goes_on(store: AwayStore) -> None:
 
 
 def forget_what_was_read(small: SmallStore) -> None:
-    small.store.frames._entries.clear()
+    forget_frames(small.store.frames)
     small.store.layers.map._readers.clear()
 
 
