@@ -1,7 +1,5 @@
 """Which local bundles go when the bucket has them too, and that nothing is lost by it."""
 
-import copy
-import shutil
 from pathlib import Path
 from random import Random
 
@@ -13,7 +11,7 @@ from engine.eviction import Eviction
 from engine.lazy_storage import LazyStorage
 from formats.file_name import FileKind
 from tests.fixtures.faulty_storage import CrashError, FaultyStorage
-from tests.fixtures.lazy_store import Pages, pages, with_history
+from tests.fixtures.lazy_store import Pages, made, pages
 from tests.fixtures.remote_files import MemoryFiles, upload
 from tests.fixtures.small_store import SmallStore, image
 
@@ -31,19 +29,12 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_rebuild, "check_in_child", lambda path: True)
 
 
-Made = tuple[SmallStore, list[int], Pages]
-
-
 class Evicting:
     """A store with all of its bundles here, and a bucket that has them too."""
 
-    def __init__(self, made: Made, directory: Path) -> None:
-        """A copy of what was `made`."""
-        original, self.lsns, self.expected = made
-        self.small = copy.copy(original)
-        self.small.wal = copy.deepcopy(original.wal)
-        self.small.directory = directory / "store"
-        shutil.copytree(original.directory, self.small.directory)
+    def __init__(self, directory: Path) -> None:
+        self.small, self.lsns = made().copy(directory / "store"), made().lsns
+        self.expected = made().expected
         self.files = MemoryFiles()
         self.uploaded = upload(self.small.directory, self.files)
         self.storage = FaultyLazyStorage(self.small.directory, self.files)
@@ -71,18 +62,9 @@ class Evicting:
         return pages(self.small, self.lsns)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A closed store, for all tests: they open copies of it."""
-    small, lsns = with_history(tmp_path_factory.mktemp("made") / "original")
-    expected = pages(small, lsns)
-    small.let_go()
-    return small, lsns, expected
-
-
 @pytest.fixture
-def store(made: Made, tmp_path: Path) -> Evicting:
-    return Evicting(made, tmp_path)
+def store(tmp_path: Path) -> Evicting:
+    return Evicting(tmp_path)
 
 
 def l0_names(small: SmallStore) -> set[str]:
@@ -160,13 +142,13 @@ def test_new_bundles_stay_until_the_bucket_has_them(store: Evicting) -> None:
     assert any(name not in store.uploaded for name in store.storage.bundles_here())
 
 
-def test_the_machine_dies_at_any_call(made: Made, tmp_path: Path) -> None:
+def test_the_machine_dies_at_any_call(tmp_path: Path) -> None:
     """After each the directory is whole, with the bucket's help."""
     dead = 0
     for call in range(200):
         directory = tmp_path / str(call)
         directory.mkdir()
-        store = Evicting(made, directory)
+        store = Evicting(directory)
         store.storage._keep_index = True
         store.storage.crash_at = store.storage.calls + call
         try:

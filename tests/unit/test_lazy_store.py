@@ -17,7 +17,7 @@ from engine.remote_blocks import QUIET_SECONDS
 from engine.retention import KEEP_ALL
 from engine.storage import Storage
 from server.background import Background
-from tests.fixtures.lazy_store import AwayStore, away, forget_frames, pages
+from tests.fixtures.lazy_store import AwayStore, away, forget_frames, made, pages
 from tests.fixtures.small_store import MEMORY_BYTES, REL, SMALL_POLICY, image, mark_of
 from tests.unit.test_wal_ingest import copy_database
 
@@ -57,8 +57,8 @@ def test_every_page_is_that_of_the_original(store: AwayStore) -> None:
 def test_its_index_is_that_of_the_original(store: AwayStore, tmp_path: Path) -> None:
     lazy = store.small.store.layers.index.dump()
     store.small.let_go()
+    store.small = made().copy(tmp_path / "original")
     shutil.rmtree(tmp_path / "original" / "index")
-    store.small.directory = tmp_path / "original"
     store.small.open()
     local = store.small.store.layers.index.dump()
     state = lazy.pop("meta"), local.pop("meta")
