@@ -249,7 +249,7 @@ def _unpack(
         entry = entry_at(data, HEADER_BYTES, crc, path, kinds)
     except struct.error:
         entry = None
-    if entry is None or not entry.has_mark or entry.end != len(data):
+    if entry is None or entry.end != len(data):
         raise CorruptionError("bucket object", path, "one whole entry", f"{len(data)} bytes")
     if entry.serial != serial:
         raise CorruptionError("serial", path, serial, entry.serial)

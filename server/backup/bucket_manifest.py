@@ -171,9 +171,6 @@ class BucketManifest:
         it was taken: call again, with any nonce, until it is; `state.nonce` is whose came through.
         """
         if self._pending is None:
-            before = self.state.serial
-            if self._is_stale() and self.read().serial != before:
-                raise OvertakenError(f"{self._holder()} appended entry {self.state.serial}")
             self._begin((EpochTaken(self.state.epoch + 1, nonce, server_id),), None)
         if not self._settle():
             raise OvertakenError(f"{self._holder()} appended entry {self.state.serial}")

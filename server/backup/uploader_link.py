@@ -26,7 +26,7 @@ from server.backup.local_state import Position
 from server.backup.upload_messages import FENCED, FINISHED, REFUSED, UploadConfig
 
 TELL_SECONDS = 0.1  # between two announcements
-START_SECONDS_MAX = 10.0
+START_SECONDS_MAX = 30.0
 FINISH_SECONDS_MAX = 10.0
 END_SECONDS_MAX = 3.0
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.5, 30.0

@@ -91,6 +91,13 @@ def test_a_serial_is_that_of_the_name() -> None:
         unpack_snapshot(pack_snapshot(shifted), 4, "s")
 
 
+def test_an_entry_of_another_serial_does_not_follow() -> None:
+    state = chain_states()[4]
+    _, entry = pack_chain_entry(state, CHAIN[4])
+    with pytest.raises(ValueError, match="entry 6 after entry 4"):
+        state.after(replace(entry, serial=6))
+
+
 def test_an_unknown_format_version_is_refused() -> None:
     state = chain_states()[4]
     for magic, data, unpack in (

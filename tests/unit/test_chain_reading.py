@@ -154,6 +154,26 @@ def test_what_is_deleted_while_it_is_read(place: str) -> None:
     assert done == [place]
 
 
+def test_a_gap_that_a_newer_snapshot_explains() -> None:
+    """Between two listings the entries behind the snapshot went, as there is a newer one, behind
+    which there is another entry already."""
+    writers, bucket, _ = filled()
+    reader, store = writers.reader()
+
+    def go_on(where: str) -> None:
+        if where == "list manifest/":
+            store.pause = lambda where: None
+            bucket._entries_since = 1000
+            bucket.write_snapshot_if_worthwhile()
+            for serial in range(1, ENTRIES + 1):
+                del writers.contents.objects[entry_name(serial)]
+            bucket.append()
+
+    store.pause = go_on
+    assert reader.read() == bucket.state
+    assert reader.state.serial == ENTRIES + 1
+
+
 def test_a_bucket_that_changes_all_the_time() -> None:
     writers, bucket, _ = filled()
     reader, store = writers.reader()

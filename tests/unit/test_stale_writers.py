@@ -168,7 +168,7 @@ def test_the_time_of_an_entry_is_never_before_what_was_heard() -> None:
     writers = Writers()
     bucket, store = started(writers)
     stopped_at(
-        writers, store, f"get {entry_name(3)}: answer",
+        writers, store, f"get {entry_name(4)}: answer",
         lambda writers: setattr(writers, "seconds", writers.seconds + 30),
     )  # fmt: skip
     bucket.append(FileRemoved(file_added(1).name))
