@@ -32,7 +32,7 @@ from tools.s3_server import S3Server
 UPLOAD = "s3-upload"
 RESTORE = "s3-restore"
 PEER = "boto3's TransferManager"
-ROUNDS = 5
+ROUNDS = 7
 STATEMENTS = 3
 BAR = Bar(0.8)
 PGBENCH_SECONDS = 4
