@@ -26,6 +26,7 @@ def twice(number):
 DECLARATION = "cpdef int twice(int number)\n"
 NO_FIXTURES = """# no servers are needed here
 page_server = postgres = postgres_templates = receiving = running = small_disk = workspace = None
+s3_bucket = s3_server = saved = None
 def report_lines(): return []
 """
 BROKEN = "cpdef int twice(NoSuchType number)\n"
@@ -46,7 +47,10 @@ def tree(tmp_path: Path) -> Path:
     for name in ("kernel_modes", "fast_directory"):
         shutil.copy(ROOT / f"tests/fixtures/{name}.py", fixtures)
     shutil.copy(ROOT / "tests/conftest.py", tmp_path / "tests")
-    for name in ("page_servers", "postgres_servers", "receiving", "running_service", "small_disk"):
+    for name in (
+        "page_servers", "postgres_servers", "receiving", "restore_source", "running_service",
+        "s3_server", "small_disk",
+    ):  # fmt: skip
         (fixtures / f"{name}.py").write_text(NO_FIXTURES)
     (tmp_path / "tests/test_one.py").write_text(
         "from formats import small\ndef test_one(): assert small.twice(2) == 4\n"

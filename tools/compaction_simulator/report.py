@@ -47,7 +47,7 @@ class RewriteLate(Policy):
 
 def _variants() -> Iterator[Strategy]:
     yield Strategy("as it is")
-    for layers in (4, 6, 8):
+    for layers in (4, 5, 8):
         yield Strategy(f"layers_max = {layers}", Policy(layers_max=layers))
     for bundles in (2, 4, 8):
         name = f"l0_bundles_merged_min = {bundles}"
