@@ -94,7 +94,7 @@ class Settings:
         0, "bytes/s", 0, 1 << 50, "what the upload may send; 0 sets no bound"
     )
     backup_source_bytes: int = _setting(
-        16 * GIB, "bytes", 0, 1 << 50,
+        GIB, "bytes", 0, 1 << 50,
         "WAL that a second slot may keep at the source until it is in S3; 0: no such slot",
     )  # fmt: skip
     backup_grace_seconds: float = _setting(
