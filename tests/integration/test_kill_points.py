@@ -49,7 +49,8 @@ def test_killed_at_every_point(fast_directory: Path, monkeypatch: pytest.MonkeyP
         for point in found:
             place, operation, phase = point.split(".")
             assert place in PLACES and operation in OPERATIONS and phase in (*PHASES, MIDDLE)
-        assert {point.split(".")[0] for point in found} == set(PLACES)
+        # What is fetched from a bucket dies at each call in unit/test_local_copies.py.
+        assert {point.split(".")[0] for point in found} == set(PLACES) - {"fetch"}
         assert {work for works in found.values() for work in works} == deeds.ALL
         chosen = os.environ.get("PAGESERVER_KILLS")
         for kill_at in chosen.split(",") if chosen else kills(found):

@@ -1,7 +1,7 @@
 """`restore chunks` below the statement: what is away comes, what is damaged is replaced."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -151,6 +151,53 @@ def test_what_was_left_by_one_that_was_cut_off_goes(store: AwayStore) -> None:
     (beside / name.text).write_bytes(b"half")
     restore(store, "all")
     assert not os.listdir(beside)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing that it would still have done is done."""
+
+
+def dies_within(store: AwayStore, calls: int, patch: pytest.MonkeyPatch) -> bool:
+    """Bring all here, and die at a call that changes the disk; whether it came to that."""
+    left = [calls]
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object) -> object:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return real(*arguments)
+
+        return call
+
+    for operation in ("create", "append", "sync", "rename", "sync_directory", "remove"):
+        patch.setattr(store.storage, operation, counted(getattr(store.storage, operation)))
+    try:
+        restore(store, "all")
+    except Killed:
+        return True
+    return False
+
+
+def test_a_process_that_dies_at_any_call_leaves_whole_bundles_alone(
+    store: AwayStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = store.small.directory / "layers"
+    calls, has_died = 0, True
+    while has_died:
+        for name in store.storage.bundles_here():
+            store.storage.evict(layers / name.text)
+        with monkeypatch.context() as patch:
+            has_died = dies_within(store, calls, patch)
+        for name in store.storage.bundles_here():
+            source = store.storage.source_of(layers / name.text)
+            assert source is not None
+            assert (layers / name.text).read_bytes() == store.files.objects[source.name]
+        calls += 1
+    files = store.small.store.layers.state.files
+    assert calls > 4 * len(files)
+    assert set(store.storage.bundles_here()) == set(files)
+    assert not os.listdir(store.small.directory / "fetch")
 
 
 def test_it_can_be_evicted_again(store: AwayStore) -> None:
