@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-from engine import bundle_reader, layer_map, page_store
+from engine import bundle_reader, index, layer_map, page_store
 from engine.bundle_reader import BundleReader
 from engine.directory_check import check_directory
 from engine.errors import DirectoryRefusedError
@@ -53,7 +53,7 @@ class Simulation:
     def _in_turns(self) -> Iterator[None]:
         with contextlib.ExitStack() as changes:
             changes.enter_context(small_sizes())
-            for module in (bundle_reader, layer_map, page_store):
+            for module in (bundle_reader, index, layer_map, page_store):
                 changes.enter_context(patch.object(module, "threading", self._threads))
             yield
 
