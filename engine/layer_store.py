@@ -59,6 +59,7 @@ class LayerStore:
         self._storage = storage
         self._lock = committing
         self._mending = CommitMending(storage, directory)
+        self._true_already: set[FileName] = set()  # added by commits that failed after that
         self._gone: list[FileName] = []  # by the manifest, and by the index when it is mended
         self._in_vain: list[FileName] = []  # outputs of merges that the manifest may not have
         self._doomed: list[tuple[int, FileName]] = []  # (epoch that must be quiet, bundle)
@@ -91,8 +92,10 @@ class LayerStore:
         """
         with self._lock, self._mending.watch():
             self._mend()
-            if added and all(info.name in self.state.files for info in added):
-                return  # tried before: all of it is true by now
+            names = {info.name for info in added}
+            if names & self._true_already:
+                self._true_already -= names
+                return  # tried before: all of it is true, or was, and what was added may be gone
             before = self.manifest.state.removed
             removals = [
                 self._removal(name, rows, before.get(name, b""))
@@ -114,6 +117,7 @@ class LayerStore:
             ]
             histories = self._histories(pruned, readers, entry)
             self.manifest.append(*entry)
+            self._true_already |= names
             self._in_vain = []
             self._gone += [removal.name for removal in removals if removal.is_whole]
             if added or removals:
@@ -122,6 +126,7 @@ class LayerStore:
                 self.bytes_written += size
                 self.bytes_compacted += size if is_merged else 0
             self._retire()
+            self._true_already -= names
 
     @property
     def state(self) -> Manifest:

@@ -46,6 +46,7 @@ def worlds() -> Iterator[Simulation]:
         491,  # an image file was removed that the manifest named
         560,
         1260,
+        156300,  # a flush that was tried again added a bundle that had been merged and removed
         48891,  # layers of a dropped relation stayed for a point at which it does not exist
         92,  # an index older than the files that went
         93,  # a file was removed that a manifest with a failed fsync named

@@ -268,3 +268,32 @@ def test_a_point_that_was_dropped_when_the_index_was_full_is_not_read(
     small.compact(POLICY)
     assert index.state.serial == small.store.layers.state.serial
     small.let_go()
+
+
+def test_a_flush_that_is_tried_again_after_its_bundle_was_merged(tmp_path: Path) -> None:
+    """The manifest had it, the index had no room. Compaction caught the index up, merged the bundle
+    and removed its file; then the flush added it anew, and the manifest named a file that was gone:
+    reads of its stripes were refused for good."""
+    storage = FaultyStorage()
+    small = SmallStore(tmp_path, storage=storage)
+    small.put(create(), image(0, 1))
+    small.flush()
+    lsn = small.put(image(0, 2), image(1, 3))
+    small.store.freeze()
+    storage.fail("commit", errno.ENOSPC)
+    with pytest.raises(OSError, match="No space"):
+        small.store.flush_step()
+    small.compact(Policy(l0_bundles_merged_min=1, debt_bytes_min=1 << 40))
+    assert small.store.layers.map.l0_count == 0
+    while small.store.flush_step():
+        pass
+    assert small.store.durable_lsn == lsn
+    for _ in range(2):
+        there = {path.name for path in (tmp_path / "layers").iterdir()}
+        assert {name.text for name in small.store.layers.state.files} == there
+        assert [small.mark(block, lsn) for block in (0, 1)] == [2, 3]
+        small.reopen(storage)
+    rebuilt = tmp_path / "rebuilt"
+    rebuilt.mkdir()
+    check_index(small.store, rebuilt)
+    small.let_go()
