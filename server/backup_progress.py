@@ -2,20 +2,11 @@
 
 import logging
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from server.base_backup import BackupReport
+from server.byte_bar import ByteBar
 
 BAR_SECONDS = 0.1
 LOG_SECONDS = 10.0
@@ -23,35 +14,12 @@ LOG_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
-class BackupProgress:
+class BackupProgress(ByteBar):
     """Shows the reports it is called with; a context manager around one or more attempts."""
 
     def __init__(self, console: Console | None = None) -> None:
-        console = console or Console(stderr=True)
-        self._is_watched = console.is_terminal
-        self._bar = Progress(
-            TextColumn("base backup"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not self._is_watched,
-        )
-        self._task = self._bar.add_task("base backup", total=None)
+        super().__init__("base backup", console)
         self._shown_time = 0.0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def __call__(self, report: BackupReport) -> None:
         now = time.monotonic()

@@ -3,54 +3,23 @@
 import logging
 import threading
 import time
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+
+from server.byte_bar import ByteBar
 
 LOG_SECONDS = 10.0
 _log = logging.getLogger("pageserver.transfer")
 
 
-class TransferProgress:
-    """A context manager; any thread may say how far it is."""
+class TransferProgress(ByteBar):
+    """Any thread may say how far it is."""
 
     def __init__(self, console: Console | None = None) -> None:
-        console = console or Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._is_watched = console.is_terminal
+        super().__init__("", console)
         self._lock = threading.Lock()
-        self._task = self._bar.add_task("", total=None)
         self._what, self._done, self._total = "", 0, 0
         self._logged_at = time.monotonic()
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def expect(self, what: str, bytes_total: int) -> None:
         """What comes next, and its size."""

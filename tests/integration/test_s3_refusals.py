@@ -98,6 +98,7 @@ def test_nobody_answers(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> N
 
 def certified(bucket: Bucket) -> str:
     if bucket.server.certificate is None:
+        # The server speaks TLS with a certificate only, and nothing else here can make one.
         pytest.skip("no openssl here to make a certificate with")
     return str(bucket.server.certificate)
 
