@@ -3,9 +3,10 @@
     entry    = header entry-of-a-manifest      its CRC continues from that of the entry before it
     snapshot = header entry-of-a-manifest      the whole state, and the CRC to go on from
 
-docs/format.md has the bytes; this is their code. Each is an object of its own, named by its serial
-(formats/bucket.py). Serials rise by one, and an entry's object is only ever created, never written
-over: so none can be lost, repeated or exchanged, and of two writers who append only one can.
+docs/bucket-format.md has the bytes; this is their code. Each is an object of its own, named by its
+serial (formats/bucket.py). Serials rise by one, and an entry's object is only ever created, never
+written over: so none can be lost, repeated or exchanged, and of two writers who append only one
+can.
 """
 
 import struct

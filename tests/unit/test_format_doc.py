@@ -1,4 +1,4 @@
-"""docs/format.md, the golden files and the code say the same."""
+"""docs/format.md, docs/bucket-format.md, the golden files and the code say the same."""
 
 import dataclasses
 import importlib
@@ -36,10 +36,10 @@ from formats.file_name import FileKind
 from formats.index_value import Cut, RelationState
 from formats.layer_file import Codec, Footer, FrameKind, LayerKind
 from tests.fixtures import bundles, golden_format
-from tests.fixtures.golden_format import DOCUMENT, EXAMPLES, GOLDEN, LSN, NAME, REL
+from tests.fixtures.golden_format import EXAMPLES, GOLDEN, LSN, NAME, REL
 from tests.fixtures.stopped_directory import base_backup, flushes
 
-TEXT = DOCUMENT.read_text()
+TEXT = golden_format.text()
 LAYOUTS = golden_format.layouts()
 
 # What each layout is in the code: a struct format, and the value of each field in a sample.
