@@ -35,12 +35,13 @@ from formats import lsn as lsn_text
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
-from server.background import SLOWED, WAITING, Background
-from server.backup.backup import Backup, config_of
+from server.background import SLOWED, WAITING, Background, Worker
+from server.backup import binding
+from server.backup.beside_store import config_of, slot_worker
 from server.backup.object_store import StoreError, TransientError
 from server.backup.restore_target import refuse_unfinished
 from server.backup.source_slot import name_beside
-from server.backup.uploader_link import BackupRefusedError
+from server.backup.uploader_link import BackupRefusedError, UploaderLink
 from server.backup_progress import BackupProgress
 from server.client import STATUS_KEYS
 from server.config import Settings
@@ -112,11 +113,16 @@ class Server:
         )
         number = server_id.read_or_draw(storage, options.data_dir)
         self._slot = options.slot or default_slot_name(number)
-        self._backup: Backup | None = None
+        self._uploader: UploaderLink | None = None
         if options.s3 is not None:
             config = config_of(options.data_dir, options.s3, options.s3_endpoint, number, settings)
-            self._backup = Backup(self._store, config, options.wal_sources, self._slot,
-                                  settings.backup_source_bytes, self._stop_signal)  # fmt: skip
+            self._uploader = UploaderLink(self._store, config)
+        source_bytes = 0 if options.s3 is None else settings.backup_source_bytes
+        had_bucket = binding.exists(storage, options.data_dir)
+        self._source_slot: Worker | None = None
+        if options.wal_sources and (options.s3 is not None or had_bucket):
+            self._source_slot = slot_worker(self._store, options.wal_sources, self._slot,
+                                            source_bytes, self._stop_signal)  # fmt: skip
         self._background = Background(
             self._store,
             settings.flush_seconds_max,
@@ -130,8 +136,8 @@ class Server:
             self._remote_layers = remote
             self._background.evict = remote.evict
             self._service.restore_chunks = remote.restore_chunks
-            if self._backup is not None:
-                self._backup.link.on_uploaded = remote.note_uploaded
+            if self._uploader is not None:
+                self._uploader.on_uploaded = remote.note_uploaded
 
     def start(self) -> None:
         if not gc.isenabled():  # server/cli.py has stopped it: what was loaded by now stays
@@ -153,8 +159,10 @@ class Server:
         if not is_loopback(host):
             log.warning("no authentication yet: all who reach %s:%d read every page", host, port)
         self._background.start()
-        if self._backup is not None:
-            self._backup.start()
+        if self._uploader is not None:
+            self._uploader.start()
+        if self._source_slot is not None:
+            self._source_slot.start()
         if store.ids is None:
             self._attaching = threading.Thread(target=self._attach, name="attach", daemon=True)
             self._attaching.start()
@@ -211,8 +219,10 @@ class Server:
             self._attaching.join()
         if self._receiver is not None:
             self._receiver.stop()
-        if self._backup is not None:
-            self._backup.finish()
+        if self._uploader is not None:
+            self._uploader.finish()
+        if self._source_slot is not None:
+            self._source_slot.stop()
         self._background.stop()
         self._service.stop()
         self._store.close()
@@ -231,8 +241,8 @@ class Server:
                 what = "room on the disk" if is_full(worker.waits_for) else "the bucket"
                 values["compaction"] = f"{values['compaction']}: waits for {what}"
         values["error"] = error or None
-        if self._backup is not None:
-            values |= self._backup.link.status()
+        if self._uploader is not None:
+            values |= self._uploader.status()
         if self._remote_layers is not None:
             values |= self._remote_layers.status()
         first = {key: values.get(key) for key in STATUS_KEYS}
@@ -244,8 +254,8 @@ class Server:
         What holds one of ours up comes before the source's state, a full disk first.
         """
         receiver = self._receiver
-        if self._backup is not None and self._store.remote.is_fenced:
-            return "fenced", None, self._backup.link.reason
+        if self._uploader is not None and self._store.remote.is_fenced:
+            return "fenced", None, self._uploader.reason
         source = None if receiver is None else receiver.source
         for worker in self._background.workers:
             if worker.error is not None:

@@ -18,7 +18,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from server.replication import ReplicationConnection, Stopped, StopSignal, StreamEnded
+from server.replication import (
+    ReplicationConnection,
+    Stopped,
+    StopSignal,
+    StreamEnded,
+    drop_slot,
+)
 from server.source_errors import SourceError
 
 MOVE_BYTES, MOVE_SECONDS = 16 << 20, 30.0  # moved when one of them has passed
@@ -43,7 +49,8 @@ class SourceSlot:
         stop: StopSignal,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`slot`: of the WAL receiver; `bytes_max`: of WAL that the source is to keep for us."""
+        """`slot`: of the WAL receiver; `bytes_max`: of WAL that the source is to keep for us; 0:
+        none, and the slot goes if there is one."""
         self.name = name_beside(slot)
         self.lsn = 0  # where it was moved last
         self.error = ""
@@ -51,31 +58,45 @@ class SourceSlot:
         self._bytes_max = bytes_max
         self._stop = stop
         self._clock = clock
-        self._moved_at = -MOVE_SECONDS
+        self._tried_at = -MOVE_SECONDS
+        self._is_gone = False
 
     def step(self, remote_lsn: int, received_lsn: int) -> bool:
-        """Move the slot if it is time to; whether it was moved."""
-        target = max(remote_lsn, received_lsn - self._bytes_max)
-        is_due = self._clock() - self._moved_at >= MOVE_SECONDS
-        if not remote_lsn or target <= self.lsn or not (
-            is_due or target - self.lsn >= MOVE_BYTES
-        ):  # fmt: skip
+        """Do what is due; whether anything was done. A remote LSN of 0 is none yet."""
+        is_due = self._clock() - self._tried_at >= MOVE_SECONDS
+        if not self._bytes_max:
+            if is_due and not self._is_gone:
+                self._is_gone = self._try(self._drop)
+                return self._is_gone
             return False
-        self._moved_at = self._clock()
+        target = max(remote_lsn, received_lsn - self._bytes_max)
+        is_wanted = is_due or target - self.lsn >= MOVE_BYTES
+        if not remote_lsn or target <= self.lsn or not is_wanted:
+            return False
+        if self._try(lambda conninfo: self._move(conninfo, target)):
+            self.lsn = target
+        return self.lsn == target
+
+    def _try(self, act: Callable[[str], bool]) -> bool:
+        """At the first source that answers; whether it was done there."""
+        self._tried_at = self._clock()
         for conninfo in self._sources:
             try:
-                self._move(conninfo, target)
+                is_done = act(conninfo)
             except SourceError as error:
                 self._note(str(error))
             except Stopped:
                 return False
             else:
                 self._note("")
-                self.lsn = target
-                return True
+                return is_done
         return False
 
-    def _move(self, conninfo: str, target: int) -> None:
+    def _drop(self, conninfo: str) -> bool:
+        drop_slot(conninfo, self.name, self._stop)
+        return True
+
+    def _move(self, conninfo: str, target: int) -> bool:
         with contextlib.closing(
             ReplicationConnection.open(conninfo, self.name, self._stop)
         ) as connection:
@@ -83,20 +104,22 @@ class SourceSlot:
                 connection.create_slot(self.name)
             source = connection.identify_system()
             if connection.start_replication(self.name, source.flushed_lsn, source.timeline):
-                return  # this timeline has ended; the next time it is another
+                return False  # this timeline has ended; the next time it is another
             connection.send_status(target, target, target, reply=False)
             connection.end_stream()
             deadline = time.monotonic() + END_SECONDS_MAX
-            with contextlib.suppress(StreamEnded):
+            try:
                 while time.monotonic() < deadline:
                     while connection.next_message() is not None:
                         continue
                     connection.receive(deadline - time.monotonic())
-                raise SourceError(f"{connection.source} did not end the stream of {self.name}")
+            except StreamEnded:
+                return True
+            raise SourceError(f"{connection.source} did not end the stream of {self.name}")
 
     def _note(self, error: str) -> None:
         if error and not self.error:
-            _log.warning("WAL back to the remote LSN may go at the source: %s", error)
+            _log.warning("the slot that keeps WAL for the bucket: %s", error)
         elif self.error and not error:
-            _log.info("the source keeps WAL back to the remote LSN again")
+            _log.info("the slot that keeps WAL for the bucket is as it should be again")
         self.error = error

@@ -2,9 +2,14 @@
 
 import pytest
 
+from engine.storage import Storage
 from formats import lsn
+from server.backup import binding
+from server.backup.binding import Binding
 from server.backup.source_slot import MOVE_SECONDS, SourceSlot, name_beside
 from server.replication import StopSignal
+from tests.fixtures.fake_ingest import wait_until
+from tests.fixtures.page_servers import PageServerFactory
 from tests.fixtures.postgres_servers import MAJORS, PostgresFactory
 from tests.fixtures.receiving import flush_lsn
 from tools.postgres import Server
@@ -61,6 +66,10 @@ def test_the_source_keeps_wal_back_to_the_remote_lsn_and_no_more(
     server.psql("checkpoint")
     assert oldest_segment(server) > remote
     assert slot.error == ""
+    last = SourceSlot([server.conninfo()], SLOT, 0, StopSignal(), lambda: now)
+    assert last.step(0, 0)
+    assert server.sql("select * from pg_replication_slots") == []
+    assert not last.step(0, 0)
 
 
 def test_a_source_without_room_for_a_slot_is_told_once(
@@ -75,3 +84,18 @@ def test_a_source_without_room_for_a_slot_is_told_once(
         now += MOVE_SECONDS
     assert slot.error
     assert len(caplog.records) == 1
+
+
+def test_a_server_that_has_a_bucket_no_more_lets_the_slot_go(
+    postgres: PostgresFactory, page_server: PageServerFactory
+) -> None:
+    """Nobody would move it: the primary would keep its WAL for ever."""
+    primary = postgres(18)
+    server = page_server(primary, "--slot", SLOT)
+    server.wait_until_ready()
+    server.stop()
+    primary.sql(f"select pg_create_physical_replication_slot('{name_beside(SLOT)}', true)")
+    binding.write(Storage(), server.data_dir, Binding("s3://bucket/prefix"))
+    server.start()
+    names = "select slot_name from pg_replication_slots"
+    wait_until(lambda: primary.sql(names) == [(SLOT,)])
