@@ -37,10 +37,10 @@ from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
 from server.background import SLOWED, WAITING, Background, Worker
 from server.backup import binding
-from server.backup.beside_store import config_of, slot_worker
 from server.backup.object_store import StoreError, TransientError
 from server.backup.restore_target import refuse_unfinished
-from server.backup.source_slot import name_beside
+from server.backup.source_slot import name_beside, slot_worker
+from server.backup.upload_messages import config_of
 from server.backup.uploader_link import BackupRefusedError, UploaderLink
 from server.backup_progress import BackupProgress
 from server.client import STATUS_KEYS

@@ -11,7 +11,6 @@ bucket: what the bucket has stays as it was.
 import logging
 from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from engine.storage import Storage
@@ -129,8 +128,7 @@ class LayerShipping:
         self.sent = {n: e for n, e in self.sent.items() if n not in state.manifest.files}
         for name in self._storage.list(self._folder):
             if name.endswith(".bundle") and FileName.parse(name) not in self._under_way:
-                with suppress(FileNotFoundError):
-                    self._storage.remove(self._folder / name)
+                self._storage.remove(self._folder / name)
 
     def still_damaged(self, local: Manifest) -> str | None:
         """What keeps `local` from being true in the bucket."""

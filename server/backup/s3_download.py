@@ -95,5 +95,5 @@ class Answer:
             raise CutOff(f"{self._call}: {count} bytes came, {self._expected} were announced")
 
     def close(self) -> None:
-        with suppress(*FAILURES):
+        with suppress(*FAILURES):  # all that was wanted has come, or an error has been raised
             self._body.close()

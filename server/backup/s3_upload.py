@@ -60,7 +60,7 @@ def upload_in_parts(
         done = [_upload_part(client, call, upload, *part) for part in enumerate(parts, 1)]
         _complete(client, call, key, upload, done, size)
     except BaseException:
-        with suppress(*FAILURES):
+        with suppress(*FAILURES):  # what failed is raised; parts that stay are a lifecycle rule's
             client.abort_multipart_upload(**upload)
         raise
 

@@ -18,6 +18,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from engine.page_store import PageStore
+from server.background import Worker
 from server.replication import (
     ReplicationConnection,
     Stopped,
@@ -29,6 +31,7 @@ from server.source_errors import SourceError
 
 MOVE_BYTES, MOVE_SECONDS = 16 << 20, 30.0  # moved when one of them has passed
 END_SECONDS_MAX = 10.0
+LOOK_SECONDS = 1.0  # between two steps
 SUFFIX = "_bucket"
 _log = logging.getLogger("pageserver.backup")
 
@@ -123,3 +126,20 @@ class SourceSlot:
         elif self.error and not error:
             _log.info("the slot that keeps WAL for the bucket is as it should be again")
         self.error = error
+
+
+def slot_worker(
+    store: PageStore, wal_sources: Sequence[str], slot: str, bytes_max: int, stop: StopSignal
+) -> Worker:
+    """Moves the second slot, `slot` being the WAL receiver's; with 0 bytes, lets it go: nobody else
+    would, and the source's disk would fill."""
+    source, remote = SourceSlot(wal_sources, slot, bytes_max, stop), store.remote
+
+    def step() -> bool:
+        received = store.journal.received_lsn if remote.lsn else 0
+        return not remote.is_fenced and source.step(remote.lsn, received)
+
+    def wait() -> None:
+        stop.wait(LOOK_SECONDS)
+
+    return Worker("source-slot", step, wait)

@@ -2,7 +2,10 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
+
+from server.config import Settings
 
 FENCED, REFUSED, STOPPED, FINISHED = "fenced", "refused", "stopped", "finished"
 """How the process ends: the last word it says, beside a reason."""
@@ -52,3 +55,21 @@ class UploadConfig:
     @property
     def line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def config_of(
+    directory: Path, url: str, endpoint: str | None, number: int, settings: Settings
+) -> UploadConfig:
+    """What the uploader's process is told; `number` is that of D/server_id."""
+    return UploadConfig(
+        directory=str(directory.resolve()),
+        url=url,
+        endpoint=endpoint,
+        server_id=f"{number:08x}",
+        has_fencing=settings.fencing == "on",
+        journal_seconds=settings.backup_journal_seconds,
+        journal_bytes=settings.backup_journal_bytes,
+        parallel=settings.backup_parallel,
+        bytes_per_second=settings.backup_bytes_per_second,
+        grace_seconds=settings.backup_grace_seconds,
+    )
