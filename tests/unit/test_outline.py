@@ -11,10 +11,12 @@ from engine.bundle_reader import BundleReader
 from engine.index import Index
 from engine.index_rebuild import catch_up, open_index
 from engine.storage import Storage
+from formats.bucket import OUTLINES
 from formats.chunk import ChunkKey
 from formats.errors import CorruptionError
 from formats.file_name import FileKind, FileName
 from formats.manifest import Manifest
+from formats.manifest_record import FileAdded
 from formats.outline import (
     FILE_NAME,
     HEADER_BYTES,
@@ -25,7 +27,10 @@ from formats.outline import (
     split_outlines,
     unpack_outlines,
 )
+from server.backup import outline_shipping
+from server.backup.outline_shipping import KEPT, SENT_PER_BYTE, OutlineShipping
 from tests.fixtures import bundles
+from tests.fixtures.memory_bucket import Contents, MemoryBucket
 from tests.fixtures.small_store import (
     OTHER,
     REL,
@@ -36,7 +41,8 @@ from tests.fixtures.small_store import (
     image,
     truncate,
 )
-from tests.fixtures.stopped_directory import STRIPE, StoppedDirectory, fill
+from tests.fixtures.stopped_directory import STRIPE, StoppedDirectory, fill, flushes
+from tests.fixtures.uploading import Clock, Uploading, grow, small_store
 
 
 def outlines_of(layers: Path) -> dict[FileName, Outline]:
@@ -201,3 +207,102 @@ def test_outlines_that_are_damaged_are_left_alone(
     index = open_index(Storage(), tmp_path / "i", directory.manifest.state, directory.layers)
     assert index.dump() == directory.index.dump()
     index.close()
+
+
+# In the bucket ------------------------------------------------------------------------------------
+
+
+def names_of(uploading: Uploading) -> list[str]:
+    return sorted(name for name in uploading.contents.objects if name.startswith(OUTLINES))
+
+
+def outlined(uploading: Uploading) -> set[FileName]:
+    """What the newest object has."""
+    name = names_of(uploading)[-1]
+    return set(split_outlines(uploading.contents.objects[name].data, name))
+
+
+def grown(tmp_path: Path, rounds: int) -> Uploading:
+    """A bucket, after some flushes and a merge."""
+    uploading = Uploading(small_store(tmp_path))
+    for number in range(rounds):
+        grow(uploading.small, number)
+        uploading.small.flush()
+        if number % 3 == 2:
+            uploading.small.compact(SMALL_POLICY)
+        uploading.run(12)
+    return uploading
+
+
+def test_the_bucket_has_outlines_of_all_its_bundles(tmp_path: Path) -> None:
+    uploading = grown(tmp_path, 7)
+    assert outlined(uploading) == set(uploading.state.manifest.files)
+    assert 1 <= len(names_of(uploading)) <= KEPT
+    assert uploading.uploader.status.state == "idle"
+    before = names_of(uploading)
+    uploading.run(60)
+    assert names_of(uploading) == before  # nothing is new
+
+
+@pytest.mark.parametrize("change", ["nothing", "damaged", "lost"])
+def test_the_next_writer_goes_on_with_them(tmp_path: Path, change: str) -> None:
+    uploading = grown(tmp_path, 5)
+    objects = uploading.contents.objects
+    for name in names_of(uploading):
+        stored = objects[name]
+        if change == "lost":
+            del objects[name]
+        elif change == "damaged":
+            objects[name] = stored._replace(data=stored.data[:-1])
+    next_one = Uploading(uploading.small, uploading.contents, clock=uploading.clock)
+    next_one.run(30)
+    assert outlined(next_one) == set(next_one.state.manifest.files)
+    if change != "nothing":
+        assert names_of(next_one)[-1].startswith(f"{OUTLINES}00000002-"), "they were made anew"
+    grow(next_one.small, 9)
+    next_one.small.flush()
+    next_one.run(30)
+    assert outlined(next_one) == set(next_one.state.manifest.files)
+    assert len(names_of(next_one)) <= KEPT
+
+
+def test_a_writer_without_the_files_keeps_what_the_bucket_has(tmp_path: Path) -> None:
+    """Whose layers are in the bucket alone."""
+    uploading = grown(tmp_path, 4)
+    files = set(uploading.state.manifest.files)
+    for path in uploading.small.store.paths.layers.iterdir():
+        path.unlink()
+    next_one = Uploading(uploading.small, uploading.contents, clock=uploading.clock)
+    next_one.run(30)
+    assert outlined(next_one) == files
+
+
+def test_they_are_put_again_only_when_enough_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that what they cost stays a small part of all, however many bundles there are."""
+    monkeypatch.setattr(outline_shipping, "SENT_BYTES_MIN", 0)
+    layers = tmp_path / "layers"
+    layers.mkdir()
+    clock = Clock()
+    bucket = MemoryBucket(Contents(clock))
+    shipping = OutlineShipping(bucket, Storage(), layers, 10.0, clock)
+    records: dict[FileName, FileAdded] = {}
+    sent = put = count = 0
+    while job := shipping.next_job({}, 1):
+        job()
+    for number in range(1, 150):
+        info = bundles.write(layers, bundles.l0(number), flushes()[number % 2])
+        size = info.bytes_total * 100  # of one with as many layers, and more in them
+        lsns = info.footer.lsn_start, info.footer.lsn_end
+        records[info.name] = FileAdded(info.name.text, size, *lsns, info.footer_crc)
+        shipping.outline(layers / info.name.text)
+        sent += size
+        clock.now += 5.0
+        if (job := shipping.next_job(records, 1)) is not None:
+            job()
+            put += len(bucket.objects[max(bucket.objects)].data)
+            count += 1
+            assert shipping.next_job(records, 1) is None
+            assert put * SENT_PER_BYTE <= sent
+    assert 3 < count < 75, "at most at every other look, as the time between them wants it"
