@@ -65,21 +65,25 @@ class OutlineShipping:
         self._in_newest: frozenset[FileName] = frozenset()
         self._not_here: set[FileName] = set()
         self._is_read = False
+        self._looked_at: Mapping[FileName, FileAdded] | None = None
+        self._is_settled = False  # for those files: all that is worth it was put
         self._count = 0
         self._put_at = clock()
 
     def outline(self, path: Path) -> None:
-        """Make the outline of a bundle. In any thread."""
+        """Make the outline of a bundle, if it is here. In any thread."""
         reader = BundleReader(self._storage, path)
         try:
             packed = pack_outline(outline_of(reader))
         except (CorruptionError, OSError) as error:
-            _log.warning("%s is not outlined: %s", path, error)
+            if not isinstance(error, FileNotFoundError):  # it may be in the bucket alone, or gone
+                _log.warning("%s is not outlined: %s", path, error)
             with self._lock:
                 self._not_here.add(reader.name)
         else:
             with self._lock:
                 self._packed[reader.name] = packed
+                self._is_settled = False
 
     def next_job(
         self, files: Mapping[FileName, FileAdded], epoch: int
@@ -91,17 +95,22 @@ class OutlineShipping:
         if not self._is_read:
             return self._read
         with self._lock:
+            if self._is_settled and files is self._looked_at:
+                return None  # else all names would be compared at each step
+            self._looked_at, self._is_settled = files, False
             for gone in self._in_newest - files.keys():
                 self._packed.pop(gone, None)
             packed = {name: one for name, one in self._packed.items() if name in files}
             self._not_here &= files.keys()
             lacking = sorted(files.keys() - packed.keys() - self._not_here)
-        if lacking:
-            return lambda: self._make(lacking[:MADE_AT_ONCE])
-        new = packed.keys() - self._in_newest
-        sent = sum(max(files[name].bytes_total, SENT_BYTES_MIN) for name in new)
-        is_due = self._clock() - self._put_at >= self._seconds_min
-        if not new or not is_due or sent < SENT_PER_BYTE * size_of(packed.values()):
+            if lacking:
+                return lambda: self._make(lacking[:MADE_AT_ONCE])
+            new = packed.keys() - self._in_newest
+            sent = sum(max(files[name].bytes_total, SENT_BYTES_MIN) for name in new)
+            if not new or sent < SENT_PER_BYTE * size_of(packed.values()):
+                self._is_settled = True
+                return None
+        if self._clock() - self._put_at < self._seconds_min:
             return None
         self._count += 1  # an attempt that failed may still come through, under its own name
         name = outlines_name(epoch, self._count)
@@ -126,11 +135,7 @@ class OutlineShipping:
 
     def _make(self, names: list[FileName]) -> None:
         for name in names:
-            path = self._layers / name.text
-            if self._storage.exists(path):
-                self.outline(path)
-            else:  # in the bucket alone, or gone by now
-                self._not_here.add(name)
+            self.outline(self._layers / name.text)
 
     def _put(self, name: str, packed: Mapping[FileName, bytes]) -> None:
         self._store.put_stream(name, pack_outlines(packed), size_of(packed.values()))
