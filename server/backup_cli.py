@@ -78,7 +78,10 @@ def restore(
         str | None, typer.Option(metavar="SPEC", help="Only these chunks, as serve --chunks.")
     ] = None,
     lazy: Annotated[
-        bool, typer.Option("--lazy", help="No pages now: they come when they are asked for.")
+        bool,
+        typer.Option(
+            "--lazy", help="No pages now: they come from the bucket when they are asked for."
+        ),
     ] = False,
     s3_endpoint: Endpoint = None,
     as_json: AsJson = False,
@@ -90,10 +93,16 @@ def restore(
 
     With --lsn the directory answers as of that LSN, of points and leases below it, and of anything
     between the horizon and it. It never takes WAL and never writes to the bucket. `pageserver lsn`
-    says which LSN belongs to a time. The newest LSN that the bucket has is no different from none.
+    says which LSN belongs to a time. The newest LSN that the bucket has is no different from none,
+    but for --lazy.
 
     With --chunks it holds those chunks alone, for its life, and what is kept everywhere; it may
     take WAL, and never writes to that bucket.
+
+    With --lazy it takes about a second, whatever the size. Serve it with --s3 and the same URL.
+    With --lsn it is then only read there, beside the server that writes to the bucket; without, the
+    server of this directory takes the bucket over from whoever wrote there. With both, --chunks may
+    be said as well.
     """
     with usage_errors():
         position = None if lsn is None else lsn_text.parse(lsn)
