@@ -31,6 +31,20 @@ Endpoint = Annotated[
         help="The store, if it is not Amazon's: http://HOST:PORT or https://HOST:PORT.",
     ),
 ]
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", metavar="D", help="The directory to make; empty, or new.")
+]
+Lsn = Annotated[
+    str | None,
+    typer.Option(metavar="X/Y", help="As of this LSN: the directory ends there, read-only."),
+]
+Chunks = Annotated[
+    str | None, typer.Option(metavar="SPEC", help="Only these chunks, as serve --chunks.")
+]
+Lazy = Annotated[
+    bool,
+    typer.Option("--lazy", help="No pages now: they come from the bucket when they are asked for."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 NEEDS = "Credentials come from where boto3 looks: the environment, a profile, the machine's role."
 
@@ -67,22 +81,10 @@ def add_to(app: typer.Typer) -> None:
 
 def restore(
     source: From,
-    data_dir: Annotated[
-        Path, typer.Option("--data-dir", metavar="D", help="The directory to make; empty, or new.")
-    ],
-    lsn: Annotated[
-        str | None,
-        typer.Option(metavar="X/Y", help="As of this LSN: the directory ends there, read-only."),
-    ] = None,
-    chunks: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Only these chunks, as serve --chunks.")
-    ] = None,
-    lazy: Annotated[
-        bool,
-        typer.Option(
-            "--lazy", help="No pages now: they come from the bucket when they are asked for."
-        ),
-    ] = False,
+    data_dir: DataDir,
+    lsn: Lsn = None,
+    chunks: Chunks = None,
+    lazy: Lazy = False,
     s3_endpoint: Endpoint = None,
     as_json: AsJson = False,
 ) -> None:
