@@ -55,7 +55,6 @@ from server.wal_receiver import WalReceiver
 log = logging.getLogger("pageserver")
 
 LOCK_FILE = "lock"
-READ_ONLY, READ_ONLY_FROM_BUCKET = "read-only", "read-only from the bucket"
 HOLDS = (DISK_FULL, UNREACHABLE, JOURNAL_FULL, WAITING, SLOWED)  # the gravest first
 START_AGAIN = (
     "check what is behind it, then start the page server again; pages that are here stay readable"
@@ -119,9 +118,8 @@ class Server:
             config = config_of(options.data_dir, options.s3, options.s3_endpoint, number, settings)
             self._uploader = UploaderLink(self._store, config)
         source_bytes = 0 if options.s3 is None else settings.backup_source_bytes
-        had_bucket = binding.exists(storage, options.data_dir)
         self._source_slot: Worker | None = None
-        if options.wal_sources and (options.s3 is not None or had_bucket):
+        if options.wal_sources and (options.s3 or binding.exists(storage, options.data_dir)):
             self._source_slot = slot_worker(self._store, options.wal_sources, self._slot,
                                             source_bytes, self._stop_signal)  # fmt: skip
         self._background = Background(
@@ -162,7 +160,9 @@ class Server:
             log.warning("no authentication yet: all who reach %s:%d read every page", host, port)
         self._background.start()
         if self._uploader is not None:
-            self._uploader.start()
+            self._uploader.start(self._stop_signal.is_set)
+        if self._stop_signal.is_set():
+            return
         if self._source_slot is not None:
             self._source_slot.start()
         if store.ids is None:
@@ -278,8 +278,10 @@ class Server:
             return receiver.state, source, receiver.error
         if self._attaching is not None:
             return "base backup", None, ""
+        if self._options.wal_sources:
+            return "connecting", None, "no WAL is taken before it is known whose the bucket is"
         is_bucket_read = self._options.s3 is not None and self._uploader is None
-        return READ_ONLY_FROM_BUCKET if is_bucket_read else READ_ONLY, None, ""
+        return "read-only from the bucket" if is_bucket_read else "read-only", None, ""
 
 
 def make_data_directory(path: Path) -> Storage:
@@ -321,9 +323,9 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
         return _report(error, code)
     except UnreachableError as error:
         return _report(error, ExitCode.CANNOT_CONNECT)
-    except (DirectoryInUseError, DirectoryRefusedError, CorruptionError, OSError) as error:
-        return _report(error, ExitCode.REFUSED)
-    except BackupRefusedError as error:
+    except (
+        DirectoryInUseError, DirectoryRefusedError, BackupRefusedError, CorruptionError, OSError
+    ) as error:  # fmt: skip
         return _report(error, ExitCode.REFUSED)
     except JournalFailedError as error:
         return _report(error, ExitCode.WRONG)
