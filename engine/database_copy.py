@@ -5,13 +5,23 @@ reads every page of the source as of the record's end, in runs, and writes it un
 What cannot be read, because this server does not hold it or it is unreadable itself, is unreadable
 in the copy (design invariant 10) until something self-contained overwrites it: an UNREADABLE
 version in the image layer, which stands for its whole stripe: nothing below it is looked at.
+
+That is for good, so no error that passes may lead to it. What the disk fails to read is asked for
+again. Then it counts as unreadable if the disk says that the place is bad; a shortage of memory or
+descriptors says nothing of it, and ends the copy, which the next start makes anew.
 """
 
+import errno
+import logging
+import time
 from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
 
 from engine.bundle_writer import BundleInfo, BundleWriter, run_of
 from engine.cluster_records import ClusterRecords
-from engine.errors import RequestError
+from engine.disk_room import will_pass
+from engine.errors import IngestStopped, RequestError
 from engine.ingest import Ingest
 from engine.version_store import VersionStore
 from formats import version
@@ -21,7 +31,13 @@ from formats.file_name import FileKind
 
 RUN_BLOCKS = 128
 DATABASE_RMGR = 4
+READ_ATTEMPTS = 60  # of one copy, after errors of the disk
+RETRY_SECONDS = 0.5
+_BAD_PLACE = (errno.EIO, errno.ENODATA, errno.EBADMSG, errno.EUCLEAN)
 _UNREADABLE = bytes([version.UNREADABLE, DATABASE_RMGR, 0, 0])
+
+_Read = TypeVar("_Read")
+_log = logging.getLogger("pageserver.ingest")
 
 Fork = tuple[int, int, int, int]  # of a relation: tablespace, database, relation, fork
 
@@ -32,6 +48,7 @@ class DatabaseCopy:
     def __init__(self, versions: VersionStore, lsn: int) -> None:
         self._versions = versions
         self._lsn = lsn
+        self._attempts_left = READ_ATTEMPTS
         # While a base backup lasts the source's pages may be newer than the copy, and so then are
         # the copy's; PostgreSQL's recovery skips what such a page has already.
         is_fuzzy = lsn <= versions.backup_end_lsn
@@ -51,7 +68,8 @@ class DatabaseCopy:
         writer = create_bundle(FileKind.IMAGE)
         try:
             copied = 0
-            for spc, db, rel, fork, blocks in self._versions.relations(self._lsn):
+            relations = self._patiently(partial(self._versions.relations, self._lsn))
+            for spc, db, rel, fork, blocks in relations:
                 if (spc, db) != source:
                     continue
                 self.sizes.append((relation_key(*target, rel, fork), blocks))
@@ -90,8 +108,11 @@ class DatabaseCopy:
     ) -> None:
         first = key.seg * SEGMENT_BLOCKS + block
         try:
-            data = self._versions.read_relation(*source, first, count, self._lsn)
-        except RequestError:
+            read = partial(self._versions.read_relation, *source, first, count, self._lsn)
+            data = self._patiently(read)
+        except (RequestError, OSError) as error:
+            if isinstance(error, OSError) and (will_pass(error) or error.errno not in _BAD_PLACE):
+                raise
             if count == 1:
                 self._mark_unreadable(key, block, 1, writer)
             else:
@@ -99,6 +120,22 @@ class DatabaseCopy:
                     self._copy_run(source, key, block + i, 1, writer)
         else:
             writer.add_pages(key.pack(), block, self._lsn, self._image_kind, data)
+
+    def _patiently(self, read: Callable[[], _Read]) -> _Read:
+        """What `read` returns; OSError if the disk failed it too often, or a bucket is waited for,
+        and IngestStopped if the server stops."""
+        while True:
+            try:
+                return read()
+            except OSError as error:
+                if will_pass(error) or not self._attempts_left:
+                    raise
+                if self._attempts_left == READ_ATTEMPTS:
+                    _log.warning("a copy of a database is read again: %s", error)
+                if self._versions.no_flush:
+                    raise IngestStopped(f"a copy of a database: {error}") from error
+            self._attempts_left -= 1
+            time.sleep(RETRY_SECONDS)
 
     def _mark_unreadable(self, key: ChunkKey, block: int, count: int, writer: BundleWriter) -> None:
         blocks = range(block, block + count)
@@ -110,7 +147,8 @@ class DatabaseCopy:
         for key, _ in self._versions.history.existing(ChunkKind.FILE, self._lsn):
             chunk = ChunkKey(*key)
             if (chunk.spc, chunk.db) == source:
-                found.append((chunk.rel, self._versions.read_file(chunk, self._lsn)))
+                read = partial(self._versions.read_file, chunk, self._lsn)
+                found.append((chunk.rel, self._patiently(read)))
         return found
 
     def publish(

@@ -1,6 +1,5 @@
 """Why a page could not be made of its versions, in words."""
 
-import errno
 from collections.abc import Mapping
 
 from engine.errors import UnreachableError
@@ -19,20 +18,35 @@ class UnreadablePage(str):
     payload: bytes
 
 
-class UnreachablePage(str):
-    """Nothing is damaged: versions of it lie in a bucket that does not answer now."""
+class UnreadPage(str):
+    """Nothing is known to be damaged: versions of it could not be read, and the next time they
+    perhaps can be. The disk failed, or the bucket does not answer: `error` says which."""
+
+    error: OSError
 
 
 def text_of(error: Exception) -> str:
     """Why a page's versions could not be read."""
-    return UnreachablePage(error) if isinstance(error, UnreachableError) else str(error)
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return str(error)
+    problem = UnreadPage(error)
+    problem.error = error
+    return problem
 
 
 def unless_unreachable(problems: Mapping[int, str]) -> Mapping[int, str]:
     """UnreachableError if one of these pages could be made if the bucket answered."""
     for problem in problems.values():
-        if isinstance(problem, UnreachablePage):
-            raise UnreachableError(errno.EIO, str(problem))
+        if isinstance(problem, UnreadPage) and isinstance(problem.error, UnreachableError):
+            raise problem.error
+    return problems
+
+
+def unless_unread(problems: Mapping[int, str]) -> Mapping[int, str]:
+    """The OSError for which one of these pages could not be read."""
+    for problem in problems.values():
+        if isinstance(problem, UnreadPage):
+            raise problem.error
     return problems
 
 

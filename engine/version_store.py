@@ -21,7 +21,7 @@ from engine.layer_query import LayerQuery
 from engine.layer_source import LayerSource, NoLayers, until_layers_stay
 from engine.memtable import Memtable
 from engine.memtable_pool import MemtablePool
-from engine.page_problem import problem_of, text_of, unless_unreachable
+from engine.page_problem import problem_of, text_of, unless_unread
 from engine.page_reader import (
     ASK_HISTORY,
     EXPIRED,
@@ -319,7 +319,7 @@ class VersionStore(StoreState):
     def read_relation(
         self, spc: int, db: int, rel: int, fork: int, block: int, count: int, lsn: int
     ) -> bytes:
-        """`count` blocks of one segment of a relation; raises RequestError."""
+        """`count` blocks of one segment of a relation; RequestError, or OSError."""
         root = self.history.find(ChunkKind.REL, spc, db, rel, fork, 0)
         chunk = self._chunk_of(root, block)
         floors = [self.history.floor(root, block + i, lsn) for i in range(count)]
@@ -329,7 +329,7 @@ class VersionStore(StoreState):
         """Pages of a chunk that follow each other, with their floors; RequestError, or OSError."""
         out = memoryview(bytearray(len(floors) * PAGE_BYTES))
         asked = [(chunk, block + i, floor, lsn) for i, floor in enumerate(floors)]
-        failures = unless_unreachable(self._read(asked, out, PAGE_BYTES))
+        failures = unless_unread(self._read(asked, out, PAGE_BYTES))
         if failures:
             i, problem = next(iter(failures.items()))
             key = ChunkKey(*self.table.key(chunk))

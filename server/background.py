@@ -114,6 +114,7 @@ class Background:
         self.evict: Callable[[], bool] = lambda: False  # called between steps of compaction
         self._retention_bounds = retention
         self._stopping = threading.Event()
+        self._has_met_end = False
         self._flush_seconds_max = flush_seconds_max
         self._flushed_at = time.monotonic()
         self.ingest = Worker("ingest", self._ingest_step, self._wait_for_wal)
@@ -166,7 +167,14 @@ class Background:
             worker.begin_stop()
         self._store.end_flush()
 
+    @property
+    def has_ingested_all(self) -> bool:
+        """Whether ingest has been at the end of the journal, or will never come there: if nothing
+        is received, no other LSN becomes ready."""
+        return self._has_met_end or self.ingest.error is not None
+
     def _wait_for_wal(self) -> None:
+        self._has_met_end = True
         self._store.wal_arrived.wait(IDLE_SECONDS)
         self._store.wal_arrived.clear()
 

@@ -31,6 +31,20 @@ Endpoint = Annotated[
         help="The store, if it is not Amazon's: http://HOST:PORT or https://HOST:PORT.",
     ),
 ]
+DataDir = Annotated[
+    Path, typer.Option("--data-dir", metavar="D", help="The directory to make; empty, or new.")
+]
+Lsn = Annotated[
+    str | None,
+    typer.Option(metavar="X/Y", help="As of this LSN: the directory ends there, read-only."),
+]
+Chunks = Annotated[
+    str | None, typer.Option(metavar="SPEC", help="Only these chunks, as serve --chunks.")
+]
+Lazy = Annotated[
+    bool,
+    typer.Option("--lazy", help="No pages now: they come from the bucket when they are asked for."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 NEEDS = "Credentials come from where boto3 looks: the environment, a profile, the machine's role."
 
@@ -67,19 +81,10 @@ def add_to(app: typer.Typer) -> None:
 
 def restore(
     source: From,
-    data_dir: Annotated[
-        Path, typer.Option("--data-dir", metavar="D", help="The directory to make; empty, or new.")
-    ],
-    lsn: Annotated[
-        str | None,
-        typer.Option(metavar="X/Y", help="As of this LSN: the directory ends there, read-only."),
-    ] = None,
-    chunks: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Only these chunks, as serve --chunks.")
-    ] = None,
-    lazy: Annotated[
-        bool, typer.Option("--lazy", help="No pages now: they come when they are asked for.")
-    ] = False,
+    data_dir: DataDir,
+    lsn: Lsn = None,
+    chunks: Chunks = None,
+    lazy: Lazy = False,
     s3_endpoint: Endpoint = None,
     as_json: AsJson = False,
 ) -> None:
@@ -90,10 +95,16 @@ def restore(
 
     With --lsn the directory answers as of that LSN, of points and leases below it, and of anything
     between the horizon and it. It never takes WAL and never writes to the bucket. `pageserver lsn`
-    says which LSN belongs to a time. The newest LSN that the bucket has is no different from none.
+    says which LSN belongs to a time. The newest LSN that the bucket has is no different from none,
+    but for --lazy.
 
     With --chunks it holds those chunks alone, for its life, and what is kept everywhere; it may
     take WAL, and never writes to that bucket.
+
+    With --lazy it takes about a second, whatever the size. Serve it with --s3 and the same URL.
+    With --lsn it is then only read there, beside the server that writes to the bucket; without, the
+    server of this directory takes the bucket over from whoever wrote there. With both, --chunks may
+    be said as well.
     """
     with usage_errors():
         position = None if lsn is None else lsn_text.parse(lsn)

@@ -113,7 +113,8 @@ Backup = Annotated[
         "--s3",
         metavar="s3://BUCKET/PREFIX",
         help="Where to back up to, all the time. One prefix is one server's, and stays so: another "
-        "directory that does not come from what is there is refused.",
+        "directory that does not come from what is there is refused. Of a directory that was "
+        "restored with --lsn and --lazy: where its layers are read.",
     ),
 ]
 Endpoint = Annotated[
@@ -149,7 +150,10 @@ def serve(
     it goes on where it was; without --wal-source it then serves what it has, read-only.
 
     With --s3 it keeps a bucket the same, from which another one goes on should this one be lost: on
-    an empty directory it begins with what the bucket has, and fetches layers when they are read.
+    an empty directory it begins with what the bucket has, and fetches layers when they are read. A
+    directory as of an LSN (restore --lsn --lazy) is only read there; nothing is written.
+
+    Without --wal-source, a request for an LSN above what is there is refused at once.
 
     Settings stand in D/pageserver.toml, one "name = value" each; --set overrides one of them and
     --show-settings lists them all.

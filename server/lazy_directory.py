@@ -11,6 +11,7 @@ from engine.kill_points import KillingStorage
 from engine.lazy_storage import LazyStorage
 from engine.remote_blocks import RemoteFiles
 from engine.storage import Storage
+from server.backup import read_only
 from server.backup.bucket_files import PARALLEL_REQUESTS, BucketFiles
 from server.backup.conditional_put import probe
 from server.backup.lazy_start import begin_from_bucket, is_empty
@@ -31,17 +32,23 @@ def open_directory(
     storage: Storage, directory: Path, url: str, endpoint: str | None, settings: Settings
 ) -> LazyStorage:
     """What a page server with --s3 uses in the place of `storage`. An empty directory begins with
-    what the bucket has, if that is anything.
+    what the bucket has, if that is anything; one that ends at an LSN is only read.
 
-    StoreError, RestoreRefusedError, CorruptionError, DirectoryInUseError, OSError.
+    DirectoryRefusedError: not with this bucket. StoreError, RestoreRefusedError, CorruptionError,
+    DirectoryInUseError, OSError.
     """
     has_fencing = settings.fencing == "on"
     store = S3Store(url, endpoint, parallelism=PARALLEL_REQUESTS, conditional=has_fencing)
-    refuse_other_bucket(store, storage, directory, url)
-    if is_empty(storage, directory):
-        check = (lambda nonce: probe(store, nonce)) if has_fencing else None
-        begin_from_bucket(store, directory, storage, url, check=check)
-    files, cache_bytes = BucketFiles(store), settings.block_cache_bytes
+    end, files = read_only.ends_at(storage, directory), BucketFiles(store)
+    if end is not None:
+        read_only.open_at_its_end(store, directory, storage, url)
+        files = BucketFiles(store, read_only.gone(end))
+    else:
+        refuse_other_bucket(store, storage, directory, url)
+        if is_empty(storage, directory):
+            check = (lambda nonce: probe(store, nonce)) if has_fencing else None
+            begin_from_bucket(store, directory, storage, url, check=check)
+    cache_bytes = settings.block_cache_bytes
     text = os.environ.get(kill_points.VARIABLE)
     if text is not None:
         return _KillingLazyStorage(directory, files, cache_bytes, text)

@@ -45,6 +45,8 @@ class PageService:
         self.settings = settings
         self.status = status or store.status
         self.restore_chunks: Restore | None = None  # with a bucket
+        self.last_lsn: Callable[[], int | None] = lambda: None
+        """The LSN above which none will ever be ready; None: any may."""
         self.stop_flag = memoryview(bytearray(1))  # kernels look at it
         self._lock = threading.Lock()
         self._threads: dict[Connection, threading.Thread] = {}
@@ -176,7 +178,8 @@ class PageService:
         return horizon_lsn, lsn if lsn < horizon_lsn and self.store.is_retained(lsn) else 0
 
     def wait(self, batch: PageBatch, connection: Connection, deadline: float) -> None:
-        """Let the first request of a batch wait for its LSN; then like `resolve`."""
+        """Let the first request of a batch wait for its LSN, if that may come; then like
+        `resolve`."""
         ready_lsn = self.store.ready_lsn
         self._wait_for(batch.not_modified_since[0], connection, deadline)
         if not batch.resolve(ready_lsn, self.store.ready_lsn, *self._readable_from(batch)):
@@ -201,6 +204,9 @@ class PageService:
         connection.cancelled.clear()
         while True:
             left = max(0.0, deadline - time.monotonic())
+            last = self.last_lsn()
+            if last is not None and lsn > last:
+                return
             if self.store.wait_for(lsn, min(left, WAIT_SLICE_SECONDS)):
                 return
             if connection.cancelled.is_set():
@@ -230,7 +236,11 @@ class PageService:
 
     def _explain_time_out(self, wanted: str) -> str:
         """Names the lag, and what stands between the ready LSN and one that does not come."""
-        status = self.status()
+        status, last = self.status(), self.last_lsn()
+        if last is not None and lsn_text.parse(wanted) > last:
+            text = f"{wanted} is above {lsn_text.show(last)}, where what is here ends; no WAL comes"
+            text += f", as there is no --wal-source; state: {status.get('state')}"
+            return text + (f" ({status['error']})" if status.get("error") else "")
         text = f"{wanted} was not ready within {self.settings.wait_lsn_timeout:g} s: "
         text += f"ready is {lsn_text.show(self.store.ready_lsn)}"
         if status.get("received_lsn") is not None:

@@ -114,13 +114,12 @@ class Server:
         number = server_id.read_or_draw(storage, options.data_dir)
         self._slot = options.slot or default_slot_name(number)
         self._uploader: UploaderLink | None = None
-        if options.s3 is not None:
+        if options.s3 is not None and self._store.ends_at_lsn is None:  # else it is only read
             config = config_of(options.data_dir, options.s3, options.s3_endpoint, number, settings)
             self._uploader = UploaderLink(self._store, config)
         source_bytes = 0 if options.s3 is None else settings.backup_source_bytes
-        had_bucket = binding.exists(storage, options.data_dir)
         self._source_slot: Worker | None = None
-        if options.wal_sources and (options.s3 is not None or had_bucket):
+        if options.wal_sources and (options.s3 or binding.exists(storage, options.data_dir)):
             self._source_slot = slot_worker(self._store, options.wal_sources, self._slot,
                                             source_bytes, self._stop_signal)  # fmt: skip
         self._background = Background(
@@ -130,13 +129,14 @@ class Server:
             settings.compaction_bytes_per_second,
         )
         self._service = PageService(self._store, settings, self.status)
+        self._service.last_lsn = self._last_lsn
         self._remote_layers: RemoteLayers | None = None
         if isinstance(storage, LazyStorage):
             remote = RemoteLayers(storage, self._store, settings.cache_bytes_max)
             self._remote_layers = remote
-            self._background.evict = remote.evict
             self._service.restore_chunks = remote.restore_chunks
             if self._uploader is not None:
+                self._background.evict = remote.evict
                 self._uploader.on_uploaded = remote.note_uploaded
 
     def start(self) -> None:
@@ -160,7 +160,9 @@ class Server:
             log.warning("no authentication yet: all who reach %s:%d read every page", host, port)
         self._background.start()
         if self._uploader is not None:
-            self._uploader.start()
+            self._uploader.start(self._stop_signal.is_set)
+        if self._stop_signal.is_set():
+            return
         if self._source_slot is not None:
             self._source_slot.start()
         if store.ids is None:
@@ -248,6 +250,12 @@ class Server:
         first = {key: values.get(key) for key in STATUS_KEYS}
         return first | values
 
+    def _last_lsn(self) -> int | None:
+        """Without a source the end of what is here, if that is known yet."""
+        if self._options.wal_sources or not self._background.has_ingested_all:
+            return self._store.ends_at_lsn
+        return self._store.ready_lsn
+
     def _describe_source(self) -> tuple[str, str | None, str]:
         """(state, source, error); a step of ours that failed counts most: WAL piles up then.
 
@@ -268,7 +276,12 @@ class Server:
             return found[0].state, source, found[0].reason
         if receiver is not None:
             return receiver.state, source, receiver.error
-        return ("read-only" if self._attaching is None else "base backup"), None, ""
+        if self._attaching is not None:
+            return "base backup", None, ""
+        if self._options.wal_sources:
+            return "connecting", None, "no WAL is taken before it is known whose the bucket is"
+        is_bucket_read = self._options.s3 is not None and self._uploader is None
+        return "read-only from the bucket" if is_bucket_read else "read-only", None, ""
 
 
 def make_data_directory(path: Path) -> Storage:
@@ -310,9 +323,9 @@ def run(options: ServeOptions, settings: Settings) -> ExitCode:
         return _report(error, code)
     except UnreachableError as error:
         return _report(error, ExitCode.CANNOT_CONNECT)
-    except (DirectoryInUseError, DirectoryRefusedError, CorruptionError, OSError) as error:
-        return _report(error, ExitCode.REFUSED)
-    except BackupRefusedError as error:
+    except (
+        DirectoryInUseError, DirectoryRefusedError, BackupRefusedError, CorruptionError, OSError
+    ) as error:  # fmt: skip
         return _report(error, ExitCode.REFUSED)
     except JournalFailedError as error:
         return _report(error, ExitCode.WRONG)
@@ -349,11 +362,11 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
 def _refuse_to_go_on(store: PageStore, options: ServeOptions) -> None:
     """A directory that was restored as of an LSN is only read."""
     end = store.ends_at_lsn
-    if end is not None and (options.wal_sources or options.s3 is not None):
+    if end is not None and options.wal_sources:
         raise Refused(
             f"{options.data_dir} was restored as of {lsn_text.show(end)} and ends there: serve it "
-            "without --wal-source and --s3. To go on from the primary, restore once more without "
-            "--lsn, into another directory"
+            "without --wal-source. To go on from the primary, restore once more without --lsn, "
+            "into another directory"
         )
 
 

@@ -29,12 +29,18 @@ _Result = TypeVar("_Result")
 
 
 def patiently(call: Callable[[], _Result], sleep: Callable[[float], None] = time.sleep) -> _Result:
-    """What `call` returns; TransientError once it has failed ATTEMPTS_MAX times."""
+    """What `call` returns; TransientError once it has failed ATTEMPTS_MAX times. What does not
+    check is asked for once more, as it may be right in the bucket; then CorruptionError."""
+    is_doubted = False
     for attempt in range(ATTEMPTS_MAX - 1):
         try:
             return call()
         except TransientError:
             sleep(random.uniform(0.0, FIRST_PAUSE_SECONDS * 2**attempt))
+        except CorruptionError:
+            if is_doubted:
+                raise
+            is_doubted = True
     return call()
 
 

@@ -105,10 +105,11 @@ def restore(
     RestoreRefusedError, DirectoryInUseError: nothing was done. StoreError, OSError, CorruptionError
     (which names the object): what came stays, and the same call goes on.
     """
-    if lazy and (lsn is not None or chunks is not None):
+    if lazy and chunks is not None and lsn is None:
         raise RestoreRefusedError(
-            "--lazy goes with neither --lsn nor --chunks: a lazy directory reads from the bucket "
-            "to which it writes, and one of a part of it must never write there"
+            "--lazy goes with --chunks only as of an LSN: a lazy directory that goes on reads from "
+            "the bucket to which it writes, and one of a part of it must never write there. Name "
+            "an --lsn, and it is only read"
         )
     with ThreadPoolExecutor(PARALLELISM, "restore") as pool:
         bucket = bucket or BucketManifest(store, boottime, in_parallel=pool.map)
@@ -159,7 +160,7 @@ class _Restore:
     def _plan(self, wanted: Wanted) -> Restored:
         self._patiently(self._bucket.refresh if self._bucket.state.serial else self._bucket.read)
         state = self._bucket.state
-        whole = restore_plan.plan(state, wanted.lsn)
+        whole = restore_plan.plan(state, wanted.lsn, always_ends=wanted.lazy)
         if wanted.chunks is None:
             return Restored(whole, state)
         self._progress.expect("reading what bundles have", len(whole.files))
@@ -271,6 +272,8 @@ class _Restore:
             server_id.write(storage, target.directory, int(state.server_id, 16))
             restored = Binding(wanted.url, ((state.serial, state.crc),))
             binding.write(storage, target.directory, restored)
+        elif wanted.lazy:  # nor can it be told for one: it has no entry
+            binding.write(storage, target.directory, Binding(wanted.url))
         if not wanted.lazy:  # all of it is here, whatever becomes of the bucket
             manifest = replace(manifest, uploaded={})
         serial = state.local_serial + 1  # what the bucket mirrors is never ahead of it

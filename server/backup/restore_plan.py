@@ -50,15 +50,16 @@ class Plan:
         return sum(min(p.lsn_end, self.end_lsn) - p.lsn_start for p in self.pieces)
 
 
-def plan(state: BucketState, lsn: int | None = None) -> Plan:
+def plan(state: BucketState, lsn: int | None = None, *, always_ends: bool = False) -> Plan:
     """The restore of a bucket's state, whole or as of an LSN. RestoreRefusedError.
 
-    The newest LSN that the bucket has is no different from none: there is nothing to leave out.
+    The newest LSN that the bucket has is no different from none, as there is nothing to leave out;
+    with `always_ends` the directory ends there as well.
     """
     if state.manifest.identity is None:
         raise RestoreRefusedError("there is no backup yet: its manifest names no cluster")
     end = max(state.manifest.durable_lsn, state.remote_lsn)
-    if lsn is None or lsn == state.remote_lsn:
+    if lsn is None or (lsn == state.remote_lsn and not always_ends):
         manifest = state.manifest.copy()
     else:
         _check_readable(state, lsn)

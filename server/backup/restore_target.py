@@ -81,6 +81,20 @@ class Target:
         self.storage.remove(self.directory / MARK_NAME)
         self.storage.sync_directory(self.directory)
 
+    def begin_anew(self, wanted: Wanted) -> None:
+        """Forget what was restored here, of which nothing counts any more; `begin` goes on.
+
+        In an order in which no index outlives the manifest whose files it knows.
+        """
+        storage, index = self.storage, self.directory / "index"
+        self._write_mark(wanted)
+        if storage.exists(index):
+            for name in storage.list(index):
+                storage.remove(index / name)
+            storage.sync_directory(index)
+        storage.remove(self.manifest)
+        storage.sync_directory(self.directory)
+
     def _write_mark(self, wanted: Wanted) -> None:
         draft = self.directory / (MARK_NAME + ".new")
         line = json.dumps(asdict(wanted)).encode()

@@ -26,7 +26,8 @@ from server.backup.local_state import Position
 from server.backup.upload_messages import FENCED, FINISHED, REFUSED, UploadConfig
 
 TELL_SECONDS = 0.1  # between two announcements
-START_SECONDS_MAX = 30.0
+LOOK_SECONDS = 0.1  # whether the server stops while it waits for a word
+QUIET_SECONDS_MAX = 10.0  # without one, until the log says so
 FINISH_SECONDS_MAX = 10.0
 END_SECONDS_MAX = 3.0
 PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.5, 30.0
@@ -61,14 +62,23 @@ class UploaderLink:
         self._refusal: str | None = None
         self._is_over = False
 
-    def start(self) -> None:
-        """Start the process, and wait until it has the bucket, or knows that it cannot for now.
+    def start(self, is_stopping: Callable[[], bool] = lambda: False) -> None:
+        """Start the process, and wait until it has the bucket, or knows that it cannot for now, or
+        the server stops.
+
+        However long that takes: a process that is starved has nothing to say of a directory that
+        another server has taken over from, and what is acknowledged of that would be lost. One that
+        asks a bucket which does not answer says so when its requests are given up, and one that
+        ends is noticed.
 
         BackupRefusedError: it must not have it, or the store will not let it.
         """
         self._thread.start()
-        if not self._heard.wait(START_SECONDS_MAX):
-            _log.warning("no word from %s yet: going on without", self._config.url)
+        began, is_told = time.monotonic(), False
+        while not self._heard.wait(LOOK_SECONDS) and not is_stopping():
+            if not is_told and time.monotonic() - began > QUIET_SECONDS_MAX:
+                _log.warning("no word from %s yet: no WAL is taken before", self._config.url)
+                is_told = True
         if self._refusal is not None:
             raise BackupRefusedError(self._refusal)
 

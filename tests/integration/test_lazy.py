@@ -1,6 +1,7 @@
 """Layers that are only in a bucket, on a real S3 server."""
 
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,14 +11,19 @@ import pytest
 from engine.block_cache import BLOCK_BYTES
 from engine.lazy_storage import LazyStorage
 from engine.remote_blocks import QUIET_SECONDS
+from engine.storage import Storage
 from formats.lsn import parse
 from server.backup.bucket_files import BucketFiles
+from server.backup.restore import restore
 from server.backup.s3_store import S3Store
+from server.client import PageClient
 from server.exit_code import ExitCode
 from tests.fixtures.lazy_store import AwayStore, away, forget_frames, pages
+from tests.fixtures.page_digest import digest
 from tests.fixtures.page_servers import PageServerFactory
 from tests.fixtures.postgres_servers import PostgresFactory
 from tests.fixtures.s3_server import Bucket
+from tests.fixtures.serving import Serving
 from tests.fixtures.small_store import SMALL_POLICY, image
 from tests.integration.test_page_server import assert_equal
 from tools.excuses import Rules
@@ -119,6 +125,7 @@ def test_the_directory_is_lost_under_pgbench(
         shown = client.status()
         assert shown["remote_read_bytes"] > 0
         assert shown["cache_bytes"] <= 16 << 20
+    look_beside(server, s3_bucket, noted)
     assert load.wait(30) == 0
     assert_equal(primary, server, Rules(against="primary"))
 
@@ -139,3 +146,26 @@ def test_the_directory_is_lost_under_pgbench(
     assert alone.process.wait(30) == ExitCode.REFUSED
     assert "only in the bucket" in alone.log_tail()
     assert "Traceback" not in server.log_path.read_text()
+
+
+def look_beside(server: PageServer, bucket: Bucket, lsn: int) -> None:
+    """As of an LSN from the bucket alone, while its server lives on: it answers the same, and
+    nobody has heard of it."""
+    wait_until(lambda: status(server)["backup"] in ("idle", "uploading"), "it has the bucket")
+    epoch, directory = status(server)["epoch"], server.data_dir.with_name("beside")
+    store = S3Store(bucket.url, bucket.endpoint)
+    restore(store, directory, Storage(), store.location.url, lsn=lsn, lazy=True)
+    assert not list((directory / "layers").iterdir())
+    looking = Serving(directory, "--s3", bucket.url, "--s3-endpoint", bucket.endpoint,
+                      **bucket.server.environment)  # fmt: skip
+    try:
+        looking.wait()
+        with PageClient(looking.address) as client, server.client() as living:
+            assert digest(client, lsn) == digest(living, lsn)
+            shown = client.status()
+            assert (shown["state"], shown["backup"]) == ("read-only from the bucket", None)
+            assert shown["remote_read_bytes"] > 0
+    finally:
+        assert looking.end(signal.SIGTERM)[0] == ExitCode.OK
+    assert status(server)["epoch"] == epoch
+    assert status(server)["state"] == "streaming"

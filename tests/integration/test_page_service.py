@@ -234,6 +234,29 @@ def test_waiting_for_an_lsn(running: Running) -> None:
         assert client.value(latest)[0] == page_of(TABLE, 2, 0x2000)
 
 
+def test_what_can_never_be_ready_is_not_waited_for() -> None:
+    """Nor any longer, once that is known."""
+    running = Running(small_store(), replace(SETTINGS, wait_lsn_timeout=60.0))
+    last: list[int | None] = [None]
+    running.service.last_lsn = lambda: last[0]
+    above, at = page_request(0, ps.LATEST_LSN, 0x1008), page_request(1, 0x1000, 0x1000)
+    begin = time.monotonic()
+    try:
+        with running.stream() as client:
+            client.send(frames(above, at))
+            time.sleep(0.1)
+            last[0] = 0x1000
+            said = client.value(above)[1]
+            assert said.startswith("0/1008 is above 0/1000, where what is here ends; no WAL comes")
+            assert "state: disk full (the disk is full)" in said
+            assert client.value(at)[0] == page_of(TABLE, 1, 0x1000)
+        with PageClient(running.name) as asking, pytest.raises(PageServerError, match="above 0/10"):
+            asking.relations(0x1008)
+        assert time.monotonic() - begin < 10
+    finally:
+        running.service.stop()
+
+
 def test_what_waits_together_gives_up_together(running: Running) -> None:
     requests = [page_request(block, ps.LATEST_LSN, 0x5000 + block) for block in range(20)]
     begin = time.monotonic()

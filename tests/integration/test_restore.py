@@ -23,7 +23,8 @@ from server.backup.bucket_manifest import BucketManifest
 from server.backup.restore import Silence, boottime, restore
 from server.backup.s3_store import S3Store
 from server.backup.scrub import scrub
-from server.client import PageClient
+from server.client import PageClient, PageServerError
+from server.exit_code import ExitCode
 from tests.fixtures.page_digest import digest
 from tests.fixtures.s3_server import Bucket
 from tests.fixtures.serving import ROOT, Serving, command
@@ -35,6 +36,7 @@ from tools.primary_wal import PrimaryWal
 
 SETTINGS = ("--set", "flush_seconds_max=1.5", "--set", "backup_journal_seconds=0.4")
 WAIT_SECONDS_MAX = 60.0
+ANSWER_SECONDS_MAX = 5.0  # of what is refused at once; what waits for an LSN waits for 30 s
 
 
 def pageserver(*arguments: object) -> tuple[int, str, str]:
@@ -96,23 +98,31 @@ class Backup:
         load.terminate()
         load.wait()
 
-    def restore(self, name: str, lsn: int | None = None) -> Path:
+    def restore(self, name: str, lsn: int | None = None, *, lazy: bool = False) -> Path:
         directory = self.tmp_path / name
         url = self.store.location.url
-        assert restore(self.store, directory, Storage(), url, lsn=lsn) is not None
+        assert restore(self.store, directory, Storage(), url, lsn=lsn, lazy=lazy) is not None
         return directory
 
-    def check(self, directory: Path, lsns: list[int], *, to_its_end: bool = False) -> None:
-        """That a directory without a source answers as the lost server did; `to_its_end`: at the
-        remote LSN as well. That may lie inside of a record, and the state is the one before it."""
-        serving = Serving(directory)
+    def check(
+        self, directory: Path, lsns: list[int], *options: str, to_its_end: bool = False
+    ) -> None:
+        """That a directory without a source answers as the lost server did, and waits for nothing
+        newer; `to_its_end`: at the remote LSN as well. That may lie inside of a record, and the
+        state is the one before it."""
+        serving = Serving(directory, *options, **self.bucket.server.environment)
         try:
             serving.wait()
             with PageClient(serving.address) as client:
                 for lsn in lsns:
                     wait_until_ready(client, lsn)
                     assert digest(client, lsn) == self.right[lsn], show(lsn)
-                assert client.status()["state"] == "read-only"
+                from_bucket = " from the bucket" if options else ""
+                assert client.status()["state"] == "read-only" + from_bucket
+                begin = time.monotonic()
+                with pytest.raises(PageServerError, match="where what is here ends; no WAL comes"):
+                    client.relations(self.end + (1 << 30))
+                assert time.monotonic() - begin < ANSWER_SECONDS_MAX
                 if to_its_end:
                     before, ready = 0, ready_lsn(client)
                     while before != ready:  # its journal is ingested
@@ -170,6 +180,7 @@ def test_the_machine_is_lost(backup: tuple[Backup, Server]) -> None:
     saved.check(saved.restore("alone"), noted[:-1], to_its_end=True)
     saved.check(saved.restore("earlier", noted[0]), noted[:1])
     saved.check(saved.restore("later", noted[1]), noted[:2])
+    read_from_the_bucket(saved, noted)
     find_damage(saved)
 
 
@@ -189,6 +200,24 @@ def catch_up_and_compare(directory: Path, primary: Server) -> None:
         assert result.blocks_compared.total() > 1000
     finally:
         server.kill()
+
+
+def read_from_the_bucket(saved: Backup, noted: list[int]) -> None:
+    """As of an LSN, with no layers here: twice, and the bucket is what it was."""
+    before = list(saved.store.list(""))
+    directory = saved.restore("from the bucket", noted[1], lazy=True)
+    assert not list((directory / "layers").iterdir())
+    bucket = ("--s3", saved.bucket.url, "--s3-endpoint", saved.bucket.endpoint)
+    for _ in range(2):
+        saved.check(directory, noted[:2], *bucket)
+    elsewhere = ("--s3", f"{saved.bucket.url}2", *bucket[2:])
+    for options, why in (
+        (elsewhere, f"reads its layers there, not in {saved.bucket.url}2"),
+        ((*bucket, "--wal-source", "host=127.0.0.1"), "serve it without --wal-source"),
+    ):
+        code, _, error = pageserver("serve", "--data-dir", directory, *options)
+        assert (code, why in error) == (ExitCode.REFUSED, True), error
+    assert list(saved.store.list("")) == before
 
 
 def find_damage(saved: Backup) -> None:

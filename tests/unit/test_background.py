@@ -62,6 +62,28 @@ def test_a_flush_that_fails_ends_ingest_too(tmp_path, monkeypatch):
     assert len(small.store.versions.frozen) == 2
 
 
+def test_whether_all_that_came_is_ingested(tmp_path):
+    """What is damaged is its end, too: no more becomes ready."""
+    small = SmallStore(tmp_path)
+    end = small.add(create(), image(0, 1))
+    small.receive()
+    background = Background(small.store, 3600, KEEP_ALL)
+    assert not background.has_ingested_all
+    background.start()
+    wait_until(lambda: background.has_ingested_all)
+    assert small.store.ready_lsn == end
+    stop_within(5, background)
+    another = Background(small.store, 3600, KEEP_ALL)
+    small.store.journal.append(small.fed, b"\xff" * 64)
+    small.store.journal.sync()
+    another.start()
+    wait_until(lambda: another.ingest.error is not None)
+    assert another.has_ingested_all
+    assert small.store.ready_lsn == end
+    stop_within(5, another)
+    small.store.close()
+
+
 def test_a_stop_while_the_journal_is_not_flushed(tmp_path):
     """What is not on disk cannot be flushed, so a full memory does not empty."""
     small = SmallStore(tmp_path)

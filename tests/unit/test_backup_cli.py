@@ -83,6 +83,9 @@ def test_restore_says_what_it_brought(run: Run, store: Store, tmp_path: Path) ->
     rows = dict(line.split(maxsplit=1) for line in said.splitlines())
     assert rows["end_lsn"].strip() == show(store.lsns[1])
     assert rows["goes_on"].strip() == "False"
+    as_of = ("--data-dir", tmp_path / "lazy", "--lsn", show(ready), "--lazy", "--json")
+    values = json.loads(run("restore", *as_of)[1])
+    assert (values["files"], values["goes_on"]) == (0, False)
 
 
 def test_how_restore_ends(run: Run, store: Store, tmp_path: Path) -> None:

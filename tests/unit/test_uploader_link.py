@@ -119,17 +119,39 @@ def test_a_store_that_refuses_later_is_asked_again(small, tmp_path):
 
 
 def test_a_bucket_that_does_not_answer_is_not_waited_for(small, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(uploader_link, "START_SECONDS_MAX", 0.2)
     monkeypatch.setattr(uploader_link, "FINISH_SECONDS_MAX", 0.2)
     monkeypatch.setattr(uploader_link, "END_SECONDS_MAX", 0.2)
-    link = link_to(small, tmp_path, "import time\ntime.sleep(60)\n")
+    script = 'import time\nsay("retrying: timeout", 0, epoch=None)\ntime.sleep(60)\n'
+    link = link_to(small, tmp_path, script)
     begin = time.monotonic()
     link.start()
-    assert link.status()["backup"] == "connecting"
+    assert link.status()["backup"] == "retrying: timeout"
     small.put(create(), image(0, 1))
     link.finish()
     assert time.monotonic() - begin < 5
     assert "the bucket lacks" in caplog.text
+
+
+def test_a_process_that_says_nothing_is_waited_for(small, tmp_path, monkeypatch, caplog):
+    """It may be starved, and have to say that the directory is another's by now."""
+    monkeypatch.setattr(uploader_link, "QUIET_SECONDS_MAX", 0.2)
+    link = link_to(small, tmp_path, 'import time\ntime.sleep(1)\nend("refused")\n')
+    with pytest.raises(BackupRefusedError, match="as it is"):
+        link.start()
+    assert "no word from s3://b/p yet: no WAL is taken before" in caplog.text
+    link.finish()
+
+
+def test_a_stop_does_not_wait_for_a_word(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploader_link, "FINISH_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(uploader_link, "END_SECONDS_MAX", 0.1)
+    link = link_to(small, tmp_path, "import time\ntime.sleep(60)\n")
+    asked = iter([False, False, True])
+    begin = time.monotonic()
+    link.start(lambda: next(asked))
+    assert link.status()["backup"] == "connecting"
+    link.finish()
+    assert time.monotonic() - begin < 5
 
 
 def test_the_journal_stays_until_the_bucket_has_it(small, tmp_path):
