@@ -20,7 +20,7 @@ from server.backup.bucket_manifest import BucketManifest, OvertakenError
 from server.backup.fetch import patiently
 from server.backup.object_store import ObjectStore
 from server.backup.restore import PARALLELISM, Progress, boottime, restore
-from server.backup.restore_target import read_mark
+from server.backup.restore_target import Wanted, read_mark, refuse_others
 
 _log = logging.getLogger("pageserver.backup")
 
@@ -56,6 +56,8 @@ def begin_from_bucket(
         bucket = BucketManifest(store, boottime, in_parallel=pool.map)
         if patiently(bucket.read, sleep).manifest.identity is None:
             return False
+        # Before the epoch: who cannot begin here must not end the one who writes there.
+        refuse_others(storage, directory, Wanted(url, lazy=True))
         nonce = secrets.token_hex(16)
         if check is not None:
             patiently(lambda: check(nonce), sleep)
