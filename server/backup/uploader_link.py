@@ -58,6 +58,7 @@ class UploaderLink:
         self._stopping = threading.Event()
         self._finishing = threading.Event()
         self._heard = threading.Event()  # enough to know whether the server may go on
+        self._deciding = threading.Lock()  # whether it may
         self._refusal: str | None = None
         self._is_over = False
 
@@ -67,8 +68,11 @@ class UploaderLink:
         BackupRefusedError: it must not have it, or the store will not let it.
         """
         self._thread.start()
-        if not self._heard.wait(START_SECONDS_MAX):
-            _log.warning("no word from %s yet: going on without", self._config.url)
+        self._heard.wait(START_SECONDS_MAX)
+        with self._deciding:
+            if not self._heard.is_set():
+                _log.warning("no word from %s yet: going on without", self._config.url)
+                self._heard.set()  # what is refused from now on is refused to a running server
         if self._refusal is not None:
             raise BackupRefusedError(self._refusal)
 
@@ -115,7 +119,13 @@ class UploaderLink:
         pause = PAUSE_SECONDS_MIN
         while not self._is_over:
             begin = time.monotonic()
-            self._run_process()
+            try:
+                self._run_process()
+            except Exception as error:
+                # A fault of ours must not end the thread: nobody would know of a server fenced off.
+                _log.exception("fault beside the uploader")
+                self.state = f"retrying: {type(error).__name__}: {error}"
+                self._heard.set()
             if self._is_over or self._stopping.is_set() or self._finishing.is_set():
                 return
             if time.monotonic() - begin > STEADY_SECONDS:
@@ -178,7 +188,7 @@ class UploaderLink:
             return
         self.state, self.epoch = values["state"], values["epoch"]
         self.pending_bytes = values["pending_bytes"]
-        if values["is_refused"] and not self._heard.is_set():
+        if values["is_refused"]:
             self._refuse(f"{self._config.url} cannot be used: {self.state}")
         elif self.epoch is not None:
             self._move(values["remote_lsn"])
@@ -190,8 +200,8 @@ class UploaderLink:
         self._is_over = how in (FENCED, REFUSED, FINISHED)
         if how == FINISHED:
             self.state = "-"
-        elif how == REFUSED and not self._heard.is_set():
-            self._refuse(reason)
+        elif how == REFUSED and self._refuse(reason):
+            return
         elif self._is_over:
             self.state = "fenced" if how == FENCED else f"stopped: {reason}"
             self._store.remote.is_fenced = True
@@ -201,10 +211,15 @@ class UploaderLink:
             _log.error("backup: %s", reason)
         self._heard.set()
 
-    def _refuse(self, reason: str) -> None:
-        self._refusal, self._is_over = reason, True
-        self._stopping.set()
-        self._heard.set()
+    def _refuse(self, reason: str) -> bool:
+        """Let the server not start; False: it runs already."""
+        with self._deciding:
+            if self._heard.is_set():
+                return False
+            self._refusal, self._is_over = reason, True
+            self._stopping.set()
+            self._heard.set()
+            return True
 
     def _move(self, lsn: int) -> None:
         """What the bucket has moved: so may what is waited for, and the journal go."""
