@@ -8,6 +8,7 @@ import pytest
 from engine import index_rebuild
 from engine.errors import DirectoryRefusedError
 from engine.storage import Storage
+from formats.bucket import is_outlines_name
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from server.backup import binding
@@ -29,8 +30,10 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_flipped_bit_of_any_object_is_found_and_named(saved: Source, tmp_path: Path) -> None:
+    """But for outlines, which can be done without: test_outline.py."""
     generator, bucket = random.Random(4), saved.bucket
-    for place, name in enumerate(sorted(bucket.objects)):
+    needed = [name for name in sorted(bucket.objects) if not is_outlines_name(name)]
+    for place, name in enumerate(needed):
         stored, directory = bucket.objects[name], tmp_path / f"{place}"
         flip(bucket, name, generator.randrange(len(stored.data)))
         try:
