@@ -230,8 +230,9 @@ class BucketManifest:
             sent = self._clock()
             try:
                 self._store.put_new(pending.name, pending.data)
-            except TakenError:
-                self._read_next()
+            except TakenError as error:
+                if not self._read_next():  # to ask on at once would be paid for, request by request
+                    raise TransientError(f"{error}, and it is not there") from error
                 continue
             if self._is_stale():  # by now: the name may have been another's, and deleted
                 self.read()
