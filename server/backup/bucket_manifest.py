@@ -210,6 +210,18 @@ class BucketManifest:
         self.settle()
         self.refresh()
 
+    def check_last_entry(self) -> None:
+        """Ask whether the last entry is still there, after `check_epoch` has found none behind it.
+
+        CorruptionError if not: somebody emptied the bucket, where what is appended says nothing.
+        """
+        name = entry_name(self.state.serial)
+        try:
+            self._store.get(name)
+        except NotThereError as error:
+            raise CorruptionError("bucket's manifest", name, "the last entry, as it was there",
+                                  "none") from error  # fmt: skip
+
     def _holder(self) -> str:
         return f"server {self.state.server_id} with epoch {self.state.epoch}"
 

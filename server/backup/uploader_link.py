@@ -51,6 +51,8 @@ class UploaderLink:
         self.pending_bytes: int | None = None
         self.on_uploaded: Callable[[dict[FileName, int]], None] = lambda names: None
         """Is told which files the bucket's manifest names, by the epochs of who put them."""
+        self.on_begin: Callable[[], None] = lambda: None
+        """Is called before an uploader begins, who says anew what the bucket's manifest names."""
         self._store = store
         self._config = config
         self._command = command
@@ -136,6 +138,7 @@ class UploaderLink:
 
     def _run_process(self) -> None:
         """One process's life."""
+        self.on_begin()
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
