@@ -27,13 +27,18 @@ class Eviction:
         self._storage = storage
         self._bytes_max = bytes_max
         self._lock = threading.Lock()
-        self._uploaded: dict[FileName, int] = {}  # that the manifest does not say, by their epochs
+        self._uploaded: dict[FileName, int] = {}  # by their epochs, as the bucket was last heard
         self._looked_at = (-1, -1)  # serial of the manifest, bundles that were noted
 
     def note(self, uploaded: Mapping[FileName, int]) -> None:
         """An entry of the bucket's manifest that will stay names these, by the writers' epochs."""
         with self._lock:
             self._uploaded.update(uploaded)
+
+    def forget_noted(self) -> None:
+        """What the bucket has is to be heard anew, all of it; by any thread."""
+        with self._lock:
+            self._uploaded = {}
 
     def look_anew(self) -> None:
         """Files have come here; by any thread."""
@@ -59,7 +64,8 @@ class Eviction:
             return False
         going: dict[FileName, int] = {}
         for name in self._coldest_first(layers, here):
-            epoch = self.epoch_of(layers, name)
+            # What the manifest here says of the bucket is not enough: it may have been emptied.
+            epoch = self._uploaded.get(name)
             if excess <= 0 or len(going) == EVICTED_AT_ONCE:
                 break
             if epoch is not None:

@@ -34,6 +34,10 @@ class RemoteLayers:
         """A durable entry of the bucket's manifest names these, by the epochs of who put them."""
         self._eviction.note(uploaded)
 
+    def forget_uploaded(self) -> None:
+        """Who says so will say it anew: nothing goes until then."""
+        self._eviction.forget_noted()
+
     def evict(self) -> bool:
         """Let bundles go if too many are here; by the thread that compacts."""
         store = self._store

@@ -137,6 +137,7 @@ class Server:
             self._service.restore_chunks = remote.restore_chunks
             if self._uploader is not None:
                 self._background.evict = remote.evict
+                self._uploader.on_begin = remote.forget_uploaded
                 self._uploader.on_uploaded = remote.note_uploaded
 
     def start(self) -> None:

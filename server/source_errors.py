@@ -149,5 +149,10 @@ def slot_is_missing(error: SourceError) -> bool:
     return error.sqlstate == _OBJECT_MISSING
 
 
+def slot_is_given_up(error: SourceError) -> bool:
+    """Whether the source keeps nothing for the slot any more, and never will."""
+    return error.advice == _SLOT_INVALID
+
+
 _OBJECT_MISSING = "42704"
 _NOT_OFFERED = ("0A000", "42601")  # feature not supported, syntax error

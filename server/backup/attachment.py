@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.storage import Storage
+from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from formats.manifest import Manifest
 from server.backup import binding
@@ -75,6 +76,13 @@ class Attachment:
                 f"{self._directory} was restored as of {show_lsn(local.ends_at_lsn)} and is only "
                 "read: serve it without --s3"
             )
+        if lost := binding.lacking(local, state.manifest):
+            raise CorruptionError(
+                "layers that are in the bucket, by the manifest here", self._url,
+                f"{len(lost)}, as {lost[0].text}",
+                "none of them. Is it another bucket of that name, at another endpoint? Then go on "
+                "with the former. Was it emptied? Then bring its objects back",
+            )  # fmt: skip
         binding.read(self._storage, self._directory, self._url).check(state, local)
         try:
             epoch = self._bucket.take_epoch(self._nonce, self._server_id)

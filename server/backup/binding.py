@@ -19,6 +19,7 @@ from crc32c import crc32c
 from engine.storage import Storage
 from formats.bucket_state import BucketState
 from formats.errors import CorruptionError
+from formats.file_name import FileName
 from formats.lsn import show as show_lsn
 from formats.manifest import Manifest
 
@@ -61,6 +62,13 @@ class Binding:
                 "To go on from what the bucket has, start on an empty directory, with the same "
                 "--s3; to keep this one as well, name a prefix of its own"
             )
+
+
+def lacking(local: Manifest, bucket: Manifest) -> list[FileName]:
+    """Bundles that the directory's manifest says are in the bucket, perhaps there alone, and that
+    the bucket's does not name."""
+    names = sorted(local.uploaded)
+    return [name for name in names if bucket.uploaded.get(name) != local.uploaded[name]]
 
 
 def exists(storage: Storage, directory: Path) -> bool:

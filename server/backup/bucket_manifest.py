@@ -210,6 +210,18 @@ class BucketManifest:
         self.settle()
         self.refresh()
 
+    def check_last_entry(self) -> None:
+        """Ask whether the last entry is still there, after `check_epoch` has found none behind it.
+
+        CorruptionError if not: somebody emptied the bucket, where what is appended says nothing.
+        """
+        name = entry_name(self.state.serial)
+        try:
+            self._store.get(name)
+        except NotThereError as error:
+            raise CorruptionError("bucket's manifest", name, "the last entry, as it was there",
+                                  "none") from error  # fmt: skip
+
     def _holder(self) -> str:
         return f"server {self.state.server_id} with epoch {self.state.epoch}"
 
@@ -230,8 +242,9 @@ class BucketManifest:
             sent = self._clock()
             try:
                 self._store.put_new(pending.name, pending.data)
-            except TakenError:
-                self._read_next()
+            except TakenError as error:
+                if not self._read_next():  # to ask on at once would be paid for, request by request
+                    raise TransientError(f"{error}, and it is not there") from error
                 continue
             if self._is_stale():  # by now: the name may have been another's, and deleted
                 self.read()

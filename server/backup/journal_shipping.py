@@ -125,6 +125,7 @@ class JournalShipping:
         """What is to be said of the journal now; together with layers up to `durable_lsn`, if such
         are said to be there."""
         self._follow(position.timeline)
+        self.forget_named(state)  # an entry without an answer may have come to be known meanwhile
         base = self._segment_start(
             state.manifest.durable_lsn if durable_lsn is None else durable_lsn
         )

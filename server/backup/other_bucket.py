@@ -28,8 +28,7 @@ def refuse_other_bucket(store: ObjectStore, storage: Storage, directory: Path, u
     local, _ = layout.replay(storage.read_all(path), str(path))
     if not local.uploaded:
         return
-    there = patiently(BucketManifest(store, boottime).read).manifest.uploaded
-    lacking = [name for name in sorted(local.uploaded) if there.get(name) != local.uploaded[name]]
+    lacking = binding.lacking(local, patiently(BucketManifest(store, boottime).read).manifest)
     if lacking:
         raise DirectoryRefusedError(
             f"{directory} has layers in {bound or 'another bucket'} that {url} lacks, "

@@ -27,7 +27,7 @@ from server.replication import (
     StreamEnded,
     drop_slot,
 )
-from server.source_errors import SourceError
+from server.source_errors import SourceError, slot_is_given_up, slot_is_missing
 
 MOVE_BYTES, MOVE_SECONDS = 16 << 20, 30.0  # moved when one of them has passed
 END_SECONDS_MAX = 10.0
@@ -73,7 +73,7 @@ class SourceSlot:
                 return self._is_gone
             return False
         target = max(remote_lsn, received_lsn - self._bytes_max)
-        is_wanted = is_due or target - self.lsn >= MOVE_BYTES
+        is_wanted = is_due or (not self.error and target - self.lsn >= MOVE_BYTES)
         if not remote_lsn or target <= self.lsn or not is_wanted:
             return False
         if self._try(lambda conninfo: self._move(conninfo, target)):
@@ -106,7 +106,15 @@ class SourceSlot:
             if self.lsn == 0:
                 connection.create_slot(self.name)
             source = connection.identify_system()
-            if connection.start_replication(self.name, source.flushed_lsn, source.timeline):
+            try:
+                following = connection.start_replication(
+                    self.name, source.flushed_lsn, source.timeline
+                )
+            except SourceError as error:
+                self._make_again(connection, error)
+                self.lsn = source.flushed_lsn  # what is older was not kept
+                return False
+            if following is not None:
                 return False  # this timeline has ended; the next time it is another
             connection.send_status(target, target, target, reply=False)
             connection.end_stream()
@@ -119,6 +127,17 @@ class SourceSlot:
             except StreamEnded:
                 return True
             raise SourceError(f"{connection.source} did not end the stream of {self.name}")
+
+    def _make_again(self, connection: ReplicationConnection, error: SourceError) -> None:
+        """In the place of one that somebody dropped, or that the source gave up as it held too much
+        WAL; the error, if it is neither."""
+        if slot_is_given_up(error):
+            connection.drop_slot(self.name)
+        elif not slot_is_missing(error):
+            raise error
+        connection.create_slot(self.name)
+        _log.warning("the slot that keeps WAL for the bucket is made again: %s. The source may "
+                     "have lost WAL that the bucket lacks yet", error.message)  # fmt: skip
 
     def _note(self, error: str) -> None:
         if error and not self.error:

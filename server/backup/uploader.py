@@ -47,6 +47,7 @@ from server.backup.troubles import Troubles
 from server.backup.upload_messages import BackupSettings, UploadStatus
 
 HEARTBEAT_SECONDS = 8.0  # until it is asked whether an entry follows: within 10 s
+LOOK_BACK_SECONDS = 300.0  # until it is asked whether the chain is still there
 LOOK_SECONDS = 1.0  # between two looks at the local manifest
 POLL_SECONDS = 0.5
 LOST_SECONDS = 5.0  # a file that is not there, and is still named, after so long, is lost
@@ -110,6 +111,7 @@ class Uploader:
         self._sending_wal: tuple[Future[JournalAdded], Piece] | None = None
         self._wal_attempts = 0
         self._looked_at, self._entry_at, self._heard_at = -1e9, -1e9, -1e9
+        self._looked_back_at = clock()
         self._seen_serial = -1  # of the local manifest: the bucket lacks nothing of it
         self._lost: tuple[str, float] | None = None  # a file that is not there, since when
         self._timeline = 0
@@ -211,6 +213,9 @@ class Uploader:
         if now - self._heard_at >= HEARTBEAT_SECONDS:
             self._bucket.check_epoch()
             self._heard_at = now
+            if now - self._looked_back_at >= LOOK_BACK_SECONDS:
+                self._bucket.check_last_entry()
+                self._looked_back_at = now
         self._name_layers()
         self._name_wal()
         self._bucket.write_snapshot_if_worthwhile()

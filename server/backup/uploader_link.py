@@ -52,6 +52,8 @@ class UploaderLink:
         self.pending_bytes: int | None = None
         self.on_uploaded: Callable[[dict[FileName, int]], None] = lambda names: None
         """Is told which files the bucket's manifest names, by the epochs of who put them."""
+        self.on_begin: Callable[[], None] = lambda: None
+        """Is called before an uploader begins, who says anew what the bucket's manifest names."""
         self._store = store
         self._config = config
         self._command = command
@@ -59,6 +61,7 @@ class UploaderLink:
         self._stopping = threading.Event()
         self._finishing = threading.Event()
         self._heard = threading.Event()  # enough to know whether the server may go on
+        self._deciding = threading.Lock()  # whether it may
         self._refusal: str | None = None
         self._is_over = False
 
@@ -79,6 +82,8 @@ class UploaderLink:
             if not is_told and time.monotonic() - began > QUIET_SECONDS_MAX:
                 _log.warning("no word from %s yet: no WAL is taken before", self._config.url)
                 is_told = True
+        with self._deciding:
+            self._heard.set()  # what is refused from now on is refused to a running server
         if self._refusal is not None:
             raise BackupRefusedError(self._refusal)
 
@@ -125,7 +130,13 @@ class UploaderLink:
         pause = PAUSE_SECONDS_MIN
         while not self._is_over:
             begin = time.monotonic()
-            self._run_process()
+            try:
+                self._run_process()
+            except Exception as error:
+                # A fault of ours must not end the thread: nobody would know of a server fenced off.
+                _log.exception("fault beside the uploader")
+                self.state = f"retrying: {type(error).__name__}: {error}"
+                self._heard.set()
             if self._is_over or self._stopping.is_set() or self._finishing.is_set():
                 return
             if time.monotonic() - begin > STEADY_SECONDS:
@@ -136,6 +147,7 @@ class UploaderLink:
 
     def _run_process(self) -> None:
         """One process's life."""
+        self.on_begin()
         process = subprocess.Popen(
             self._command,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
@@ -188,7 +200,7 @@ class UploaderLink:
             return
         self.state, self.epoch = values["state"], values["epoch"]
         self.pending_bytes = values["pending_bytes"]
-        if values["is_refused"] and not self._heard.is_set():
+        if values["is_refused"]:
             self._refuse(f"{self._config.url} cannot be used: {self.state}")
         elif self.epoch is not None:
             self._move(values["remote_lsn"])
@@ -200,8 +212,8 @@ class UploaderLink:
         self._is_over = how in (FENCED, REFUSED, FINISHED)
         if how == FINISHED:
             self.state = "-"
-        elif how == REFUSED and not self._heard.is_set():
-            self._refuse(reason)
+        elif how == REFUSED and self._refuse(reason):
+            return
         elif self._is_over:
             self.state = "fenced" if how == FENCED else f"stopped: {reason}"
             self._store.remote.is_fenced = True
@@ -211,10 +223,15 @@ class UploaderLink:
             _log.error("backup: %s", reason)
         self._heard.set()
 
-    def _refuse(self, reason: str) -> None:
-        self._refusal, self._is_over = reason, True
-        self._stopping.set()
-        self._heard.set()
+    def _refuse(self, reason: str) -> bool:
+        """Let the server not start; False: it runs already."""
+        with self._deciding:
+            if self._heard.is_set():
+                return False
+            self._refusal, self._is_over = reason, True
+            self._stopping.set()
+            self._heard.set()
+            return True
 
     def _move(self, lsn: int) -> None:
         """What the bucket has moved: so may what is waited for, and the journal go."""

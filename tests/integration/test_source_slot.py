@@ -72,6 +72,31 @@ def test_the_source_keeps_wal_back_to_the_remote_lsn_and_no_more(
     assert not last.step(0, 0)
 
 
+def test_a_slot_that_the_source_gave_up_or_lost_is_made_again(postgres: PostgresFactory) -> None:
+    size = "32MB"
+    server = postgres(18, {"max_wal_size": size, "min_wal_size": size,
+                           "max_slot_wal_keep_size": size})  # fmt: skip
+    now = 0.0
+    slot = SourceSlot([server.conninfo()], SLOT, 100 * SEGMENT_BYTES, StopSignal(), lambda: now)
+    remote = flush_lsn(server)
+    assert slot.step(remote, remote)
+    write_segments(server, 6)
+    state = "select wal_status from pg_replication_slots"
+    assert server.sql(state) == [("lost",)]
+    now += MOVE_SECONDS
+    assert not slot.step(remote + 100, flush_lsn(server))  # where the bucket is, there is no WAL
+    assert server.sql(state) == [("reserved",)]
+    assert not slot.error
+    server.psql("insert into t values (2)")
+    server.sql(f"select pg_drop_replication_slot('{name_beside(SLOT)}')")
+    for _ in range(2):  # it is made, and then moved
+        server.psql("insert into t values (2)")
+        now += MOVE_SECONDS
+        caught_up = flush_lsn(server)
+        slot.step(caught_up, caught_up)
+    assert restart_lsn(server) == caught_up
+
+
 def test_a_source_without_room_for_a_slot_is_told_once(
     postgres: PostgresFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -83,6 +108,10 @@ def test_a_source_without_room_for_a_slot_is_told_once(
         assert not slot.step(remote, remote)
         now += MOVE_SECONDS
     assert slot.error
+    tried_at = slot._tried_at
+    now -= 1.0  # it is not asked every second for as long as that lasts
+    assert not slot.step(remote, remote)
+    assert slot._tried_at == tried_at
     assert len(caplog.records) == 1
 
 

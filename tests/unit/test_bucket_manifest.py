@@ -6,7 +6,7 @@ from formats.bucket import EpochTaken, Written
 from formats.bucket_state import BucketState, pack_chain_entry
 from formats.manifest_record import FileRemoved
 from server.backup.bucket_manifest import BucketManifest, FencedError, OvertakenError
-from server.backup.object_store import TransientError
+from server.backup.object_store import TakenError, TransientError
 from tests.fixtures.bucket_writers import (
     FIRST,
     GRACE_SECONDS,
@@ -71,6 +71,25 @@ def test_an_answer_that_comes_twice() -> None:
     assert bucket.append(*in_bucket(2))
     assert read(writers) == bucket.state
     assert bucket.state.serial == 3
+
+
+def test_a_store_that_contradicts_itself_is_not_asked_on_and_on() -> None:
+    """A name is taken, it says, and nothing is there: a proxy's answer, or one of another node."""
+    writers = Writers()
+    bucket, store = started(writers)
+    put_new, before = store.put_new, store.requests.total()
+
+    def refuse(name: str, data: bytes) -> None:
+        store.requests["put_new"] += 1
+        assert store.requests.total() < before + 10
+        raise TakenError(f"PUT {name}: 412")
+
+    store.put_new = refuse  # type: ignore[method-assign]
+    with pytest.raises(TransientError, match="412, and it is not there"):
+        bucket.append(*in_bucket(2))
+    store.put_new = put_new  # type: ignore[method-assign]
+    assert bucket.settle()
+    assert read(writers) == bucket.state
 
 
 @pytest.mark.parametrize("fault", LOST)

@@ -9,6 +9,7 @@ from engine import index_rebuild
 from engine.block_cache import BLOCK_BYTES
 from engine.eviction import Eviction
 from engine.lazy_storage import LazyStorage
+from formats.bucket import LayerObject
 from formats.file_name import FileKind
 from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 from tests.fixtures.lazy_store import Pages, made, pages
@@ -104,6 +105,22 @@ def test_only_what_the_bucket_has_goes(store: Evicting) -> None:
     store.evict(1)
     assert store.storage.is_here(store.small.directory / "layers" / kept.text)
     assert store.read() == store.expected
+
+
+def test_nothing_goes_on_the_word_of_an_uploader_that_is_no_more(store: Evicting) -> None:
+    """The bucket may have been emptied: the next one says what it finds there."""
+    eviction = store.evict(1)
+    here = store.layers
+    for name in store.uploaded:  # brought back, as `restore chunks` does
+        data = store.files.objects[LayerObject(store.uploaded[name], name).text]
+        (store.small.directory / "layers" / name.text).write_bytes(data)
+    eviction.forget_noted()
+    eviction.look_anew()
+    assert store.layers > here
+    assert not eviction.step(store.small.store.layers)
+    eviction.note(store.uploaded)
+    assert eviction.step(store.small.store.layers)
+    assert store.layers == here
 
 
 def test_what_was_read_last_goes_last(store: Evicting) -> None:

@@ -16,6 +16,8 @@ from server.backup.bucket_files import BucketFiles
 from server.backup.bucket_manifest import BucketManifest, FencedError
 from server.backup.lazy_start import begin_from_bucket, is_empty
 from server.backup.object_store import RefusedError, TransientError
+from server.backup.restore import restore
+from server.backup.restore_plan import RestoreRefusedError
 from tests.fixtures.bucket_shipping import SERVER_ID
 from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 from tests.fixtures.memory_bucket import Contents, Fault, MemoryBucket
@@ -94,6 +96,24 @@ def test_a_store_that_cannot_keep_writers_apart_gets_no_epoch(
         begin_from_bucket(bucket, tmp_path / "new", Storage(), URL, check=refuse)
     assert bucket.objects == before
     assert not (tmp_path / "new").exists()
+
+
+def test_who_cannot_begin_here_takes_the_bucket_from_nobody(
+    bucket: MemoryBucket, tmp_path: Path
+) -> None:
+    """The server that writes there goes on."""
+    old = chain_of(bucket)
+    old.take_epoch("old", SERVER_ID)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes").touch()
+    with pytest.raises(RestoreRefusedError, match="is not empty: it has notes"):
+        begin(bucket, tmp_path / "other")
+    bucket.fail("get", Fault.BEFORE, name="layers/", times=100)
+    with pytest.raises(TransientError):
+        restore(bucket, tmp_path / "begun", Storage(), URL, sleep=lambda _: None)
+    with pytest.raises(RestoreRefusedError, match="has an unfinished restore"):
+        begin(bucket, tmp_path / "begun")
+    assert old.append(HistoryAdded(1, HISTORY))
 
 
 def test_what_another_appends_meanwhile_comes_too(

@@ -34,6 +34,7 @@ def no_child(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_flipped_bit_of_any_object_is_found_and_named(saved: Source, tmp_path: Path) -> None:
+    """But for outlines, which can be done without."""
     generator, bucket = random.Random(4), saved.bucket
     needed = (name for name in sorted(bucket.objects) if not name.startswith(OUTLINES))
     for place, name in enumerate(needed):

@@ -114,6 +114,34 @@ def test_a_bucket_that_is_away_is_waited_for_and_it_is_said(tmp_path, caplog):
     assert check_bucket(uploading).remote_lsn == end
 
 
+@pytest.mark.parametrize("pieces_before", [0, 1])
+def test_a_bucket_that_goes_away_with_an_answer(tmp_path, pieces_before):
+    """An entry came through unheard; it is the heartbeat that hears of it, when the bucket is back.
+    What it names is not named once more."""
+    small = small_store(tmp_path)
+    uploading = Uploading(small)
+    uploading.run(12)
+    for number in range(pieces_before):
+        grow(small, number)
+        uploading.run(12)
+    grow(small, 2)
+    is_away_until = 0.0
+
+    def choose_fault(call, name):
+        nonlocal is_away_until
+        if not is_away_until and name.startswith("manifest/") and call == "put_new":
+            is_away_until = uploading.clock.now + 20
+            return Fault.AFTER
+        return Fault.BEFORE if uploading.clock.now < is_away_until else None
+
+    uploading.client.choose_fault = choose_fault
+    uploading.run(60)
+    end = grow(small, 3)
+    uploading.run(20)
+    assert is_away_until
+    assert check_bucket(uploading).remote_lsn == end
+
+
 def test_wal_that_went_meanwhile_is_begun_anew_where_layers_end(tmp_path):
     """The bucket was away until the journal here was trimmed beyond its pieces."""
     small = small_store(tmp_path)

@@ -177,6 +177,45 @@ for line in sys.stdin:
     link.finish()
 
 
+def test_who_is_refused_after_the_server_has_started_is_fenced(small, tmp_path):
+    """The bucket answered late, and has what this directory does not come from."""
+    (tmp_path / "hold").touch()
+    script = f"""
+import os, time
+say("retrying: no answer", 0, None)
+while os.path.exists({str(tmp_path / "hold")!r}):
+    time.sleep(0.02)
+end("refused")
+"""
+    link = link_to(small, tmp_path, script)
+    link.start()
+    (tmp_path / "hold").unlink()
+    wait_until(lambda: small.store.remote.is_fenced)
+    assert link.state == "stopped: as it is"
+    link.finish()
+
+
+def test_a_fault_beside_the_uploader_does_not_end_the_backup(small, tmp_path, monkeypatch):
+    """As when the disk fails while the journal is trimmed."""
+    monkeypatch.setattr(uploader_link, "PAUSE_SECONDS_MIN", 0.05)
+    faults = [OSError(5, "input/output error")]
+    trim = type(small.store).trim_journal
+
+    def trim_at_last(store):
+        if faults:
+            raise faults.pop()
+        trim(store)
+
+    monkeypatch.setattr(type(small.store), "trim_journal", trim_at_last)
+    link = link_to(small, tmp_path, ECHO)
+    link.start()
+    fill(small, 3 * MIB)
+    wait_until(lambda: not faults)
+    end = small.put(image(0, 9))
+    wait_until(lambda: small.store.remote.lsn == end)
+    link.finish()
+
+
 def test_its_own_messages_are_lines_of_json():
     assert json.loads(CONFIG.line)["url"] == "s3://b/p"
     assert CONFIG.line.endswith(b"\n")

@@ -5,6 +5,7 @@ import shutil
 import pytest
 import zstandard
 
+from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from server.backup.binding import NotDescendedError
 from server.backup.bucket_manifest import FencedError
@@ -125,6 +126,37 @@ def test_another_clusters_bucket_is_refused(tmp_path):
     other = SmallStore(tmp_path / "other", [], chunks="hash:0/2")
     with pytest.raises(NotDescendedError, match="another cluster's backup"):
         Uploading(other, uploading.contents, clock=uploading.clock).run(12)
+
+
+def test_a_bucket_that_somebody_emptied_is_noticed_and_filled_anew(tmp_path):
+    small = small_store(tmp_path)
+    uploading = Uploading(small)
+    for number in range(3):
+        end = grow(small, number)
+        small.flush()
+        uploading.run(20)
+    uploading.contents.objects.clear()
+    with pytest.raises(CorruptionError, match="the last entry, as it was there"):
+        uploading.run(400)
+    again = Uploading(small, uploading.contents, clock=uploading.clock)
+    again.run(30)
+    state = check_bucket(again)
+    assert (state.remote_lsn, state.manifest.files) == (end, small.store.manifest.state.files)
+
+
+def test_a_bucket_without_the_layers_that_only_it_had_is_not_written_to(tmp_path):
+    """It was emptied, or is one of the same name at another endpoint."""
+    small = small_store(tmp_path)
+    uploading = Uploading(small)
+    uploading.run(20)
+    small.store.layers.note_uploaded(uploading.uploader.uploaded)  # from now on files may go
+    uploading.run(20)
+    Uploading(small, uploading.contents, clock=uploading.clock).run(20)
+    other = Uploading(small)
+    with pytest.raises(CorruptionError, match="layers that are in the bucket"):
+        other.run(20)
+    assert not other.uploader.uploaded
+    assert not other.contents.objects
 
 
 def test_leftovers_of_a_killed_uploader_go(tmp_path):
