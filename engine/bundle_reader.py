@@ -87,7 +87,6 @@ class BundleReader:
         self.identity = layer_file.identity_of(self.name)
         self._storage = storage
         self._cache_key = next(_identities)
-        self._lock = threading.Lock()
         self._opened: _Opened | None = None
         self._directory_frame = directory_frame
         self._directory: LayerDirectory | None = None
@@ -95,12 +94,15 @@ class BundleReader:
         self._stored: array[int] | None = None
 
     def _open(self) -> "_Opened":
-        """The file with its header checked and its footer read, at the first use."""
-        if self._opened is None:
-            with self._lock:
-                if self._opened is None:
-                    self._opened = _open(self._storage, self.path, self.name, self.identity)
-        return self._opened
+        """The file with its header checked and its footer read, at the first use.
+
+        Without a lock: a read of it may open other bundles first (engine/foresight.py). Two threads
+        may open it at the same time, and then one file is closed when nobody reads it any more.
+        """
+        opened = self._opened
+        if opened is None:
+            opened = self._opened = _open(self._storage, self.path, self.name, self.identity)
+        return opened
 
     @property
     def footer(self) -> Footer:

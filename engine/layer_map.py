@@ -204,12 +204,13 @@ class LayerMap:
         """
         epoch = self._enter(since)
         try:
-            if query.keeps_frames:
+            if query.keeps_frames and self._storage.is_lazy:
                 with self._storage.foreseeing(partial(self._foresight.bring, query)):
                     self._collect(query)
-                query.count_visits(self.visits)
-            else:  # compaction reads
+            else:
                 self._collect(query)
+            if query.keeps_frames:  # else compaction reads
+                query.count_visits(self.visits)
             if query.errors:
                 self._report(query.errors.values())
         finally:

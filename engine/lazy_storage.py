@@ -39,6 +39,8 @@ class RemoteFile(File):
 class LazyStorage(Storage):
     """Of one data directory. `learn` says what the bucket has."""
 
+    is_lazy = True
+
     def __init__(self, directory: Path, files: RemoteFiles, cache_bytes: int) -> None:
         super().__init__()
         self._layers = directory / "layers"

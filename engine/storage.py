@@ -64,6 +64,8 @@ def _naming(path: Path) -> Iterator[None]:
 class Storage:
     """Files and directories of the local disk."""
 
+    is_lazy = False  # whether files may be elsewhere, so that to foresee reads is worth its while
+
     def create(self, path: Path) -> File:
         """A new file for appending; FileExistsError if there is one."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
