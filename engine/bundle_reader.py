@@ -8,7 +8,7 @@ FrameCache that all readers share.
 import itertools
 import threading
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -87,7 +87,6 @@ class BundleReader:
         self.identity = layer_file.identity_of(self.name)
         self._storage = storage
         self._cache_key = next(_identities)
-        self._lock = threading.Lock()
         self._opened: _Opened | None = None
         self._directory_frame = directory_frame
         self._directory: LayerDirectory | None = None
@@ -95,12 +94,15 @@ class BundleReader:
         self._stored: array[int] | None = None
 
     def _open(self) -> "_Opened":
-        """The file with its header checked and its footer read, at the first use."""
-        if self._opened is None:
-            with self._lock:
-                if self._opened is None:
-                    self._opened = _open(self._storage, self.path, self.name, self.identity)
-        return self._opened
+        """The file with its header checked and its footer read, at the first use.
+
+        Without a lock: a read of it may open other bundles first (engine/foresight.py). Two threads
+        may open it at the same time, and then one file is closed when nobody reads it any more.
+        """
+        opened = self._opened
+        if opened is None:
+            opened = self._opened = _open(self._storage, self.path, self.name, self.identity)
+        return opened
 
     @property
     def footer(self) -> Footer:
@@ -243,16 +245,27 @@ class BundleReader:
             stored, FrameKind.VERSIONS, number, self.identity, _decompressor(), where
         )
 
-    def collect(self, query: LayerQuery, cache: FrameCache, dead: bytes = b"") -> None:
-        """Push what this bundle has for all open requests of a query; `dead`: rows of its
-        directory that count no longer."""
+    @property
+    def is_open(self) -> bool:
+        """Whether the frame table is here."""
+        return self._table is not None
+
+    def places(self, numbers: Iterable[int], cache: FrameCache) -> Iterator[tuple[File, int, int]]:
+        """(file, offset, length) of those of the frames that the cache does not have."""
+        file = self._open().file
+        for number in numbers:
+            if not cache.has(self._cache_key, number):
+                yield file, *self._place(number, number + 1)
+
+    def locate(self, query: LayerQuery, dead: bytes) -> int:
+        """How many open requests of a query must see a layer of this bundle: its hits. `dead`: rows
+        of the directory that count no longer."""
         try:
-            hits = query.locate(self.directory, dead)
+            hits: int = query.locate(self.directory, dead)
         except (CorruptionError, OSError) as error:
             query.fail_all(error)
-            return
-        if hits:
-            self.collect_hits(query, hits, cache)
+            return 0
+        return hits
 
     def collect_hits(self, query: LayerQuery, hits: int, cache: FrameCache) -> None:
         """Push what the layers that a query has just entered, all of this bundle, have for it."""

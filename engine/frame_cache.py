@@ -53,6 +53,10 @@ class FrameCache:
             self.hits += len(found) - missing
         return found
 
+    def has(self, reader: int, number: int) -> bool:
+        """Whether a frame is here; that is no use of it."""
+        return (reader << 32) + number in self._entries
+
     def put(self, reader: int, number: int, raw: bytes) -> None:
         """Take a frame in, unless it alone is more than all that may be kept."""
         key, size = (reader << 32) + number, len(raw) + _ENTRY_BYTES

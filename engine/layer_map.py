@@ -19,13 +19,15 @@ they belong may have gone, under an image that is newer than they are, and the r
 import logging
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo
 from engine.errors import LayersGoneError, UnreachableError
+from engine.foresight import Foresight, Visit
 from engine.frame_cache import FrameCache
 from engine.index import Index
 from engine.layer_query import LayerQuery
@@ -81,6 +83,7 @@ class LayerMap:
         self.visits = memoryview(bytearray(8 * (VISITS_MAX + 1))).cast("Q")
         self._reported: set[str] = set()
         self._l0 = self._read_l0(removed or {})
+        self._foresight = Foresight(storage, directory, cache, self._visits, self.reader)
 
     @property
     def epoch(self) -> int:
@@ -201,19 +204,27 @@ class LayerMap:
         """
         epoch = self._enter(since)
         try:
-            for bundle in self._l0:
-                if not query.open:
-                    break
-                if query.wants(bundle.lsn_start, bundle.lsn_end):
-                    bundle.reader.collect(query, self.cache, bundle.dead)
-            while query.open and (first := query.next_group()) >= 0:
-                self._collect_stripe(query, first)
+            if query.keeps_frames and self._storage.is_lazy:
+                with self._storage.foreseeing(partial(self._foresight.bring, query)):
+                    self._collect(query)
+            else:
+                self._collect(query)
             if query.keeps_frames:  # else compaction reads
                 query.count_visits(self.visits)
             if query.errors:
                 self._report(query.errors.values())
         finally:
             self._leave(epoch)
+
+    def _collect(self, query: LayerQuery) -> None:
+        for visit in self._visits(query):
+            try:
+                reader = visit.reader or self.reader(visit.name)
+            except (CorruptionError, OSError) as error:
+                for hit in range(query.hit_count):
+                    query.fail_hit(hit, error)
+            else:
+                reader.collect_hits(query, query.hit_count, self.cache)
 
     def _report(self, errors: Iterable[Exception]) -> None:
         """Damage, each once: not only who happened to read must hear of it."""
@@ -225,32 +236,37 @@ class LayerMap:
         for text in texts:
             _log.error("a read met damage: %s", text)
 
-    def _collect_stripe(self, query: LayerQuery, first: int) -> None:
-        """What a stripe's layers have for the query's group, of which request `first` is one."""
+    def _visits(self, query: LayerQuery) -> Iterator[Visit]:
+        """Bundles that open requests of a query must see, in this order; at each it has these as
+        its hits. Those that become complete on the way see no more."""
+        for bundle in self._l0:
+            if not query.open:
+                return
+            if query.wants(bundle.lsn_start, bundle.lsn_end):
+                reader = bundle.reader
+                if reader.locate(query, bundle.dead):
+                    yield Visit(reader.name, reader, is_image=False)
+        while query.open and (first := query.next_group()) >= 0:
+            yield from self._visits_of_group(query, first)
+
+    def _visits_of_group(self, query: LayerQuery, first: int) -> Iterator[Visit]:
+        """The same of the query's group, of which request `first` is one, below L0."""
         try:
             layers = self._layers(query.key(first), query.block_of(first) >> 14)
-            for layer in layers:
-                if layer.kind != LayerKind.DELTA:
-                    query.start_at(layer.lsn_start, layer.kind == LayerKind.FUZZY_IMAGE)
-            for layer in layers:
-                hits = query.enter(
-                    layer.kind != LayerKind.DELTA, layer.lsn_start, layer.lsn_end,
-                    layer.block_start, layer.block_end, layer.number, layer.frame_start,
-                    layer.frame_end,
-                )  # fmt: skip
-                if hits:
-                    self._collect_layer(query, hits, layer.file)
         except CorruptionError as error:
             query.fail_group(error)
-
-    def _collect_layer(self, query: LayerQuery, hits: int, name: FileName) -> None:
-        try:
-            reader = self.reader(name)
-        except (CorruptionError, OSError) as error:
-            for hit in range(hits):
-                query.fail_hit(hit, error)
-        else:
-            reader.collect_hits(query, hits, self.cache)
+            return
+        for layer in layers:
+            if layer.kind != LayerKind.DELTA:
+                query.start_at(layer.lsn_start, layer.kind == LayerKind.FUZZY_IMAGE)
+        for layer in layers:
+            is_image = layer.kind != LayerKind.DELTA
+            hits = query.enter(
+                is_image, layer.lsn_start, layer.lsn_end, layer.block_start, layer.block_end,
+                layer.number, layer.frame_start, layer.frame_end,
+            )  # fmt: skip
+            if hits:
+                yield Visit(layer.file, self._at_hand(layer.file), is_image)
 
     def _layers(self, key: bytes, stripe: int) -> tuple[LayerEntry, ...]:
         """A stripe's layers: remembered, or from the index."""
@@ -267,13 +283,19 @@ class LayerMap:
                     self._stripes.popitem(last=False)
         return layers
 
-    def reader(self, name: FileName) -> BundleReader:
-        """An open bundle; of those not used for long, the frame tables are let go."""
+    def _at_hand(self, name: FileName) -> BundleReader | None:
+        """An open bundle, which is about to be used."""
         with self._lock:
             reader = self._readers.get(name)
             if reader is not None:
                 self._readers.move_to_end(name)
-                return reader
+            return reader
+
+    def reader(self, name: FileName) -> BundleReader:
+        """An open bundle; of those not used for long, the frame tables are let go."""
+        known = self._at_hand(name)
+        if known is not None:
+            return known
         reader = BundleReader(self._storage, self._directory / name.text)
         size = len(reader.table.raw)
         with self._lock:

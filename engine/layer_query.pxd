@@ -23,6 +23,10 @@ cdef class LayerQuery:
     @cython.locals(i=Py_ssize_t)
     cpdef Py_ssize_t add(self, const uint8_t[::1] key, uint32_t block, uint64_t lsn_floor,
                          uint64_t lsn_max, uint32_t oldest) except -1 nogil
+    @cython.locals(i=Py_ssize_t)
+    cpdef int foresee(self, LayerQuery query) except -1
+    @cython.locals(hit=Py_ssize_t, i=Py_ssize_t)
+    cpdef int end_hits(self) except -1
     cpdef int fail(self, Py_ssize_t i, object error) except -1
     @cython.locals(i=Py_ssize_t)
     cpdef int fail_all(self, object error) except -1

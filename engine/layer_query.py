@@ -85,6 +85,36 @@ class LayerQuery:
         self.count = i + 1
         return i
 
+    def foresee(self, query):
+        """Ask for what another query's open requests still want, to see which layers that takes:
+        nothing is pushed."""
+        self.errors = {}
+        self.count = 0
+        self.open = 0
+        i = 0
+        while i < query.count:
+            if not query.complete[i]:
+                self.add(
+                    query.keys[18 * i : 18 * i + 18],
+                    query.block[i],
+                    query.lsn_floor[i],
+                    query.lsn_max[i],
+                    0,
+                )
+            i += 1
+        return 0
+
+    def end_hits(self):
+        """No request that is a hit wants more: of one that foresees, whose image is found."""
+        hit = 0
+        while hit < self.hit_count:
+            i = self.hits[hit]
+            if not self.complete[i]:
+                self.complete[i] = 1
+                self.open -= 1
+            hit += 1
+        return 0
+
     def fail(self, i, error):
         """Request i cannot be answered; `errors` says why."""
         if not self.complete[i]:

@@ -8,7 +8,8 @@ Bundles never change, and an object's name is never used twice, so what is kept 
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from engine.block_cache import BlockCache
@@ -37,6 +38,8 @@ class RemoteFile(File):
 
 class LazyStorage(Storage):
     """Of one data directory. `learn` says what the bucket has."""
+
+    is_lazy = True
 
     def __init__(self, directory: Path, files: RemoteFiles, cache_bytes: int) -> None:
         super().__init__()
@@ -102,6 +105,16 @@ class LazyStorage(Storage):
         self.blocks.doubt(file.source, offset, length)
         return True
 
+    def foreseeing(self, bring: Callable[[], None]) -> AbstractContextManager[None]:
+        return self.blocks.foreseeing(bring)
+
+    def bring(self, parts: Iterable[tuple[File, int, int]]) -> None:
+        self.blocks.bring(
+            (file.source, offset, length)
+            for file, offset, length in parts
+            if isinstance(file, RemoteFile)
+        )
+
     def expect(self, paths: Sequence[Path]) -> None:
         """Two rounds of requests: the ends of all, then what their footers say lies before."""
         absent = [path for path in paths if not self.is_here(path)]
@@ -118,10 +131,10 @@ class LazyStorage(Storage):
         self.blocks.bring(part for part in rest if part[2] > 0)
 
     def _directory_offset(self, path: Path, source: RemoteObject) -> int:
-        """Where a bundle's layer directory begins; its end if that is damaged: who opens it says
-        so."""
+        """Where a bundle's layer directory begins; its end if nobody can tell: who opens it says
+        why."""
         name = FileName.parse(path.name)
-        with contextlib.suppress(CorruptionError):
+        with contextlib.suppress(CorruptionError, OSError):
             end = source.size - layer_file.TRAILER_BYTES
             trailer = self.blocks.read(source, end, layer_file.TRAILER_BYTES)
             length, crc = layer_file.unpack_trailer(trailer, str(path))

@@ -15,11 +15,12 @@ import errno
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine.block_cache import BLOCK_BYTES, BlockCache
 from engine.errors import UnreachableError
@@ -43,8 +44,14 @@ class RemoteFiles(Protocol):
     def read(self, name: str, start: int, length: int) -> bytes:
         """`length` bytes from `start`; fewer only where the object ends."""
 
-    def read_many(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        """`read` of each (name, start, length), several at the same time."""
+    def read_many(
+        self,
+        ranges: Sequence[tuple[str, int, int]],
+        take: Callable[[int, bytes | OSError], None],
+    ) -> None:
+        """`read` of each (name, start, length), several at the same time. `take` gets the place of
+        each in `ranges` with what came, or the error, when it comes and by any thread. After an
+        UnreachableError none is asked for any more: they all have it."""
 
     def stream(self, name: str) -> Iterator[bytes]:
         """All of an object, in pieces."""
@@ -57,6 +64,27 @@ class RemoteObject:
         self.name = name
         self.size = size
         self.number = next(_numbers) << 32  # of its first block
+
+
+class _Claim(NamedTuple):
+    """A block that one thread fetches, and others may wait for."""
+
+    source: RemoteObject
+    future: Future[bytes]
+
+
+class _Run(NamedTuple):
+    """Neighbouring blocks first..end of an object, as all objects' are numbered."""
+
+    source: RemoteObject
+    first: int
+    end: int
+
+    @property
+    def range(self) -> tuple[str, int, int]:
+        start = (self.first - self.source.number) * BLOCK_BYTES
+        length = min((self.end - self.first) * BLOCK_BYTES, self.source.size - start)
+        return self.source.name, start, length
 
 
 @dataclass
@@ -87,7 +115,7 @@ class RemoteBlocks:
         self._clock = clock
         self._lock = threading.Lock()
         self._under_way: dict[int, Future[bytes]] = {}  # blocks, by number
-        self._ahead = threading.local()
+        self._of_thread = threading.local()
         self._quiet_until = float("-inf")
         self._problem = ""
 
@@ -99,16 +127,19 @@ class RemoteBlocks:
         end = min(offset + length, source.size)
         if end <= offset:
             return b""
-        first = offset // BLOCK_BYTES
-        found = self._cached(source, range(first, -(-end // BLOCK_BYTES)))
+        blocks = _blocks(source, offset, length)
+        found = self._cached(source, blocks)
         missing = [block for block, data in found.items() if data is None]
         with self._lock:
             self.hits += len(found) - len(missing)
             self.misses += len(missing)
+        if missing and self._bring_foreseen():
+            found.update(self._cached(source, missing))
+            missing = [block for block, data in found.items() if data is None]
         if missing:
             found.update(self._get_missing(source, missing))
         whole = b"".join(data for data in found.values() if data is not None)
-        return whole[offset - first * BLOCK_BYTES : end - first * BLOCK_BYTES]
+        return whole[offset - blocks.start * BLOCK_BYTES : end - blocks.start * BLOCK_BYTES]
 
     def _cached(self, source: RemoteObject, blocks: Iterable[int]) -> dict[int, bytes | None]:
         return {block: self.cache.get(source.number + block) for block in blocks}
@@ -116,85 +147,146 @@ class RemoteBlocks:
     def _get_missing(self, source: RemoteObject, blocks: Sequence[int]) -> dict[int, bytes]:
         """Blocks that were not in the cache: what nobody fetches is fetched, then the others'
         are waited for."""
-        mine: dict[int, Future[bytes]] = {}
+        mine, others = self._claim({source.number + block: source for block in blocks})
+        self._fetch(mine)
+        futures = {number: claim.future for number, claim in mine.items()} | others
+        return {block: futures[source.number + block].result() for block in blocks}
+
+    def _claim(
+        self, wanted: Mapping[int, RemoteObject]
+    ) -> tuple[dict[int, _Claim], dict[int, Future[bytes]]]:
+        """Blocks that no other thread fetches from now on, and those that one does."""
+        mine: dict[int, _Claim] = {}
         others: dict[int, Future[bytes]] = {}
         with self._lock:
-            for block in blocks:
-                future = self._under_way.get(source.number + block)
+            for number, source in wanted.items():
+                future = self._under_way.get(number)
                 if future is None:
-                    mine[block] = self._under_way[source.number + block] = Future()
+                    mine[number] = _Claim(source, Future())
+                    self._under_way[number] = mine[number].future
                 else:
-                    others[block] = future
-        try:
-            found = self._get_mine(source, list(mine))
-            for block, future in mine.items():
-                future.set_result(found[block])
-        except BaseException as error:
-            for future in mine.values():
-                future.set_exception(error)
-            raise
-        finally:
-            with self._lock:
-                for block in mine:
-                    del self._under_way[source.number + block]
-        return found | {block: future.result() for block, future in others.items()}
+                    others[number] = future
+        return mine, others
 
-    def _get_mine(self, source: RemoteObject, blocks: Sequence[int]) -> dict[int, bytes]:
-        """Blocks that no other thread fetches from now on; one may just have done so."""
-        found: dict[int, bytes] = {}
-        wanted: list[int] = []
-        for block in blocks:
-            data = self.cache.get(source.number + block)
-            if data is None:
-                wanted.append(block)
-            else:
-                found[block] = data
-        for first, end in _runs(wanted):
-            start = first * BLOCK_BYTES
-            run = self._fetch(source, start, min(end * BLOCK_BYTES, source.size) - start)
-            for block in range(first, end):
-                place = (block - first) * BLOCK_BYTES
-                found[block] = run[place : place + BLOCK_BYTES]
-                self.cache.put(source.number + block, found[block])
-        return found
+    def _fetch(self, mine: Mapping[int, _Claim]) -> None:
+        """Give each claimed block's Future what the bucket has, or the error, all asked for at the
+        same time; the cache has it then."""
+        try:
+            wanted = []
+            for number in sorted(mine):
+                data = self.cache.get(number)  # another thread may just have fetched it
+                if data is None:
+                    wanted.append(number)
+                else:
+                    self._settle(number, mine[number], data)
+            self._ask([_Run(mine[first].source, first, end) for first, end in _runs(wanted)], mine)
+        except OSError as error:
+            self._settle_rest(mine, error)
+        except BaseException as error:
+            self._settle_rest(mine, error)
+            raise
+
+    def _ask(self, runs: Sequence[_Run], mine: Mapping[int, _Claim]) -> None:
+        """`_fetch` neighbours with one request; UnreachableError: it is quiet."""
+        ranges = [run.range for run in runs]
+
+        def take(place: int, found: bytes | OSError) -> None:
+            run, data = runs[place], self._checked(ranges[place], found)
+            for number in range(run.first, run.end):
+                at = (number - run.first) * BLOCK_BYTES
+                piece = data[at : at + BLOCK_BYTES] if isinstance(data, bytes) else data
+                if isinstance(piece, bytes):
+                    self.cache.put(number, piece)
+                self._settle(number, mine[number], piece)
+
+        if ranges:
+            self._keep_quiet(ranges[0][0])
+        if len(ranges) == 1:
+            take(0, _answer(self._files, *ranges[0]))
+        elif ranges:
+            self._files.read_many(ranges, take)
+
+    def _settle(self, number: int, claim: _Claim, found: bytes | BaseException) -> None:
+        """Who waits for a block has it, or the error."""
+        if isinstance(found, bytes):
+            claim.future.set_result(found)
+        else:
+            claim.future.set_exception(found)
+        with self._lock:
+            del self._under_way[number]
+
+    def _settle_rest(self, mine: Mapping[int, _Claim], error: BaseException) -> None:
+        for number, claim in mine.items():
+            if not claim.future.done():
+                self._settle(number, claim, error)
+
+    # who knows what will be read
+
+    @contextmanager
+    def foreseeing(self, bring: Callable[[], None]) -> Iterator[None]:
+        """Within, a `read` by this thread that misses a block calls `bring` first, which lets all
+        come at once that is read later; what it reads itself does not."""
+        self._of_thread.bring = bring
+        try:
+            yield
+        finally:
+            self._of_thread.bring = None
+
+    def _bring_foreseen(self) -> bool:
+        """Whether more may be in the cache now."""
+        bring: Callable[[], None] | None = getattr(self._of_thread, "bring", None)
+        if bring is None:
+            return False
+        self._of_thread.bring = None
+        try:
+            bring()
+        finally:
+            self._of_thread.bring = bring
+        return True
 
     def bring(self, parts: Iterable[tuple[RemoteObject, int, int]]) -> None:
-        """Let the cache have (object, offset, length) that are about to be read."""
-        runs = []
+        """Let the cache have (object, offset, length) that are about to be read: of the first ones
+        as many as half of it holds. What does not come is left to who reads it."""
+        wanted: dict[int, RemoteObject] = {}
         for source, offset, length in parts:
-            blocks = range(
-                offset // BLOCK_BYTES, -(-min(offset + length, source.size) // BLOCK_BYTES)
-            )
-            missing = [block for block in blocks if source.number + block not in self.cache]
-            runs += [(source, first, end) for first, end in _runs(missing)]
-        ranges = []
-        for source, first, end in runs:
-            start = first * BLOCK_BYTES
-            ranges.append((source.name, start, min(end * BLOCK_BYTES, source.size) - start))
-        for (source, first, end), run in zip(runs, self._ask(ranges), strict=True):
-            for block in range(first, end):
-                place = (block - first) * BLOCK_BYTES
-                self.cache.put(source.number + block, memoryview(run)[place : place + BLOCK_BYTES])
+            numbers = [source.number + block for block in _blocks(source, offset, length)]
+            new = [number for number in numbers if number not in self.cache]
+            if len(wanted) + len(new) > self.cache.slot_count // 2:
+                break
+            wanted.update(dict.fromkeys(new, source))
+        mine, _ = self._claim(wanted)
+        self._fetch(mine)
 
-    def _fetch(self, source: RemoteObject, start: int, length: int) -> bytes:
-        """Of the bucket, with one request."""
-        return self._ask([(source.name, start, length)])[0]
+    # asking
 
-    def _ask(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        if ranges and self._clock() < self._quiet_until:
-            raise UnreachableError(errno.EIO, self._problem, ranges[0][0])
-        try:
-            if len(ranges) == 1:
-                found = [self._files.read(*ranges[0])]
-            else:
-                found = self._files.read_many(ranges)
-        except UnreachableError as error:
-            self._problem, self._quiet_until = str(error), self._clock() + QUIET_SECONDS
-            raise
+    def _read_range(self, source: RemoteObject, start: int, length: int) -> bytes:
+        """Past the cache, with one request."""
+        self._keep_quiet(source.name)
+        part = source.name, start, length
+        found = self._checked(part, _answer(self._files, *part))
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _keep_quiet(self, name: str) -> None:
+        if self._clock() < self._quiet_until:
+            raise UnreachableError(errno.EIO, self._problem, name)
+
+    def _checked(
+        self, part: tuple[str, int, int], found: bytes | OSError
+    ) -> bytes | OSError | CorruptionError:
+        """An answer that came whole, or the error; and what there is to note of it."""
+        if isinstance(found, UnreachableError):
+            self._problem, self._quiet_until = str(found), self._clock() + QUIET_SECONDS
+        if isinstance(found, OSError):
+            return found
         with self._lock:
-            self.requests += len(ranges)
-            self.bytes_fetched += sum(map(len, found))
-        return [self._whole(part, data) for part, data in zip(ranges, found, strict=True)]
+            self.requests += 1
+            self.bytes_fetched += len(found)
+        try:
+            return self._whole(part, found)
+        except (CorruptionError, OSError) as error:
+            return error
 
     def _whole(self, part: tuple[str, int, int], data: bytes) -> bytes:
         """An answer that came whole, the second one if need be."""
@@ -225,9 +317,9 @@ class RemoteBlocks:
 
     def _streams(self) -> "OrderedDict[int, _Ahead]":
         """Of the calling thread, by object, the least recently used first."""
-        if not hasattr(self._ahead, "streams"):
-            self._ahead.streams = OrderedDict()
-        streams: OrderedDict[int, _Ahead] = self._ahead.streams
+        if not hasattr(self._of_thread, "streams"):
+            self._of_thread.streams = OrderedDict()
+        streams: OrderedDict[int, _Ahead] = self._of_thread.streams
         return streams
 
     def read_once(self, source: RemoteObject, offset: int, length: int) -> bytes:
@@ -238,7 +330,7 @@ class RemoteBlocks:
         streams = self._streams()
         ahead = streams.get(source.number)
         if ahead is None or not ahead.start <= offset <= end <= ahead.end:
-            cached = self._cached(source, range(offset // BLOCK_BYTES, -(-end // BLOCK_BYTES)))
+            cached = self._cached(source, _blocks(source, offset, length))
             if None not in cached.values():
                 return self.read(source, offset, length)
             ahead = self._read_on(source, ahead, offset, end)
@@ -262,8 +354,20 @@ class RemoteBlocks:
         stop = min(max(end, start + ahead), source.size)
         parts = [kept]
         for at in range(start, stop, REQUEST_BYTES_MAX):
-            parts.append(self._fetch(source, at, min(REQUEST_BYTES_MAX, stop - at)))
+            parts.append(self._read_range(source, at, min(REQUEST_BYTES_MAX, stop - at)))
         return _Ahead(offset, b"".join(parts))
+
+
+def _blocks(source: RemoteObject, offset: int, length: int) -> range:
+    """Blocks of an object that have these bytes."""
+    return range(offset // BLOCK_BYTES, -(-min(offset + length, source.size) // BLOCK_BYTES))
+
+
+def _answer(files: RemoteFiles, name: str, start: int, length: int) -> bytes | OSError:
+    try:
+        return files.read(name, start, length)
+    except OSError as error:
+        return error
 
 
 def _runs(blocks: Sequence[int]) -> list[tuple[int, int]]:

@@ -8,13 +8,14 @@ every later append or fsync of it fails too. Only opening it anew, and checking 
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 Bytes = bytes | bytearray | memoryview
 _VECTOR_MAX = 1024  # IOV_MAX of Linux
+_NOTHING = nullcontext()
 
 
 class DirectoryInUseError(Exception):
@@ -63,6 +64,8 @@ def _naming(path: Path) -> Iterator[None]:
 class Storage:
     """Files and directories of the local disk."""
 
+    is_lazy = False  # whether files may be elsewhere, so that to foresee reads is worth its while
+
     def create(self, path: Path) -> File:
         """A new file for appending; FileExistsError if there is one."""
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -101,6 +104,14 @@ class Storage:
 
     def expect(self, paths: Sequence[Path]) -> None:
         """These bundles are about to be opened, and their directories and tables read."""
+
+    def foreseeing(self, bring: Callable[[], None]) -> AbstractContextManager[None]:
+        """Within, `bring` may be called by the calling thread's `pread`, once or more: to tell by
+        `expect` and `bring` what else it is going to read."""
+        return _NOTHING
+
+    def bring(self, parts: Iterable[tuple[File, int, int]]) -> None:
+        """(file, offset, length) are about to be read, the first ones first."""
 
     def scratch(self, path: Path, size: int) -> File:
         """A file of `size` bytes for `write_at`. It has lost its name when it is open: whatever

@@ -1,7 +1,7 @@
 """Ranges of objects as the storage engine asks for them: the bucket's errors in its words."""
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -25,8 +25,26 @@ class BucketFiles:
         with self._in_our_words(name):
             return self._store.get(name, start, length)
 
-    def read_many(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        return list(self._threads.map(lambda part: self.read(*part), ranges))
+    def read_many(
+        self,
+        ranges: Sequence[tuple[str, int, int]],
+        take: Callable[[int, bytes | OSError], None],
+    ) -> None:
+        failed: list[UnreachableError] = []
+
+        def read(place: int) -> None:
+            found: bytes | OSError
+            try:
+                found = failed[0] if failed else self.read(*ranges[place])
+            except UnreachableError as error:
+                failed.append(error)
+                found = error
+            except OSError as error:
+                found = error
+            take(place, found)
+
+        for _ in self._threads.map(read, range(len(ranges))):
+            pass
 
     def stream(self, name: str) -> Iterator[bytes]:
         with self._in_our_words(name):
