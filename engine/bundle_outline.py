@@ -92,10 +92,15 @@ class OutlinedBundle:
 def read_outlines(storage: Storage, directory: Path) -> dict[FileName, Outline]:
     """Those that a data directory has got to begin with; none are no harm."""
     path = directory / outline.FILE_NAME
-    if not storage.exists(path):
+    return outlines_in(storage.read_all(path), str(path)) if storage.exists(path) else {}
+
+
+def outlines_in(data: bytes, path: str) -> dict[FileName, Outline]:
+    """Those of a file, if it is sound."""
+    if not data:
         return {}
     try:
-        return outline.unpack_outlines(storage.read_all(path), str(path))
+        return outline.unpack_outlines(data, path)
     except CorruptionError as error:
         _log.warning("outlines of bundles are of no use, the bundles are read: %s", error)
         return {}

@@ -12,22 +12,26 @@ and what is here already stays.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from engine import server_id
+from engine.bundle_outline import outlined_bundle, outlines_in
 from engine.journal import Journal
 from engine.manifest_log import ManifestLog
 from engine.storage import Storage
 from formats.bucket import JournalAdded
 from formats.bucket_state import BucketState
 from formats.errors import CorruptionError
+from formats.file_name import FileName
 from formats.layer_directory import LayerDirectory
 from formats.manifest_record import FileAdded
+from formats.outline import Outline
 from server.backup import binding, fetch, restore_plan
 from server.backup.binding import Binding
 from server.backup.bucket_manifest import BucketManifest
@@ -164,18 +168,30 @@ class _Restore:
         if wanted.chunks is None:
             return Restored(whole, state)
         self._progress.expect("reading what bundles have", len(whole.files))
+        known = outlines_in(self._outlines, "the bucket's outlines")
         found = fetch.ahead(
-            self._pool, lambda file: self._directory(whole, file), whole.files, 2 * PARALLELISM
-        )
+            self._pool, lambda file: self._directory(whole, file, known), whole.files,
+            2 * PARALLELISM,
+        )  # fmt: skip
         directories = dict(zip((file.name for file in whole.files), found, strict=True))
         part = restore_plan.of_chunks(whole, wanted.chunks, lambda file: directories[file.name])
         return Restored(part, state)
 
-    def _directory(self, planned: Plan, file: FileAdded) -> LayerDirectory:
-        name = planned.objects[file.name]
-        directory = self._patiently(lambda: fetch.layer_directory(self._store, name, file))
+    def _directory(
+        self, planned: Plan, file: FileAdded, outlines: Mapping[FileName, Outline]
+    ) -> LayerDirectory:
         self._progress.advance(1)
-        return directory
+        known = outlined_bundle(outlines, file, planned.manifest)
+        if known is not None:
+            return known.directory
+        name = planned.objects[file.name]
+        return self._patiently(lambda: fetch.layer_directory(self._store, name, file))
+
+    @cached_property
+    def _outlines(self) -> bytes:
+        """Of bundles, as the bucket has them; none if it has none."""
+        found = self._patiently(lambda: newest_outlines(self._store))
+        return b"" if found is None else found[1]
 
     def _patiently(self, call: Callable[[], _Result]) -> _Result:
         return fetch.patiently(call, self._sleep)
@@ -184,7 +200,7 @@ class _Restore:
 
     def _bring(self, target: Target, done: Restored, wanted: Wanted) -> None:
         """All but the manifest."""
-        outlines = self._pool.submit(self._patiently, lambda: newest_outlines(self._store))
+        outlines = self._pool.submit(lambda: self._outlines)
         files = [] if wanted.lazy else done.plan.files
         kept = target.keep_bundles({file.name: file.bytes_total for file in files})
         missing = [file for file in files if file.name not in kept]
@@ -210,8 +226,8 @@ class _Restore:
             wait(bundles)  # those that are under way write files of their own
         self._storage.sync_directory(target.layers)
         done.bytes += self._bring_journal(target, done)
-        if (found := outlines.result()) is not None:
-            target.write_outlines(found[1])
+        if outlines.result():
+            target.write_outlines(outlines.result())
 
     def _bring_bundle(self, target: Target, name: str, file: FileAdded) -> int:
         """Under its own name only when all of it is on disk; its bytes."""

@@ -65,7 +65,9 @@ def deep(tmp_path: Path) -> Iterator[Deep]:
 
 def test_a_page_that_visits_many_layers_waits_once(deep: Deep) -> None:
     assert deep.rounds_of(deep.asked[:1]) == [FLUSHES]
-    (visited,) = (n for n, count in enumerate(deep.small.store.layers.map.visits) if count and n > 1)
+    (visited,) = (
+        n for n, count in enumerate(deep.small.store.layers.map.visits) if count and n > 1
+    )
     assert visited == FLUSHES
 
 
