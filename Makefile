@@ -44,7 +44,7 @@ test: build servers
 	rm -rf $(UNBUILT)
 	mkdir -p $(UNBUILT)
 	tar -c --exclude='*.so' --exclude=__pycache__ $(TREE) | tar -x -C $(UNBUILT)
-	cd $(UNBUILT) && $(CURDIR)/$(BIN)/python -m pytest --require-interpreted $(WITHOUT_SERVERS)
+	cd $(UNBUILT) && $(CURDIR)/$(BIN)/python -m pytest --require-interpreted -n auto $(WITHOUT_SERVERS)
 	$(BIN)/python -m pytest --require-compiled
 
 bench: build

@@ -229,7 +229,7 @@ class Index:
         self,
         serial: int,
         durable_lsn: int,
-        added: Iterable[NewBundle] = (),
+        added: Sequence[NewBundle] = (),
         removed: Iterable[Removal] = (),
         histories: Mapping[bytes, Sequence[RelationChange]] | None = None,
     ) -> None:
@@ -249,12 +249,12 @@ class Index:
                 batch = IndexBatch(transaction, self._databases)
                 for removal in removed:
                     batch.remove(removal, stripes)
-                for bundle in added:
-                    batch.add_bundle(bundle, stripes)
-                    batch.change_relations(bundle.changes, relation_keys)
-                for key, changes in (histories or {}).items():
-                    batch.replace_relation(key, changes)
-                    (relation_keys.add if changes else relation_keys.discard)(key)
+                batch.add_bundles(added, stripes)
+                changes = (change for bundle in added for change in bundle.changes)
+                batch.change_relations(changes, relation_keys)
+                for key, whole in (histories or {}).items():
+                    batch.replace_relation(key, whole)
+                    (relation_keys.add if whole else relation_keys.discard)(key)
                 batch.finish(state)
             self._stripes, self._relation_keys, self.state = stripes, relation_keys, state
 

@@ -111,13 +111,16 @@ class IndexBatch:
                 self._transaction.put(key, values.pack_sum(database, count, crc_sum), db=meta)
         self._transaction.put(STATE_KEY, values.pack_state(state), db=meta)
 
-    def add_bundle(self, bundle: NewBundle, stripes: dict[bytes, int]) -> None:
-        key = bundle.name.pack()
-        self.put(FILES, key, values.pack_file(key, bundle.entry))
-        if bundle.is_l0:
-            frame = bundle.directory_frame
-            self.put(L0, key, values.seal(L0, key, bundle.entry.layers, frame))
-        for (chunk_key, stripe), layers in _by_stripe(bundle.layers):
+    def add_bundles(self, bundles: Sequence[NewBundle], stripes: dict[bytes, int]) -> None:
+        """All of them at once: where many have layers of a stripe, its value is written once."""
+        for bundle in bundles:
+            key = bundle.name.pack()
+            self.put(FILES, key, values.pack_file(key, bundle.entry))
+            if bundle.is_l0:
+                frame = bundle.directory_frame
+                self.put(L0, key, values.seal(L0, key, bundle.entry.layers, frame))
+        all_layers = (layer for bundle in bundles for layer in bundle.layers)
+        for (chunk_key, stripe), layers in _by_stripe(all_layers):
             before = self._stripe(chunk_key, stripe, stripes)
             self._put_stripe(chunk_key, stripe, before | layers, stripes)
 

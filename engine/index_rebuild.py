@@ -7,17 +7,23 @@ manifest's fsync and the index's commit leaves; a rebuild is catching up from no
 
 import errno
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
+from engine.bundle_history import changes_of_rows
+from engine.bundle_outline import (
+    OutlinedBundle,
+    history_rows,
+    outlined_bundle,
+    read_outlines,
+)
 from engine.bundle_reader import BundleReader
 from engine.bundle_writer import BundleInfo
 from engine.index import Index, check_in_child, subject_of
 from engine.index_batch import NewBundle, RelationChange, Removal
 from engine.storage import Storage
-from formats import frame as frames
-from formats import layer_bits, version
+from formats import layer_bits, outline
 from formats import manifest as layout
 from formats.chunk import HISTORY
 from formats.errors import CorruptionError
@@ -25,6 +31,7 @@ from formats.file_name import FileKind, FileName
 from formats.index_value import IN_USE, SETTLED, FileEntry, LayerEntry
 from formats.manifest import Manifest
 from formats.manifest_record import FileAdded
+from formats.outline import Outline
 
 LOCK_NAME = "lock.mdb"
 LOCK_BYTES = 64 << 10  # its header and 64 for each of READERS_MAX
@@ -37,7 +44,7 @@ _log = logging.getLogger("pageserver.index")
 def open_index(storage: Storage, path: Path, manifest: Manifest, layers: Path) -> Index:
     """The index of a data directory, checked by a child first, and up to date with the manifest.
 
-    Without one, it is built anew.
+    Without one, it is built anew, by the outlines of bundles as far as the directory has them.
     """
     storage.make_directory(path)
     if "data.mdb" in storage.list(path) and not check_in_child(path):
@@ -46,15 +53,26 @@ def open_index(storage: Storage, path: Path, manifest: Manifest, layers: Path) -
     storage.allocate(path / LOCK_NAME, LOCK_BYTES)
     index = Index(path, storage)
     try:
-        catch_up(index, storage, manifest, layers)
+        catch_up(index, storage, manifest, layers, read_outlines(storage, layers.parent))
     except BaseException:
         index.close()
         raise
+    if storage.exists(layers.parent / outline.FILE_NAME):
+        storage.remove(layers.parent / outline.FILE_NAME)
     return index
 
 
-def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -> None:
-    """Bring an index that may be behind to the manifest's state."""
+def catch_up(
+    index: Index,
+    storage: Storage,
+    manifest: Manifest,
+    layers: Path,
+    outlines: Mapping[FileName, Outline] | None = None,
+) -> None:
+    """Bring an index that may be behind to the manifest's state.
+
+    `outlines` of bundles spare reading them.
+    """
     if index.state.serial > manifest.serial:
         where = f"{layers.parent}; the manifest has lost entries that the index knows"
         raise CorruptionError("manifest serial", where, index.state.serial, manifest.serial)
@@ -64,15 +82,18 @@ def catch_up(index: Index, storage: Storage, manifest: Manifest, layers: Path) -
         have = {}
         index.clear()
     missing = [record for name, record in manifest.files.items() if name not in have]
-    if missing:
-        of = len(manifest.files)
-        _log.info("the index lacks %d of %d bundles: they are read for it", len(missing), of)
     missing.sort(key=lambda record: (record.lsn_start, record.lsn_end, record.name))
+    if missing:
+        _log.info("the index lacks %d of %d bundles", len(missing), len(manifest.files))
     state = index.state
     for start in range(0, len(missing), CATCH_UP_BUNDLES):
         part = missing[start : start + CATCH_UP_BUNDLES]
-        storage.expect([layers / record.name for record in part])
-        bundles = [_read_bundle(storage, layers, record, manifest) for record in part]
+        known = {record.name: outlined_bundle(outlines or {}, record, manifest) for record in part}
+        storage.expect([layers / name for name, bundle in known.items() if bundle is None])
+        bundles = [
+            _for_index(known[record.name] or _open(storage, layers, record), manifest)
+            for record in part
+        ]
         index.commit(state.serial, state.durable_lsn, added=bundles)
     # Only now, and at once: who reads meanwhile must not miss what a merge has put elsewhere.
     _catch_up_removals(index, storage, manifest, layers, have)
@@ -162,7 +183,7 @@ def removal_of(
     return Removal(reader.name, layers, layer_bits.count(gone), live, rows is None)
 
 
-def bytes_live(reader: BundleReader, removed: bytes) -> int:
+def bytes_live(reader: BundleReader | OutlinedBundle, removed: bytes) -> int:
     """Bytes of a bundle but those of its removed layers."""
     if not any(removed):
         return reader.bytes_total
@@ -170,14 +191,16 @@ def bytes_live(reader: BundleReader, removed: bytes) -> int:
     return reader.bytes_total - sum(stored[row] for row in layer_bits.rows(removed))
 
 
-def _read_bundle(
-    storage: Storage, layers: Path, record: FileAdded, manifest: Manifest
-) -> NewBundle:
+def _open(storage: Storage, layers: Path, record: FileAdded) -> BundleReader:
     reader = BundleReader(storage, layers / record.name)
     check_against_manifest(reader, record)
-    removed, is_settled = manifest.removed.get(reader.name, b""), reader.name in manifest.settled
-    bundle = bundle_for_index(reader, info_of(reader), removed, is_settled=is_settled)
-    return bundle._replace(changes=_to_the_end(bundle.changes, manifest))
+    return reader
+
+
+def _for_index(bundle: BundleReader | OutlinedBundle, manifest: Manifest) -> NewBundle:
+    removed, is_settled = manifest.removed.get(bundle.name, b""), bundle.name in manifest.settled
+    new = bundle_for_index(bundle, info_of(bundle), removed, is_settled=is_settled)
+    return new._replace(changes=_to_the_end(new.changes, manifest))
 
 
 def check_against_manifest(reader: BundleReader, record: FileAdded) -> None:
@@ -190,7 +213,7 @@ def check_against_manifest(reader: BundleReader, record: FileAdded) -> None:
                               str(reader.path), expected, found)  # fmt: skip
 
 
-def info_of(reader: BundleReader) -> BundleInfo:
+def info_of(reader: BundleReader | OutlinedBundle) -> BundleInfo:
     """What the writer of a bundle said of it."""
     return BundleInfo(
         reader.name, reader.bytes_total, reader.footer_crc, reader.footer,
@@ -199,7 +222,7 @@ def info_of(reader: BundleReader) -> BundleInfo:
 
 
 def bundle_for_index(
-    reader: BundleReader,
+    reader: BundleReader | OutlinedBundle,
     info: BundleInfo,
     removed: bytes = b"",
     *,
@@ -241,14 +264,16 @@ def settled_bundle(reader: BundleReader, entry: FileEntry, removed: bytes) -> Ne
     return NewBundle(reader.name, entry, b"", layers, [], is_l0=False)
 
 
-def layer_entries(reader: BundleReader, rows: bytes) -> Iterator[tuple[bytes, LayerEntry]]:
+def layer_entries(
+    reader: BundleReader | OutlinedBundle, rows: bytes
+) -> Iterator[tuple[bytes, LayerEntry]]:
     """(chunk key, layer) of the layers of a bundle whose bit in `rows` is set."""
     if any(rows):
         yield from _entries(reader, rows, reader.stored_bytes())
 
 
 def _entries(
-    reader: BundleReader, rows: bytes, stored: Sequence[int]
+    reader: BundleReader | OutlinedBundle, rows: bytes, stored: Sequence[int]
 ) -> Iterator[tuple[bytes, LayerEntry]]:
     directory = reader.directory
     for row in layer_bits.rows(rows):
@@ -260,42 +285,15 @@ def _entries(
         )  # fmt: skip
 
 
-def history_changes(reader: BundleReader, removed: bytes = b"") -> list[RelationChange]:
+def history_changes(
+    reader: BundleReader | OutlinedBundle, removed: bytes = b""
+) -> list[RelationChange]:
     """What a bundle's HISTORY versions say, in order of (key, block, LSN), but for those of layers
     whose bit in `removed` is set."""
-    keys = ((row, reader.directory.key(row)) for row in range(reader.directory.count))
-    return changes_of_rows(
-        reader, (r for r, key in keys if key[0] & HISTORY and not layer_bits.has(removed, r))
-    )
-
-
-def changes_of_rows(reader: BundleReader, rows: Iterable[int]) -> list[RelationChange]:
-    """The same for single rows of the directory, each of a history."""
-    directory = reader.directory
-    changes: list[RelationChange] = []
-    raw, at = b"", -1
-    for row in rows:
-        key = directory.key(row)
-        layer, subject = directory.number(row), subject_of(key)
-        for number in range(directory.frame_start(row), directory.frame_end(row)):
-            if number != at:
-                raw, at = reader.read_frame(number), number
-            changes.extend(_changes_of_layer(raw, layer, subject, f"{reader.path} frame {number}"))
-    return changes
-
-
-def _changes_of_layer(
-    raw: bytes, layer: int, subject: bytes, where: str
-) -> Iterator[RelationChange]:
-    for slot in frames.slots_of_layer(raw, layer):
-        payload = raw[frames.version_start(raw, slot) : frames.version_end(raw, slot)]
-        if len(payload) != version.HISTORY_SIZE or payload[0] != version.HISTORY:
-            raise CorruptionError("relation history", where, "a HISTORY version", payload.hex())
-        n_blocks = int.from_bytes(payload[4:8], "little")
-        is_cut = frames.version_block(raw, slot) == 1
-        yield RelationChange(
-            subject, frames.version_lsn(raw, slot), bool(payload[1]), n_blocks, is_cut
-        )
+    rows = (row for row in history_rows(reader.directory) if not layer_bits.has(removed, row))
+    if isinstance(reader, OutlinedBundle):
+        return reader.changes_of_rows(rows)
+    return changes_of_rows(reader, rows)
 
 
 def remove_unfinished(storage: Storage, root: Path) -> None:

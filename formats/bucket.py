@@ -4,10 +4,12 @@
     snapshot/<serial>                        the state after that entry, to begin reading with
     layers/<epoch>/<bundle>                  a bundle, as it is on disk
     journal/<timeline>/<start>-<end>-<epoch> a piece of WAL, compressed
+    outlines/<epoch>-<number>                what the index takes of bundles (formats/outline.py)
 
 Here are those names, and the records that entries have besides those of a manifest. `epoch` is that
-of the writer who put the object, so no name is ever used twice. formats/bucket_state.py has the
-bytes of entries and snapshots, and the state that they lead to.
+of the writer who put the object, so no name is ever used twice. No entry names outlines: they are a
+help that may be missing. formats/bucket_state.py has the bytes of entries and snapshots, and the
+state that they lead to.
 """
 
 import re
@@ -18,9 +20,11 @@ from formats.file_name import FileName
 from formats.manifest_record import Record
 
 ENTRIES, SNAPSHOTS, LAYERS, JOURNAL = "manifest/", "snapshot/", "layers/", "journal/"
+OUTLINES = "outlines/"
 
 _LAYER = re.compile(r"layers/([0-9a-f]{8})/(.+)")
 _PIECE = re.compile(r"journal/([0-9a-f]{8})/([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{8})")
+_OUTLINES = re.compile(r"outlines/([0-9a-f]{8})-([0-9a-f]{8})")
 _STEP = re.compile(r"(?:manifest|snapshot)/([0-9a-f]{16})")
 
 
@@ -82,6 +86,15 @@ class JournalObject(NamedTuple):
         if match is None:
             raise ValueError(f"not the name of a piece of the journal: {text!r}")
         return cls(*(int(part, 16) for part in match.groups()))
+
+
+def outlines_name(epoch: int, number: int) -> str:
+    """Of outlines; the newest have the highest name. `number` counts those of that writer."""
+    return f"{OUTLINES}{epoch:08x}-{number:08x}"
+
+
+def is_outlines_name(name: str) -> bool:
+    return _OUTLINES.fullmatch(name) is not None
 
 
 # Records ------------------------------------------------------------------------------------------

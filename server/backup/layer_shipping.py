@@ -135,6 +135,10 @@ class LayerShipping:
         self.damaged = {n: why for n, why in self.damaged.items() if n in local.files}
         return next(iter(self.damaged.values()), None)
 
+    def place(self, file: FileAdded) -> Path:
+        """Where a file lies that is being sent."""
+        return self._folder / file.name
+
     # A file's bytes -------------------------------------------------------------------------------
 
     def pieces(self, file: FileAdded) -> Iterator[bytes]:
@@ -143,7 +147,7 @@ class LayerShipping:
         CorruptionError, OSError.
         """
         sums = BundleSums(FileName.parse(file.name), file.bytes_total, file.footer_crc)
-        opened = self._storage.open(self._folder / file.name)
+        opened = self._storage.open(self.place(file))
         try:
             at = 0
             while at < file.bytes_total:

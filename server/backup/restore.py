@@ -2,7 +2,7 @@
 
     bucket's manifest ──> plan ──> room on the disk ──> bundles, several at a time ─┐
                                                         pieces of the journal       ├─> manifest
-                                                        server_id, bucket           ┘
+                                                        server_id, bucket, outlines ┘
 
 Each bundle is checked while it comes (formats/bundle_stream.py) and has its name only when all of
 it is on disk, so a restore that is cut off at any instant, by kill -9 or the power, goes on where
@@ -32,6 +32,7 @@ from server.backup import binding, fetch, restore_plan
 from server.backup.binding import Binding
 from server.backup.bucket_manifest import BucketManifest
 from server.backup.object_store import NotThereError, ObjectStore
+from server.backup.outline_shipping import newest_outlines
 from server.backup.restore_plan import Plan, RestoreRefusedError
 from server.backup.restore_target import PART_SUFFIX, Target, Wanted, refuse_others
 
@@ -183,6 +184,7 @@ class _Restore:
 
     def _bring(self, target: Target, done: Restored, wanted: Wanted) -> None:
         """All but the manifest."""
+        outlines = self._pool.submit(self._patiently, lambda: newest_outlines(self._store))
         files = [] if wanted.lazy else done.plan.files
         kept = target.keep_bundles({file.name: file.bytes_total for file in files})
         missing = [file for file in files if file.name not in kept]
@@ -208,6 +210,8 @@ class _Restore:
             wait(bundles)  # those that are under way write files of their own
         self._storage.sync_directory(target.layers)
         done.bytes += self._bring_journal(target, done)
+        if (found := outlines.result()) is not None:
+            target.write_outlines(found[1])
 
     def _bring_bundle(self, target: Target, name: str, file: FileAdded) -> int:
         """Under its own name only when all of it is on disk; its bytes."""

@@ -2,6 +2,7 @@
 
     D/restore      which restore this is: there from its first byte to its last
     D/layers/X     a whole bundle, checked and fsynced;  X.part: one that comes
+    D/outlines     to make the index by, if the bucket has them; the first start removes it
     D/manifest     appears last, whole: from then on the directory can be served
 
 So a restore that was cut off goes on where it was: what is in layers/ under its own name stays. The
@@ -16,6 +17,7 @@ from crc32c import crc32c
 
 from engine.errors import DirectoryRefusedError
 from engine.storage import File, Storage
+from formats import outline
 from formats.errors import CorruptionError
 from formats.file_name import FileName
 from formats.lsn import show as show_lsn
@@ -95,15 +97,23 @@ class Target:
 
     def _write_mark(self, wanted: Wanted) -> None:
         draft = self.directory / (MARK_NAME + ".new")
-        if self.storage.exists(draft):
-            self.storage.remove(draft)
         line = json.dumps(asdict(wanted)).encode()
-        file = self.storage.create(draft)
-        self.storage.append(file, [line + f"\n{crc32c(line):08x}\n".encode()])
-        self.storage.sync(file)
-        self.storage.close(file)
+        self._write(draft, line + f"\n{crc32c(line):08x}\n".encode())
         self.storage.rename(draft, self.directory / MARK_NAME)
         self.storage.sync_directory(self.directory)
+
+    def write_outlines(self, data: bytes) -> None:
+        """Of bundles (formats/outline.py), some of these perhaps not this directory's."""
+        self._write(self.directory / outline.FILE_NAME, data)
+
+    def _write(self, path: Path, data: bytes) -> None:
+        """A whole file, in the place of one that a run before this has left."""
+        if self.storage.exists(path):
+            self.storage.remove(path)
+        file = self.storage.create(path)
+        self.storage.append(file, [data])
+        self.storage.sync(file)
+        self.storage.close(file)
 
     def keep_bundles(self, sizes: dict[str, int]) -> set[str]:
         """Remove what is not one of these bundles, as a whole; the names of those that are there.

@@ -3,6 +3,7 @@
     chain        every snapshot and entry, against the others
     bundles      every CRC in them, their size and footer against the manifest's
     pieces       their size, and the CRC of the WAL in them
+    outlines     every CRC in them; they can be made anew, and no restore needs them
     the rest     what nothing names: dead objects, which wait to be deleted, and orphans
 
 What was verified the longest ago is read first. Results stay in the bucket, beside the backup
@@ -21,13 +22,16 @@ from formats.bucket import (
     ENTRIES,
     JOURNAL,
     LAYERS,
+    OUTLINES,
     SNAPSHOTS,
     JournalAdded,
+    is_outlines_name,
     parse_serial,
 )
 from formats.bucket_state import BucketState, pack_snapshot, unpack_chain_entry, unpack_snapshot
 from formats.errors import CorruptionError
 from formats.manifest_record import FileAdded
+from formats.outline import split_outlines
 from formats.scrub_result import SCRUBS, ScrubResult
 from server.backup import fetch
 from server.backup.bucket_manifest import BucketManifest
@@ -121,6 +125,7 @@ class _Scrub:
         is_complete = False
         try:
             self._check_objects(present)
+            self._check_outlines()
             is_complete = True
         finally:  # who interrupts it keeps what it has seen
             self._keep_result(began_at, is_complete=is_complete)
@@ -206,6 +211,17 @@ class _Scrub:
             elif self._is_still_named(name):
                 report.problems.append(problem)
                 report.verified.pop(name, None)
+
+    def _check_outlines(self) -> None:
+        for info in list(self._store.list(OUTLINES)):
+            if not is_outlines_name(info.name):
+                continue
+            try:
+                split_outlines(self._get(info.name), info.name)
+            except NotThereError:
+                continue  # newer ones have come
+            except CorruptionError as error:
+                self._report.problems.append(Problem.of(info.name, error))
 
     def _check(self, name: str, record: Record, info: ObjectInfo | None) -> Problem | None:
         """What is wrong with an object, None: nothing."""

@@ -115,11 +115,11 @@ def _run(config: UploadConfig, told: Told) -> None:
     store = S3Store(
         config.url,
         config.endpoint,
-        parallelism=config.parallel + 2 + READERS,
+        parallelism=config.parallel + 3 + READERS,
         bytes_per_second=config.bytes_per_second,
         conditional=config.has_fencing,
     )
-    executor = ThreadPoolExecutor(config.parallel + 1, "upload")
+    executor = ThreadPoolExecutor(config.parallel + 2, "upload")
     nonce = os.urandom(16).hex()
     uploader = Uploader(
         Path(config.directory),

@@ -2,6 +2,7 @@
 
     newest announced manifest ─> files that the bucket lacks, linked, sent in parallel ─> one entry
     journal, flushed so far   ─> a piece every few seconds or megabytes                ─> an entry
+    outlines of those files   ─> an object beside the chain (server/backup/outline_shipping.py)
 
 It writes nothing of the directory but D/bucket and D/upload/, so it is a process of its own beside
 the server (server/backup/upload_process.py), which tells it what is fsynced. An entry of the
@@ -41,6 +42,7 @@ from server.backup.journal_shipping import JournalShipping, Piece
 from server.backup.layer_shipping import LayerShipping
 from server.backup.local_state import LocalJournal, LocalManifest, Position, WalGoneError
 from server.backup.object_store import ObjectStore, StoreError
+from server.backup.outline_shipping import OutlineShipping
 from server.backup.troubles import Troubles
 from server.backup.upload_messages import BackupSettings, UploadStatus
 
@@ -51,6 +53,7 @@ LOST_SECONDS = 5.0  # a file that is not there, and is still named, after so lon
 WAL_ATTEMPTS_MAX = 3  # to read WAL whose sums do not hold: it may have been cut off meanwhile
 COMPRESSION_LEVEL = 1
 MANIFEST, JOURNAL, LAYERS, DELETION = "manifest", "journal", "layers", "deletion"
+OUTLINES = "outlines"
 _log = logging.getLogger("pageserver.backup")
 
 
@@ -74,10 +77,10 @@ class Uploader:
         on_sent: Callable[[], None] = lambda: None,
         in_parallel: InParallel = map,
     ) -> None:
-        """`clock`: seconds, going on while the machine sleeps; `executor` has a thread more than
-        `settings.parallel`; `probe`: see Attachment; `on_sent` is called by a thread that has sent
-        something, or failed to; `in_parallel`: see BucketManifest, and not the executor's, which
-        may be busy for long."""
+        """`clock`: seconds, going on while the machine sleeps; `executor` has two threads more
+        than `settings.parallel`; `probe`: see Attachment; `on_sent` is called by a thread that has
+        sent something, or failed to; `in_parallel`: see BucketManifest, and not the executor's,
+        which may be busy for long."""
         self._store = store
         self._settings = settings
         self._executor = executor
@@ -100,6 +103,9 @@ class Uploader:
         self._journal: JournalShipping | None = None
         self._troubles = Troubles(clock, random or Random())
         self._deletion = Deletion(store, self._bucket, settings.grace_seconds, clock)
+        self._outlines = OutlineShipping(store, self._storage, directory / "layers",
+                                         settings.journal_seconds, clock)  # fmt: skip
+        self._outlining: Future[None] | None = None
         self._sending: dict[Future[None], FileAdded] = {}
         self._sending_wal: tuple[Future[JournalAdded], Piece] | None = None
         self._wal_attempts = 0
@@ -168,6 +174,7 @@ class Uploader:
         self._attempt(JOURNAL, self._send_wal)
         if not self._is_hastened:
             self._attempt(LAYERS, self._send_layers)
+            self._attempt(OUTLINES, self._keep_outlines)
             self._attempt(DELETION, self._delete)
         return POLL_SECONDS
 
@@ -321,6 +328,7 @@ class Uploader:
         assert self._bucket.epoch is not None
         name = LayerObject(self._bucket.epoch, FileName.parse(file.name)).text
         self._store.put_stream(name, self._layers.pieces(file), file.bytes_total)
+        self._outlines.outline(self._layers.place(file))
 
     def _collect(self) -> None:
         """Take what the threads have done."""
@@ -360,6 +368,26 @@ class Uploader:
         self._seen_serial, self._entry_at = target.serial, self._clock()
 
     # The rest -------------------------------------------------------------------------------------
+
+    def _keep_outlines(self) -> bool:
+        """Let a thread do what is due, one thing at a time; delete what nobody needs."""
+        assert self._bucket.epoch is not None
+        if self._outlining is not None:
+            if not self._outlining.done():
+                return False
+            done, self._outlining = self._outlining, None
+            done.result()
+            return True
+        if self._outlines.superseded:
+            self._bucket.check_epoch()
+            self._store.delete(self._outlines.superseded)
+            self._outlines.superseded = []
+            return True
+        job = self._outlines.next_job(self._bucket.state.manifest.files, self._bucket.epoch)
+        if job is not None:
+            self._outlining = self._executor.submit(job)
+            self._outlining.add_done_callback(lambda _: self._on_sent())
+        return False
 
     def _delete(self) -> None:
         self._deletion.step()

@@ -12,6 +12,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from engine.bundle_outline import outline_of
+from engine.bundle_reader import BundleReader
 from engine.frame_cache import FrameCache
 from engine.index_check import problems
 from engine.index_rebuild import open_index
@@ -28,6 +30,7 @@ from formats import (
     layer_file,
     manifest,
     manifest_record,
+    outline,
     timestamp,
     version,
 )
@@ -52,6 +55,8 @@ STRUCTS = {
     "manifest header": "<8sII",
     "manifest entry": "<III",
     "bucket header": "<8sII",
+    "outlines header": "<8sIII",
+    "outline": "<II",
     "journal sum": "<III",
     "index value": "<II",
     "layer entry": "<QQ13sBHHIIIQI",
@@ -130,13 +135,17 @@ def test_the_examples_of_the_bucket_are_read(tmp_path: Path) -> None:
     )
     assert bucket_state.unpack_chain_entry(entry, before, "entry") == after
     assert bucket_state.unpack_snapshot(snapshot, 2, "snapshot") == after
+    outlines = golden_format.bytes_of((GOLDEN / "outlines.txt").read_text())
+    known = outline_of(BundleReader(Storage(), tmp_path / "layers" / NAME.text))
+    assert outline.unpack_outlines(outlines, "outlines") == {NAME: known}
     names = [bucket.entry_name(2), bucket.snapshot_name(2), *after.objects()]
+    names.append(bucket.outlines_name(1, 1))
     assert [row[1].strip("`") for row in rows("objects")] == names
     assert after.manifest.serial == after.local_serial == 3
     assert after.remote_lsn == after.journal[0].lsn_end > after.manifest.durable_lsn
 
 
-@pytest.mark.parametrize("name", LAYOUTS.keys() & STRUCTS.keys())
+@pytest.mark.parametrize("name", sorted(LAYOUTS.keys() & STRUCTS.keys()))
 def test_layouts_have_no_gaps_and_the_sizes_of_the_code(name: str) -> None:
     pos = 0
     for offset, size, field in LAYOUTS[name]:
@@ -153,6 +162,7 @@ def test_every_layout_is_compared_with_the_code() -> None:
         (layer_file, "_HEADER", "bundle header"), (layer_file, "_FRAME", "frame header"),
         (layer_file, "_TRAILER", "bundle trailer"), (manifest, "_HEADER", "manifest header"),
         (manifest, "_HEAD", "manifest entry"), (bucket_state, "_HEADER", "bucket header"),
+        (outline, "_HEADER", "outlines header"), (outline, "_HEAD", "outline"),
         (index_value, "_SEAL", "index value"),
         (index_value, "_ENTRY", "layer entry"), (index_value, "_FILE", "file entry"),
         (index_value, "_RELATION", "relation state"), (index_value, "_CUT", "cut"),

@@ -30,6 +30,7 @@ from tests.fixtures.small_store import (
 )
 
 SECONDS = 3.0
+READS_MIN = 100  # of each reader, however busy the machine is
 BLOCKS = 24
 READERS = 3
 OTHER = (1663, 5, 16385)
@@ -116,7 +117,7 @@ def read(
 ) -> int:
     random_ = random.Random(seed)
     count = 0
-    while not stop.is_set():
+    while count < READS_MIN or not stop.is_set():
         ready = small.store.ready_lsn
         newest = bisect.bisect_right(history.entries, ready, key=lambda entry: entry[0]) - 1
         if newest < 0:
@@ -176,7 +177,7 @@ def read_beside_everything_else(small: SmallStore, readers: list[PageOf]) -> His
         thread.join()
     if failures:
         raise failures[0]
-    assert len(counts) == len(readers) and min(counts) > 100
+    assert len(counts) == len(readers)
     end = history.entries[-1][0]
     assert small.store.wait_for(end, 30)
     background.stop()

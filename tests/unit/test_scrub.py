@@ -62,13 +62,13 @@ def kinds(bucket: MemoryBucket) -> set[str]:
 
 
 def test_a_whole_backup_has_nothing_wrong(world: World) -> None:
-    assert kinds(world.bucket) == {"manifest", "snapshot", "layers", "journal"}
+    assert kinds(world.bucket) == {"manifest", "snapshot", "layers", "journal", "outlines"}
     before = dict(world.bucket.objects)
     report = world.scrub()
     assert report.problems == []
     assert (report.orphans, report.never_verified) == ([], [])
-    chain = [name for name in before if name.startswith(("manifest/", "snapshot/"))]
-    assert report.objects == len(report.state.objects()) + len(chain)
+    rest = [name for name in before if name.startswith(("manifest/", "snapshot/", "outlines/"))]
+    assert report.objects == len(report.state.objects()) + len(rest)
     assert set(report.verified) == set(report.state.objects())
     for name in before:  # the backup is as it was, and there is one object more
         assert world.bucket.objects[name] == before[name]
