@@ -188,7 +188,10 @@ def test_it_says_so_where_pages_are_gone_while_it_runs(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_is_still_named_there_is_not_asked_for_anew(tmp_path: Path) -> None:
+def test_what_is_still_named_there_is_not_asked_for_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     history = History(tmp_path / "from", 3, 60)
     shipper = Shipper(MemoryBucket())
     shipper.ship(history.small.store)
@@ -203,6 +206,7 @@ def test_what_is_still_named_there_is_not_asked_for_anew(tmp_path: Path) -> None
     begin(shipper.bucket, directory)
     assert (directory / "manifest").read_bytes() == before
     assert list((directory / "index").iterdir())
+    assert "until its horizon, now 0/1000000, passes it; a point there keeps it" in caplog.text
 
 
 def test_what_the_server_retains_no_more_is_said(
