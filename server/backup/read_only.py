@@ -39,6 +39,8 @@ _log = logging.getLogger("pageserver.backup")
 def ends_at(storage: Storage, directory: Path) -> int | None:
     """The LSN at which a directory ends, or will when its restore is finished, None: it goes on, or
     is none. CorruptionError."""
+    if binding.read(storage, directory, "").entries:
+        return None  # it writes to a bucket, and its manifest may be long
     local = _manifest(storage, directory)
     if local is not None:
         return local.ends_at_lsn
