@@ -69,7 +69,7 @@ class LocalCopies:
             check()
             try:
                 counts = self._restore(name, counts)
-            except CorruptionError as error:
+            except (CorruptionError, FileNotFoundError) as error:  # no such object
                 lost.append(str(error))
         if lost:
             raise RequestError(

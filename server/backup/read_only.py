@@ -39,6 +39,8 @@ _log = logging.getLogger("pageserver.backup")
 def ends_at(storage: Storage, directory: Path) -> int | None:
     """The LSN at which a directory ends, or will when its restore is finished, None: it goes on, or
     is none. CorruptionError."""
+    if binding.read(storage, directory, "").entries:
+        return None  # it writes to a bucket, and its manifest may be long
     local = _manifest(storage, directory)
     if local is not None:
         return local.ends_at_lsn
@@ -50,9 +52,9 @@ def gone(lsn: int) -> str:
     """What is to be said of an object that is not there any more, of a directory that ends."""
     at = show_lsn(lsn)
     return (
-        "the bucket has this object no longer: its server merged it with others and deleted it. "
-        f"Start again: that looks for the state at {at} in newer layers, which have it as long as "
-        f"that server retains {at}, as with `pageserver point create NAME --lsn {at}`"
+        "the bucket has this object no longer, as when its server has merged it with others. Start "
+        f"again: that looks for the state at {at} in newer layers, which have it as long as that "
+        f"server retains {at}, as by `pageserver point create NAME --lsn {at}`"
     )
 
 
@@ -73,16 +75,15 @@ def open_at_its_end(
         bucket = BucketManifest(store, boottime, in_parallel=pool.map)
         with closing(Target(storage, directory)) as target:
             local = _manifest(storage, directory)
-            if local is None:
-                wanted = _unfinished(target, url)
-            else:
-                wanted = _bound(target, local, url)
-                if not _begins_anew(target, local, patiently(bucket.read, sleep), wanted):
-                    return
-        restore(
-            store, directory, storage, url, lsn=wanted.lsn, lazy=True, chunks=wanted.chunks,
-            sleep=sleep, bucket=bucket,
-        )  # fmt: skip
+            wanted = _unfinished(target, url) if local is None else _bound(target, local, url)
+            state = patiently(bucket.read, sleep)
+            is_whole = local is not None and not _begins_anew(target, local, state, wanted)
+        if not is_whole:
+            restore(
+                store, directory, storage, url, lsn=wanted.lsn, lazy=True, chunks=wanted.chunks,
+                sleep=sleep, bucket=bucket,
+            )  # fmt: skip
+    _say_how_long(state.manifest, wanted)
 
 
 def _unfinished(target: Target, url: str) -> Wanted:
@@ -140,6 +141,17 @@ def _begins_anew(target: Target, local: Manifest, state: BucketState, wanted: Wa
               len(lost), len(local.files), target.directory, show_lsn(wanted.lsn or 0))  # fmt: skip
     target.begin_anew(wanted)
     return True
+
+
+def _say_how_long(there: Manifest, wanted: Wanted) -> None:
+    """Until when the bucket's server retains what is read here, if nothing keeps it for good."""
+    assert wanted.lsn is not None
+    is_held = any(point.lsn == wanted.lsn for point in there.points.values())
+    if not is_held and wanted.lsn >= there.horizon_lsn:
+        _log.info(
+            "the server of %s retains %s until its horizon, now %s, passes it; a point there keeps "
+            "it longer", wanted.url, show_lsn(wanted.lsn), show_lsn(there.horizon_lsn),
+        )  # fmt: skip
 
 
 def _unnamed(target: Target, local: Manifest, there: Manifest) -> list[FileName]:

@@ -153,6 +153,7 @@ def test_any_faults_at_any_requests(world: World, tmp_path: Path) -> None:
     random, failed = Random(SEED), 0
     for round_ in range(2):
         directory, lsn = tmp_path / f"{round_}", random.choice([None, *world.saved.answers])
+        world.order(random.choice(LASTING), "layers/", nth=random.randrange(1, 4), times=10_000)
         for _ in range(12):
             nth, times = random.randrange(1, 30), random.choice([1, 1, 3, 40])
             world.order(random.choice(QUICK), random.choice(KINDS), nth=nth, times=times)
@@ -226,12 +227,13 @@ def test_a_lasting_fault_of_lazy_reads_is_an_error_of_each(world: World, lazy: P
 
 def test_any_faults_of_lazy_reads(world: World, lazy: PageStore) -> None:
     random, failed, lsns = Random(SEED), 0, sorted(world.saved.answers)
-    for _ in range(10):
+    for _ in range(8):
+        world.order(random.choice(LASTING), "layers/", nth=random.randrange(1, 12), times=10_000)
         for _ in range(4):
             nth, times = random.randrange(1, 12), random.choice([1, 4, 20])
             world.order(random.choice(QUICK), "layers/", nth=nth, times=times)
         forget_frames(lazy.frames)
         failed += len(compare(world, lazy, random.choice(lsns)))
+        world.proxy.forget()
     assert failed
-    world.proxy.forget()
     world.saved.check(lazy)

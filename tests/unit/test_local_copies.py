@@ -114,13 +114,14 @@ def compact(small: SmallStore) -> None:
     small.compact(SMALL_POLICY)
 
 
-@pytest.mark.parametrize("is_cut_off", [False, True])
-def test_a_bad_copy_takes_no_place(store: AwayStore, is_cut_off: bool) -> None:
+@pytest.mark.parametrize("how", ["cut off", "flipped", "gone"])
+def test_a_bad_copy_takes_no_place(store: AwayStore, how: str) -> None:
     """What comes is checked before it is there; all others are done."""
     name = sorted(store.small.store.layers.state.files)[0]
-    data = store.files.objects[LayerObject(EPOCH, name).text]
-    bad = data[:-1] if is_cut_off else data[:70] + b"?" + data[71:]
-    store.files.objects[LayerObject(EPOCH, name).text] = bad
+    data = store.files.objects.pop(LayerObject(EPOCH, name).text)
+    bad = {"cut off": data[:-1], "flipped": data[:70] + b"?" + data[71:], "gone": b""}[how]
+    if bad:
+        store.files.objects[LayerObject(EPOCH, name).text] = bad
     with pytest.raises(RequestError, match="1 bundles are damaged.*no sound copy"):
         restore(store, "all")
     assert set(store.small.store.layers.state.files) - set(store.storage.bundles_here()) == {name}

@@ -11,8 +11,10 @@ from engine import index_rebuild
 from engine.block_cache import BLOCK_BYTES
 from engine.errors import DirectoryRefusedError, RequestError
 from engine.lazy_storage import LazyStorage
+from engine.local_copies import LocalCopies
 from engine.page_store import PageStore
 from engine.storage import Storage
+from formats.chunk_filter import parse as parse_chunks
 from formats.lsn import show as show_lsn
 from server.backup import binding, read_only
 from server.backup.bucket_files import BucketFiles
@@ -186,7 +188,10 @@ def test_it_says_so_where_pages_are_gone_while_it_runs(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_is_still_named_there_is_not_asked_for_anew(tmp_path: Path) -> None:
+def test_what_is_still_named_there_is_not_asked_for_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     history = History(tmp_path / "from", 3, 60)
     shipper = Shipper(MemoryBucket())
     shipper.ship(history.small.store)
@@ -201,6 +206,7 @@ def test_what_is_still_named_there_is_not_asked_for_anew(tmp_path: Path) -> None
     begin(shipper.bucket, directory)
     assert (directory / "manifest").read_bytes() == before
     assert list((directory / "index").iterdir())
+    assert "until its horizon, now 0/1000000, passes it; a point there keeps it" in caplog.text
 
 
 def test_what_the_server_retains_no_more_is_said(
@@ -213,6 +219,26 @@ def test_what_the_server_retains_no_more_is_said(
     assert "below the horizon" in caplog.text
     assert answers(store, living.lsn) == living.right
     store.close()
+
+
+def test_with_all_of_it_here_it_needs_no_bucket(tmp_path: Path) -> None:
+    """`restore chunks all`, while the objects are still there."""
+    living = Living(tmp_path, keeps=False)
+    store = opened(living.bucket, living.directory)
+    storage, layers = store.storage, store.paths.layers
+    assert isinstance(storage, LazyStorage)
+    source_of = storage.source_of
+    copies = LocalCopies(
+        store.layers, storage, lambda name, _: source_of(layers / name.text), lambda size: None
+    )
+    assert copies.restore(parse_chunks("all"), lambda: None).fetched
+    store.close()
+    living.delete()
+    for begin_it in (lambda: PageStore(living.directory, MEMORY_BYTES),
+                     lambda: serve(living.bucket, living.directory)):  # fmt: skip
+        store = begin_it()
+        assert answers(store, living.lsn) == living.right
+        store.close()
 
 
 def test_chunks_stay_what_they_were(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -86,7 +88,13 @@ class Harness:
         self.slots.append(slot)
         return Part("receiver", self.events)
 
-    def run(self, *sources: str, slot: str | None = None, stop_after: float = 0.2) -> ExitCode:
+    def run(
+        self,
+        *sources: str,
+        slot: str | None = None,
+        stop_after: float = 0.2,
+        s3: str | None = None,
+    ) -> ExitCode:
         """`pageserver serve`, ended by SIGTERM after a while."""
         options = ServeOptions(
             data_dir=self.directory,
@@ -97,6 +105,7 @@ class Harness:
             tenant=None,
             timeline=None,
             listen=("127.0.0.1", 0),
+            s3=s3,
         )
         timer = threading.Timer(stop_after, os.kill, (os.getpid(), signal.SIGTERM))
         handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
@@ -159,6 +168,42 @@ def test_a_directory_that_ends_has_no_source(
     assert "service starts" not in harness.events
     assert harness.run() == ExitCode.OK
     assert harness.status()["state"] == "read-only"
+
+
+class SilentUploader(Part):
+    """One that has no word of the bucket until the server stops."""
+
+    def __init__(self, events: list[str], note: Callable[[], None]) -> None:
+        super().__init__("uploader", events)
+        self._note = note
+
+    def start(self, is_stopping: Callable[[], bool]) -> tuple[str, int]:
+        self._note()
+        while not is_stopping():
+            time.sleep(0.01)
+        return super().start()
+
+    def finish(self) -> None:
+        self.stop()
+
+    def status(self) -> dict[str, object]:
+        return {"backup": "connecting"}
+
+
+def test_no_wal_is_taken_before_it_is_known_whose_the_bucket_is(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reads are answered meanwhile, and a stop does not wait for it."""
+    seen: list[dict[str, object]] = []
+    uploader = SilentUploader(harness.events, lambda: seen.append(harness.status()))
+    monkeypatch.setattr(serve, "UploaderLink", lambda *_: uploader)
+    monkeypatch.setattr(serve, "_with_bucket", lambda storage, *_: storage)
+    harness.store.remote = SimpleNamespace(is_fenced=False)
+    assert harness.run("host=a", s3="s3://b/p/") == ExitCode.OK
+    assert harness.events[:2] == ["service starts", "background starts"]
+    assert "receiver starts" not in harness.events
+    assert seen[0]["state"] == "connecting"
+    assert "before it is known whose the bucket is" in str(seen[0]["error"])
 
 
 def test_an_empty_directory_is_attached(harness: Harness) -> None:
