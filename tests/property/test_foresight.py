@@ -14,8 +14,8 @@ import pytest
 
 from engine import index_rebuild
 from engine.remote_blocks import QUIET_SECONDS
-from tests.fixtures.batches import Asked, read_together
 from tests.fixtures.lazy_store import AwayStore, away, forget, forget_pages
+from tools.bench.page_batches import Page, read_together
 
 CACHE_BLOCKS = (1, 2, 3, 6, 64)
 BATCHES = 12  # for each size of the cache
@@ -37,12 +37,12 @@ def opened(directory: Path, cache_blocks: int) -> Iterator[AwayStore]:
         store.small.let_go()
 
 
-def chosen(store: AwayStore, numbers: random.Random) -> list[Asked]:
+def chosen(store: AwayStore, numbers: random.Random) -> list[Page]:
     places = numbers.sample(sorted(store.expected), numbers.randint(1, PAGES_MAX))
     return [(spc, db, rel, block, lsn) for spc, db, rel, block, lsn in places]
 
 
-def expected(store: AwayStore, asked: Sequence[Asked]) -> list[bytes | str]:
+def expected(store: AwayStore, asked: Sequence[Page]) -> list[bytes | str]:
     return [store.expected[place] for place in asked]
 
 
@@ -72,11 +72,11 @@ def test_any_batch_is_what_a_local_store_gives(tmp_path: Path, cache_blocks: int
             assert read_together(store.small.store, asked) == expected(store, asked)
 
 
-def check_none(store: AwayStore, asked: list[Asked], numbers: random.Random) -> None:
+def check_none(store: AwayStore, asked: list[Page], numbers: random.Random) -> None:
     assert read_together(store.small.store, asked) == expected(store, asked)
 
 
-def check_gone(store: AwayStore, asked: list[Asked], numbers: random.Random) -> None:
+def check_gone(store: AwayStore, asked: list[Page], numbers: random.Random) -> None:
     """The same pages fail as where each thing is asked for when it is needed, and no others."""
     name = numbers.choice(sorted(store.files.objects))
     data = store.files.objects.pop(name)
@@ -92,7 +92,7 @@ def check_gone(store: AwayStore, asked: list[Asked], numbers: random.Random) -> 
     store.files.objects[name] = data
 
 
-def check_down(store: AwayStore, asked: list[Asked], numbers: random.Random) -> None:
+def check_down(store: AwayStore, asked: list[Page], numbers: random.Random) -> None:
     """From some request on: each page is right, or says why there is none."""
     left = numbers.randint(0, 6)
     real = store.files.read
@@ -110,7 +110,7 @@ def check_down(store: AwayStore, asked: list[Asked], numbers: random.Random) -> 
         assert page == right or "connection refused" in str(page)
 
 
-def check_flip(store: AwayStore, asked: list[Asked], numbers: random.Random) -> None:
+def check_flip(store: AwayStore, asked: list[Page], numbers: random.Random) -> None:
     """One byte of one answer: it is asked for again."""
     left = numbers.randint(0, 4)
 

@@ -8,10 +8,10 @@ import pytest
 from engine import index_rebuild
 from engine.block_cache import BLOCK_BYTES
 from engine.lazy_storage import LazyStorage
-from tests.fixtures.batches import Asked, read_together
 from tests.fixtures.lazy_store import forget, forget_frames, forget_pages
 from tests.fixtures.remote_files import MemoryFiles, take_away
 from tests.fixtures.small_store import REL, SMALL_POLICY, SmallStore, create, image, insert
+from tools.bench.page_batches import Page, read_together
 
 BLOCKS = 12
 FLUSHES = 6
@@ -36,7 +36,7 @@ class Deep:
             small.put(*(insert(block, number, b"x") for block in range(BLOCKS)))
             small.flush()
         self.lsn = small.store.ready_lsn
-        asked: list[Asked] = [(*REL, block, self.lsn) for block in range(BLOCKS)]
+        asked: list[Page] = [(*REL, block, self.lsn) for block in range(BLOCKS)]
         self.expected = read_together(small.store, asked)
         small.let_go()
         self.small, self.files, self.asked = small, MemoryFiles(), asked
@@ -45,7 +45,7 @@ class Deep:
         small.open(self.storage)
         small.ingest()
 
-    def rounds_of(self, asked: list[Asked]) -> list[int]:
+    def rounds_of(self, asked: list[Page]) -> list[int]:
         """Ranges that are asked for together, one such number for each time that one must wait."""
         forget(self.small, self.storage)
         before, together = self.files.requests, len(self.files.asked_together)
@@ -65,7 +65,9 @@ def deep(tmp_path: Path) -> Iterator[Deep]:
 
 def test_a_page_that_visits_many_layers_waits_once(deep: Deep) -> None:
     assert deep.rounds_of(deep.asked[:1]) == [FLUSHES]
-    (visited,) = (n for n, count in enumerate(deep.small.store.layers.map.visits) if count and n > 1)
+    (visited,) = (
+        n for n, count in enumerate(deep.small.store.layers.map.visits) if count and n > 1
+    )
     assert visited == FLUSHES
 
 
@@ -140,7 +142,7 @@ def test_an_object_that_is_gone_fails_who_needs_it_alone(deep: Deep) -> None:
     source = deep.storage.source_of(newest.path)
     assert source is not None
     older = deep.small.store.layers.map.l0[1].lsn_end - 1
-    asked: list[Asked] = [deep.asked[0], (*REL, 1, older)]
+    asked: list[Page] = [deep.asked[0], (*REL, 1, older)]
     forget(deep.small, deep.storage)
     _, *expected = read_together(deep.small.store, asked)
     forget(deep.small, deep.storage)
