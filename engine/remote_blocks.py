@@ -116,6 +116,7 @@ class RemoteBlocks:
         self._files = files
         self._clock = clock
         self._lock = threading.Lock()
+        self._brought = 0  # blocks, by threads that have not read them all yet
         self._under_way: dict[int, Future[bytes]] = {}  # blocks, by number
         self._of_thread = threading.local()
         self._quiet_until = float("-inf")
@@ -230,10 +231,13 @@ class RemoteBlocks:
         """Within, a `read` by this thread that misses a block calls `bring` first, which lets all
         come at once that is read later; what it reads itself does not."""
         self._of_thread.bring = bring
+        self._of_thread.brought = 0
         try:
             yield
         finally:
             self._of_thread.bring = None
+            self._reserve(0)
+            del self._of_thread.brought
 
     def _bring_foreseen(self) -> bool:
         """Whether more may be in the cache now."""
@@ -248,17 +252,30 @@ class RemoteBlocks:
         return True
 
     def bring(self, parts: Iterable[tuple[RemoteObject, int, int]]) -> None:
-        """Let the cache have (object, offset, length) that are about to be read: of the first ones
-        as many as half of it holds. What does not come is left to who reads it."""
+        """Let the cache have (object, offset, length) that are about to be read, the first ones of
+        them: what all threads have brought and not read yet is half of the cache at most, or they
+        would push out each other's. What does not come is left to who reads it."""
+        room = self._reserve(0)
         wanted: dict[int, RemoteObject] = {}
         for source, offset, length in parts:
             numbers = [source.number + block for block in _blocks(source, offset, length)]
             new = [number for number in numbers if number not in self.cache]
-            if len(wanted) + len(new) > self.cache.slot_count // 2:
+            if len(wanted) + len(new) > room:
                 break
             wanted.update(dict.fromkeys(new, source))
+        self._reserve(len(wanted))
         mine, _ = self._claim(wanted)
         self._fetch(mine)
+
+    def _reserve(self, count: int) -> int:
+        """The calling thread brings so many blocks, in the place of what it brought before; how
+        many it may: half of what the others leave. Who does not foresee holds none."""
+        before = getattr(self._of_thread, "brought", None)
+        with self._lock:
+            if before is not None:
+                self._brought += count - before
+                self._of_thread.brought = count
+            return max(0, (self.cache.slot_count // 2 - self._brought + 1) // 2)
 
     # asking
 

@@ -7,7 +7,10 @@ import pytest
 
 from engine import index_rebuild
 from engine.block_cache import BLOCK_BYTES
+from engine.layer_query import LayerQuery
 from engine.lazy_storage import LazyStorage
+from engine.version_set import VersionSet
+from formats.chunk import relation as relation_key
 from tests.fixtures.lazy_store import forget, forget_frames, forget_pages
 from tests.fixtures.remote_files import MemoryFiles, take_away
 from tests.fixtures.small_store import REL, SMALL_POLICY, SmallStore, create, image, insert
@@ -127,13 +130,29 @@ def test_nothing_below_the_image_that_ends_a_read_is_asked_for(tmp_path: Path) -
 
 @pytest.mark.parametrize("cache_blocks", [1, 2, 3, 5, 8])
 def test_a_cache_that_holds_less_than_a_batch_needs(tmp_path: Path, cache_blocks: int) -> None:
-    """Half of it is filled at a time; nothing is lost, and nothing fetched over and over."""
+    """A part of it is filled at a time; nothing is lost, and nothing fetched over and over."""
     deep = Deep(tmp_path / "deep", cache_blocks, with_image=False)
     deep.rounds_of(deep.asked)  # bundles are open from now on
     rounds = deep.rounds_of(deep.asked)
     assert max(rounds) <= max(1, cache_blocks // 2)
     assert sum(rounds) == FLUSHES
     deep.small.let_go()
+
+
+def test_what_was_seen_is_not_foreseen() -> None:
+    """Requests whose stripe is over need not be complete: no version ended them."""
+    query, ahead = LayerQuery(3), LayerQuery(3)
+    query.begin(VersionSet())
+    for number in range(3):
+        query.add(relation_key(*REL, number).pack(), 0, 0, 100, 0)
+    seen = []
+    while query.next_group() >= 0:
+        ahead.foresee(query)
+        seen.append([ahead.key(i) for i in range(ahead.count)])
+    keys = [query.key(i) for i in range(3)]
+    assert seen == [keys, keys[1:], keys[2:]]
+    ahead.foresee(query)
+    assert ahead.count == 0
 
 
 def test_an_object_that_is_gone_fails_who_needs_it_alone(deep: Deep) -> None:

@@ -84,7 +84,7 @@ def run(bench: Bench) -> list[Row]:
         return [
             cold.row("a page", 1, bench.rounds(SINGLE_PAGES)),
             cold.row(f"{BATCH_PAGES} pages", BATCH_PAGES, rounds),
-            cold.scan(bench.rounds(SCAN_BLOCKS)),
+            cold.scan(SCAN_BLOCKS // 10 if bench.quick else SCAN_BLOCKS),
         ]
 
 
