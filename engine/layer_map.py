@@ -242,10 +242,11 @@ class LayerMap:
         for bundle in self._l0:
             if not query.open:
                 return
-            if query.wants(bundle.lsn_start, bundle.lsn_end):
-                reader = bundle.reader
+            reader = bundle.reader
+            if reader not in query.passed and query.wants(bundle.lsn_start, bundle.lsn_end):
                 if reader.locate(query, bundle.dead):
                     yield Visit(reader.name, reader, is_image=False)
+                query.passed.add(reader)
         while query.open and (first := query.next_group()) >= 0:
             yield from self._visits_of_group(query, first)
 

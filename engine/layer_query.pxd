@@ -18,6 +18,7 @@ cdef class LayerQuery:
     cdef public Py_ssize_t capacity, count, open, hit_count, group_count
     cdef public bint keeps_frames
     cdef public dict errors
+    cdef public set passed
 
     cpdef int begin(self, VersionSet versions) except -1
     @cython.locals(i=Py_ssize_t)
@@ -41,7 +42,7 @@ cdef class LayerQuery:
     cdef bint _is_dead(self, Py_ssize_t row) except -1 nogil
     @cython.locals(hits=Py_ssize_t, i=Py_ssize_t, row=Py_ssize_t)
     cdef Py_ssize_t _locate(self, LayerDirectory directory) except -1 nogil
-    @cython.locals(first=Py_ssize_t, i=Py_ssize_t)
+    @cython.locals(first=Py_ssize_t, i=Py_ssize_t, place=Py_ssize_t)
     cpdef Py_ssize_t next_group(self) except -2
     @cython.locals(at=Py_ssize_t, other=Py_ssize_t)
     cdef bint _has_key_of(self, Py_ssize_t i, Py_ssize_t j) except -1 nogil

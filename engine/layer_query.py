@@ -46,12 +46,13 @@ class LayerQuery:
         self.frame = _column(capacity, 4, "I")
         self.hits = _column(capacity, 4, "I")
         self.group = _column(capacity, 4, "I")
-        self.group_done = _column(capacity, 1, "B")
+        self.group_done = _column(capacity, 1, "B")  # 1: the group at hand, 2: an earlier one
         self.is_based = _column(capacity, 1, "B")
         self.delta_floor = _column(capacity, 8, "Q")
         self.floor = _column(capacity, 8, "Q")  # of the layer at hand
         self.visited = _column(capacity, 4, "I")  # layers
         self.keeps_frames = True
+        self.passed = set()  # readers of the L0 bundles that were seen
         self.group_count = 0
         self.count = 0
         self.open = 0
@@ -61,6 +62,8 @@ class LayerQuery:
         """Forget all requests; versions are pushed into the VersionSet `versions` from now on."""
         self.versions = versions
         self.errors = {}
+        self.passed = set()
+        self.group_count = 0
         self.count = 0
         self.open = 0
         return 0
@@ -86,14 +89,15 @@ class LayerQuery:
         return i
 
     def foresee(self, query):
-        """Ask for what another query's open requests still want, to see which layers that takes:
+        """Ask for what another query's requests are still to see, to learn which layers that is:
         nothing is pushed."""
         self.errors = {}
+        self.passed = set(query.passed)
         self.count = 0
         self.open = 0
         i = 0
         while i < query.count:
-            if not query.complete[i]:
+            if not query.complete[i] and query.group_done[i] != 2:
                 self.add(
                     query.keys[18 * i : 18 * i + 18],
                     query.block[i],
@@ -161,9 +165,13 @@ class LayerQuery:
         first = 0
         while first < self.count and (self.complete[first] or self.group_done[first]):
             first += 1
+        place = 0
+        while place < self.group_count:
+            self.group_done[self.group[place]] = 2
+            place += 1
+        self.group_count = 0
         if first == self.count:
             return -1
-        self.group_count = 0
         i = first
         while i < self.count:
             if (

@@ -3,6 +3,8 @@ a file once.
 
     read       blocks that are not in the cache are fetched, neighbours with one request, each by
                one of the threads that want it at the same time
+    bring      the same, of many places that are about to be read, all at once; a `read` that
+               misses a block first calls who knows of such places (foreseeing)
     read_once  from a buffer of the calling thread, filled with what follows in ever longer
                requests; what the cache has is taken from there, but nothing is put there, or a
                merge would push out all that readers want
@@ -114,6 +116,7 @@ class RemoteBlocks:
         self._files = files
         self._clock = clock
         self._lock = threading.Lock()
+        self._brought = 0  # blocks, by threads that have not read them all yet
         self._under_way: dict[int, Future[bytes]] = {}  # blocks, by number
         self._of_thread = threading.local()
         self._quiet_until = float("-inf")
@@ -148,8 +151,8 @@ class RemoteBlocks:
         """Blocks that were not in the cache: what nobody fetches is fetched, then the others'
         are waited for."""
         mine, others = self._claim({source.number + block: source for block in blocks})
-        self._fetch(mine)
         futures = {number: claim.future for number, claim in mine.items()} | others
+        self._fetch(mine)
         return {block: futures[source.number + block].result() for block in blocks}
 
     def _claim(
@@ -168,9 +171,10 @@ class RemoteBlocks:
                     others[number] = future
         return mine, others
 
-    def _fetch(self, mine: Mapping[int, _Claim]) -> None:
+    def _fetch(self, mine: dict[int, _Claim]) -> None:
         """Give each claimed block's Future what the bucket has, or the error, all asked for at the
-        same time; the cache has it then."""
+        same time; the cache has it then. None is left in `mine`, so that no more is held in memory
+        than is on its way."""
         try:
             wanted = []
             for number in sorted(mine):
@@ -178,15 +182,15 @@ class RemoteBlocks:
                 if data is None:
                     wanted.append(number)
                 else:
-                    self._settle(number, mine[number], data)
+                    self._settle(mine, number, data)
             self._ask([_Run(mine[first].source, first, end) for first, end in _runs(wanted)], mine)
         except OSError as error:
-            self._settle_rest(mine, error)
+            self._settle_all(mine, error)
         except BaseException as error:
-            self._settle_rest(mine, error)
+            self._settle_all(mine, error)
             raise
 
-    def _ask(self, runs: Sequence[_Run], mine: Mapping[int, _Claim]) -> None:
+    def _ask(self, runs: Sequence[_Run], mine: dict[int, _Claim]) -> None:
         """`_fetch` neighbours with one request; UnreachableError: it is quiet."""
         ranges = [run.range for run in runs]
 
@@ -197,7 +201,7 @@ class RemoteBlocks:
                 piece = data[at : at + BLOCK_BYTES] if isinstance(data, bytes) else data
                 if isinstance(piece, bytes):
                     self.cache.put(number, piece)
-                self._settle(number, mine[number], piece)
+                self._settle(mine, number, piece)
 
         if ranges:
             self._keep_quiet(ranges[0][0])
@@ -206,19 +210,19 @@ class RemoteBlocks:
         elif ranges:
             self._files.read_many(ranges, take)
 
-    def _settle(self, number: int, claim: _Claim, found: bytes | BaseException) -> None:
+    def _settle(self, mine: dict[int, _Claim], number: int, found: bytes | BaseException) -> None:
         """Who waits for a block has it, or the error."""
-        if isinstance(found, bytes):
-            claim.future.set_result(found)
-        else:
-            claim.future.set_exception(found)
         with self._lock:
+            future = mine.pop(number).future
             del self._under_way[number]
+        if isinstance(found, bytes):
+            future.set_result(found)
+        else:
+            future.set_exception(found)
 
-    def _settle_rest(self, mine: Mapping[int, _Claim], error: BaseException) -> None:
-        for number, claim in mine.items():
-            if not claim.future.done():
-                self._settle(number, claim, error)
+    def _settle_all(self, mine: dict[int, _Claim], error: BaseException) -> None:
+        for number in list(mine):
+            self._settle(mine, number, error)
 
     # who knows what will be read
 
@@ -227,10 +231,13 @@ class RemoteBlocks:
         """Within, a `read` by this thread that misses a block calls `bring` first, which lets all
         come at once that is read later; what it reads itself does not."""
         self._of_thread.bring = bring
+        self._of_thread.brought = 0
         try:
             yield
         finally:
             self._of_thread.bring = None
+            self._reserve(0)
+            del self._of_thread.brought
 
     def _bring_foreseen(self) -> bool:
         """Whether more may be in the cache now."""
@@ -245,17 +252,30 @@ class RemoteBlocks:
         return True
 
     def bring(self, parts: Iterable[tuple[RemoteObject, int, int]]) -> None:
-        """Let the cache have (object, offset, length) that are about to be read: of the first ones
-        as many as half of it holds. What does not come is left to who reads it."""
+        """Let the cache have (object, offset, length) that are about to be read, the first ones of
+        them: what all threads have brought and not read yet is half of the cache at most, or they
+        would push out each other's. What does not come is left to who reads it."""
+        room = self._reserve(0)
         wanted: dict[int, RemoteObject] = {}
         for source, offset, length in parts:
             numbers = [source.number + block for block in _blocks(source, offset, length)]
             new = [number for number in numbers if number not in self.cache]
-            if len(wanted) + len(new) > self.cache.slot_count // 2:
+            if len(wanted) + len(new) > room:
                 break
             wanted.update(dict.fromkeys(new, source))
+        self._reserve(len(wanted))
         mine, _ = self._claim(wanted)
         self._fetch(mine)
+
+    def _reserve(self, count: int) -> int:
+        """The calling thread brings so many blocks, in the place of what it brought before; how
+        many it may: half of what the others leave. Who does not foresee holds none."""
+        before = getattr(self._of_thread, "brought", None)
+        with self._lock:
+            if before is not None:
+                self._brought += count - before
+                self._of_thread.brought = count
+            return max(0, (self.cache.slot_count // 2 - self._brought + 1) // 2)
 
     # asking
 

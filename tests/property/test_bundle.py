@@ -81,7 +81,8 @@ def test_one_bundle(written: list[Version], frame_bytes: int, requests: list[Req
             into, query = VersionSet(), LayerQuery(1)
             query.begin(into)
             query.add(key, block, lsn_floor, lsn_max, 0)
-            reader.collect(query, cache)
+            if hits := reader.locate(query, b""):
+                reader.collect_hits(query, hits, cache)
             assert bundles.pushed(into) == model.read(key, block, lsn_max, lsn_floor)[0]
 
 

@@ -27,7 +27,7 @@ from tests.fixtures.remote_files import MemoryFiles
 FILES = 3
 BLOCKS_MAX = 12
 PIECES = os.urandom(1 << 16)
-KINDS = ("read", "read", "read", "once", "once", "all", "doubt", "expect")
+KINDS = ("read", "read", "read", "once", "once", "all", "doubt", "expect", "bring")
 FAULTS = (None, None, None, None, "down", "short", "flip", "spoilt slot")
 
 sizes = st.integers(1, BLOCKS_MAX * BLOCK_BYTES)
@@ -112,6 +112,9 @@ def check(
             storage.expect([file.path])
         except CorruptionError as error:
             raise AssertionError("nobody looks at these bytes yet") from error
+        return
+    if kind == "bring":
+        storage.bring([(file, offset, length), (file, offset // 2, length)])
         return
     if kind == "doubt":
         assert storage.doubt(file, offset, length)

@@ -7,11 +7,14 @@ import pytest
 
 from engine import index_rebuild
 from engine.block_cache import BLOCK_BYTES
+from engine.layer_query import LayerQuery
 from engine.lazy_storage import LazyStorage
-from tests.fixtures.batches import Asked, read_together
+from engine.version_set import VersionSet
+from formats.chunk import relation as relation_key
 from tests.fixtures.lazy_store import forget, forget_frames, forget_pages
 from tests.fixtures.remote_files import MemoryFiles, take_away
 from tests.fixtures.small_store import REL, SMALL_POLICY, SmallStore, create, image, insert
+from tools.bench.page_batches import Page, read_together
 
 BLOCKS = 12
 FLUSHES = 6
@@ -36,7 +39,7 @@ class Deep:
             small.put(*(insert(block, number, b"x") for block in range(BLOCKS)))
             small.flush()
         self.lsn = small.store.ready_lsn
-        asked: list[Asked] = [(*REL, block, self.lsn) for block in range(BLOCKS)]
+        asked: list[Page] = [(*REL, block, self.lsn) for block in range(BLOCKS)]
         self.expected = read_together(small.store, asked)
         small.let_go()
         self.small, self.files, self.asked = small, MemoryFiles(), asked
@@ -45,7 +48,7 @@ class Deep:
         small.open(self.storage)
         small.ingest()
 
-    def rounds_of(self, asked: list[Asked]) -> list[int]:
+    def rounds_of(self, asked: list[Page]) -> list[int]:
         """Ranges that are asked for together, one such number for each time that one must wait."""
         forget(self.small, self.storage)
         before, together = self.files.requests, len(self.files.asked_together)
@@ -127,7 +130,7 @@ def test_nothing_below_the_image_that_ends_a_read_is_asked_for(tmp_path: Path) -
 
 @pytest.mark.parametrize("cache_blocks", [1, 2, 3, 5, 8])
 def test_a_cache_that_holds_less_than_a_batch_needs(tmp_path: Path, cache_blocks: int) -> None:
-    """Half of it is filled at a time; nothing is lost, and nothing fetched over and over."""
+    """A part of it is filled at a time; nothing is lost, and nothing fetched over and over."""
     deep = Deep(tmp_path / "deep", cache_blocks, with_image=False)
     deep.rounds_of(deep.asked)  # bundles are open from now on
     rounds = deep.rounds_of(deep.asked)
@@ -136,13 +139,29 @@ def test_a_cache_that_holds_less_than_a_batch_needs(tmp_path: Path, cache_blocks
     deep.small.let_go()
 
 
+def test_what_was_seen_is_not_foreseen() -> None:
+    """Requests whose stripe is over need not be complete: no version ended them."""
+    query, ahead = LayerQuery(3), LayerQuery(3)
+    query.begin(VersionSet())
+    for number in range(3):
+        query.add(relation_key(*REL, number).pack(), 0, 0, 100, 0)
+    seen = []
+    while query.next_group() >= 0:
+        ahead.foresee(query)
+        seen.append([ahead.key(i) for i in range(ahead.count)])
+    keys = [query.key(i) for i in range(3)]
+    assert seen == [keys, keys[1:], keys[2:]]
+    ahead.foresee(query)
+    assert ahead.count == 0
+
+
 def test_an_object_that_is_gone_fails_who_needs_it_alone(deep: Deep) -> None:
     """The others of the batch still come together."""
     newest = deep.small.store.layers.map.l0[0].reader
     source = deep.storage.source_of(newest.path)
     assert source is not None
     older = deep.small.store.layers.map.l0[1].lsn_end - 1
-    asked: list[Asked] = [deep.asked[0], (*REL, 1, older)]
+    asked: list[Page] = [deep.asked[0], (*REL, 1, older)]
     forget(deep.small, deep.storage)
     _, *expected = read_together(deep.small.store, asked)
     forget(deep.small, deep.storage)

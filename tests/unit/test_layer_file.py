@@ -48,7 +48,8 @@ def read_everything(path: Path) -> dict[tuple[bytes, int], list[tuple[int, bytes
             into, query = VersionSet(), LayerQuery(1)
             query.begin(into)
             query.add(key, block, 0, 100000, 0)
-            reader.collect(query, cache)
+            if hits := reader.locate(query, b""):
+                reader.collect_hits(query, hits, cache)
             found[key, block] = None if query.errors else bundles.pushed(into)
     return found
 
@@ -154,7 +155,7 @@ def test_layers_of_a_base_backup_are_fuzzy_and_may_come_in_any_order(tmp_path: P
             into, query = VersionSet(), LayerQuery(1)
             query.begin(into)
             query.add(key, block, 0, 77, 0)
-            reader.collect(query, FrameCache(0))
+            reader.collect_hits(query, reader.locate(query, b""), FrameCache(0))
             assert bundles.pushed(into) == [(77, bytes([3, 0, 0, 0, 0, 0]) + pages[key][:8192])]
 
 

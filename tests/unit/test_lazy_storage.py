@@ -1,6 +1,7 @@
 """Bundles that lie in a bucket: what is asked of it, how often, and what its failures become."""
 
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,10 +11,10 @@ from engine.block_cache import BLOCK_BYTES
 from engine.bundle_reader import BundleReader
 from engine.errors import UnreachableError
 from engine.layer_damage import Damage
-from engine.lazy_storage import LazyStorage
+from engine.lazy_storage import LazyStorage, RemoteFile
 from engine.merge_plan import MergeInput
 from engine.remote_blocks import AHEAD_BYTES_MIN, QUIET_SECONDS, REQUEST_BYTES_MAX
-from engine.storage import Storage
+from engine.storage import File, Storage
 from formats.bucket import LayerObject
 from formats.errors import CorruptionError
 from formats.file_name import FileName
@@ -113,6 +114,55 @@ def test_neighbours_are_one_request_and_come_once(lazy: Lazy) -> None:
     assert lazy.storage.blocks.requests == 3
     assert lazy.storage.blocks.bytes_fetched == len(data)
     assert lazy.storage.blocks.misses == 10
+
+
+def test_what_is_brought_is_held_by_the_cache_alone(tmp_path: Path) -> None:
+    """Not in memory, be it ever so many blocks; and no more of them than a quarter of the cache,
+    as others may do the same."""
+    lazy = Lazy(tmp_path, 100)
+    file = lazy.storage.open(lazy.put(content(200)))
+    places = [(file, block * BLOCK_BYTES, 10) for block in range(0, 200, 2)]
+    tracemalloc.start()
+    lazy.storage.bring(places)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert lazy.files.asked_together == [25]
+    assert most < 10 * BLOCK_BYTES
+    assert [block in lazy.storage.blocks.cache for block in _numbers(file, 99)] == [
+        block < 50 and not block % 2 for block in range(99)
+    ]
+
+
+def test_what_threads_have_brought_and_not_read_yet_is_bounded(tmp_path: Path) -> None:
+    """Or they would push out each other's, and fetch it again and again."""
+    lazy = Lazy(tmp_path, 64)
+    blocks = lazy.storage.blocks
+    file = lazy.storage.open(lazy.put(content(200)))
+    places = [(file, block * BLOCK_BYTES, 10) for block in range(200)]
+    brought = []
+
+    def bring(first: int) -> None:
+        before = len(blocks.cache._entries)
+        lazy.storage.bring(places[first:])
+        brought.append(len(blocks.cache._entries) - before)
+
+    def read_within(first: int, more: int) -> None:
+        with lazy.storage.foreseeing(lambda: bring(first)):
+            lazy.storage.pread(file, first * BLOCK_BYTES, 10)
+            if more:
+                with ThreadPoolExecutor(1) as thread:
+                    thread.submit(read_within, first + 40, more - 1).result(10)
+
+    read_within(0, 4)
+    assert brought == [16, 8, 4, 2, 1]
+    assert blocks._brought == 0
+    read_within(199, 0)
+    assert brought[5:] == [1]
+
+
+def _numbers(file: File, count: int) -> range:
+    assert isinstance(file, RemoteFile)
+    return range(file.source.number, file.source.number + count)
 
 
 def test_a_request_is_bounded(lazy: Lazy) -> None:

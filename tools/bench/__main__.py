@@ -36,6 +36,7 @@ from tools.bench import (
     relations,
     restart,
     s3,
+    s3_cold,
     s3_ingest,
     s3_lazy,
     space,
@@ -70,6 +71,7 @@ BENCHMARKS: dict[str, Callable[[Bench], list[Row]]] = {
     read_under_load.NAME: read_under_load.run,
     s3.UPLOAD: s3.run_upload,
     s3.RESTORE: s3.run_restore,
+    s3_cold.NAME: s3_cold.run,
     s3_ingest.NAME: s3_ingest.run,
 }
 LONG: dict[str, Callable[[Bench], list[Row]]] = {

@@ -5,7 +5,6 @@ cache and without a page cache. All reads of files are counted, those that open 
 LMDB maps is not a read.
 """
 
-import random
 import shutil
 from pathlib import Path
 from statistics import mean, quantiles
@@ -15,6 +14,7 @@ from formats.chunk import Fork
 from tools.bench.bench import MEMORY_BYTES_MAX, Bench
 from tools.bench.counting_storage import CountingStorage
 from tools.bench.generated_wal import GeneratedWal
+from tools.bench.page_batches import random_pages
 from tools.bench.row import Bar, Row
 from tools.bench.settled_store import load_settled
 
@@ -23,7 +23,6 @@ PAGES = 4000
 READS_MAX = 5
 BYTES_MAX = 256 << 10
 BAR = Bar(1.0, is_most=True)
-Page = tuple[int, int, int, int, int]  # spc, db, rel, block, LSN
 
 
 def run(bench: Bench) -> list[Row]:
@@ -48,28 +47,13 @@ def _read(directory: Path, wal: GeneratedWal) -> tuple[list[int], list[int]]:
     store = PageStore(directory, MEMORY_BYTES_MAX, storage)
     store.frames.bytes_max = 0
     reads, sizes = [], []
-    for spc, db, rel, block, lsn in _pages(store, wal):
+    for spc, db, rel, block, lsn in random_pages(store, wal, PAGES):
         before = storage.reads, storage.bytes_read
         store.versions.read_relation(spc, db, rel, Fork.MAIN, block, 1, lsn)
         reads.append(storage.reads - before[0])
         sizes.append(storage.bytes_read - before[1])
     store.close()
     return reads, sizes
-
-
-def _pages(store: PageStore, wal: GeneratedWal) -> list[Page]:
-    """Relations by their sizes; of those that were there from the start only."""
-    numbers = random.Random(1)
-    first = max(store.horizon_lsn, wal.start_lsn)
-    relations = [relation for relation in store.relations(first)
-                 if relation[3] == Fork.MAIN and relation[4]]  # fmt: skip
-    still = {relation[:4] for relation in store.relations(wal.end_lsn)}
-    relations = [relation for relation in relations if relation[:4] in still]
-    chosen = numbers.choices(relations, [relation[4] for relation in relations], k=PAGES)
-    return [
-        (spc, db, rel, numbers.randrange(blocks), numbers.randrange(first, wal.end_lsn))
-        for spc, db, rel, _, blocks in chosen
-    ]
 
 
 def _row(variant: str, unit: str, values: list[int], most: int, scale: int) -> Row:
