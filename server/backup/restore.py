@@ -11,6 +11,7 @@ bucket; if its objects are deleted meanwhile, as somebody still writes there, th
 and what is here already stays.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
@@ -31,7 +32,7 @@ from formats.manifest_record import FileAdded
 from server.backup import binding, fetch, restore_plan
 from server.backup.binding import Binding
 from server.backup.bucket_manifest import BucketManifest
-from server.backup.object_store import NotThereError, ObjectStore
+from server.backup.object_store import NotThereError, ObjectStore, StoreError
 from server.backup.outline_shipping import newest_outlines
 from server.backup.restore_plan import Plan, RestoreRefusedError
 from server.backup.restore_target import PART_SUFFIX, Target, Wanted, refuse_others
@@ -40,6 +41,7 @@ PARALLELISM = 8
 SPARE_BYTES = 64 << 20  # besides bundles and journal: index, manifest, what the server begins with
 SPARE_SHARE = 50  # and this part of the bundles, for the index
 _MIB = 1 << 20
+_log = logging.getLogger("pageserver.backup")
 _Result = TypeVar("_Result")
 
 
@@ -183,7 +185,7 @@ class _Restore:
 
     def _bring(self, target: Target, done: Restored, wanted: Wanted) -> None:
         """All but the manifest."""
-        outlines = self._pool.submit(self._patiently, lambda: newest_outlines(self._store))
+        outlines = self._pool.submit(self._outlines)
         files = [] if wanted.lazy else done.plan.files
         kept = target.keep_bundles({file.name: file.bytes_total for file in files})
         missing = [file for file in files if file.name not in kept]
@@ -210,7 +212,16 @@ class _Restore:
         self._storage.sync_directory(target.layers)
         done.bytes += self._bring_journal(target, done)
         if (found := outlines.result()) is not None:
-            target.write_outlines(found[1])
+            target.write_outlines(found)
+
+    def _outlines(self) -> bytes | None:
+        """The newest; without them bundles are asked for what they say."""
+        try:
+            found = self._patiently(lambda: newest_outlines(self._store))
+        except StoreError as error:
+            _log.warning("restoring without outlines of bundles: %s", error)
+            return None
+        return None if found is None else found[1]
 
     def _bring_bundle(self, target: Target, name: str, file: FileAdded) -> int:
         """Under its own name only when all of it is on disk; its bytes."""
