@@ -150,14 +150,22 @@ def test_a_bucket_without_the_layers_that_only_it_had_is_not_written_to(tmp_path
     small = small_store(tmp_path)
     uploading = Uploading(small)
     uploading.run(20)
-    small.store.layers.note_uploaded(uploading.uploader.uploaded)  # from now on files may go
+    uploaded = uploading.uploader.uploaded
+    small.store.layers.note_uploaded(uploaded)
     uploading.run(20)
+    paths = [small.directory / "layers" / name.text for name in uploaded]
+    kept = [path.rename(tmp_path / path.name) for path in paths]
     Uploading(small, uploading.contents, clock=uploading.clock).run(20)
     other = Uploading(small)
     with pytest.raises(CorruptionError, match="layers that are in the bucket"):
         other.run(20)
     assert not other.uploader.uploaded
     assert not other.contents.objects
+    for here, path in zip(kept, paths, strict=True):  # as `restore chunks` brings them
+        here.rename(path)
+    again = Uploading(small, other.contents, clock=other.clock)
+    again.run(20)
+    assert check_bucket(again).manifest.files == small.store.manifest.state.files
 
 
 def test_leftovers_of_a_killed_uploader_go(tmp_path):
