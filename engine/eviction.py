@@ -46,7 +46,7 @@ class Eviction:
 
     def epoch_of(self, layers: LayerStore, name: FileName) -> int | None:
         """Under which the bucket has a bundle, None: it has not, as far as is known here."""
-        return layers.state.uploaded.get(name, self._uploaded.get(name))
+        return self._uploaded.get(name, layers.state.uploaded.get(name))
 
     def step(self, layers: LayerStore) -> bool:
         """Let some go if there are too many; whether there were."""

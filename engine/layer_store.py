@@ -150,7 +150,8 @@ class LayerStore:
         """Make true that bundles are in the bucket, under these epochs; those that count."""
         with self._lock:
             there = [name for name in files if name in self.state.files]
-            new = [name for name in there if name not in self.state.uploaded]
+            # A bucket that was filled anew has it under another epoch than the one before.
+            new = [name for name in there if self.state.uploaded.get(name) != files[name]]
             if new:
                 self.append(*(FileUploaded(name.text, files[name]) for name in new))
         return there

@@ -54,8 +54,9 @@ class LazyStorage(Storage):
 
     def add(self, name: FileName, epoch: int, size: int) -> None:
         """A bundle is in the bucket, whether it is here or not."""
-        if name.text not in self._remote:
-            self._remote[name.text] = RemoteObject(LayerObject(epoch, name).text, size)
+        there = LayerObject(epoch, name).text
+        if name.text not in self._remote or self._remote[name.text].name != there:
+            self._remote[name.text] = RemoteObject(there, size)
 
     def evict(self, path: Path) -> None:
         """Remove the local file of a bundle that is in the bucket; who has it open reads on."""

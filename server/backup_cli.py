@@ -186,7 +186,8 @@ def scrub(
         for p in report.problems
     ]
     if as_json:
-        print_json({**values, "problems": problems})
+        verified = {name: _time(report.verified[name]) for name in sorted(report.verified)}
+        print_json({**values, "verified": verified, "problems": problems})
     else:
         _print_values(values)
         for problem in problems:

@@ -38,7 +38,9 @@ def open_directory(
     DirectoryInUseError, OSError.
     """
     has_fencing = settings.fencing == "on"
-    store = S3Store(url, endpoint, parallelism=PARALLEL_REQUESTS, conditional=has_fencing)
+    # A client that reads has a thread of its own, which asks by itself for what is one request.
+    requests = PARALLEL_REQUESTS + settings.connections_max
+    store = S3Store(url, endpoint, parallelism=requests, conditional=has_fencing)
     end, files = read_only.ends_at(storage, directory), BucketFiles(store)
     if end is not None:
         read_only.open_at_its_end(store, directory, storage, url)
@@ -47,7 +49,10 @@ def open_directory(
         refuse_other_bucket(store, storage, directory, url)
         if is_empty(storage, directory):
             check = (lambda nonce: probe(store, nonce)) if has_fencing else None
-            begin_from_bucket(store, directory, storage, url, check=check)
+            begin_from_bucket(
+                store, directory, storage, url,
+                grace_seconds=settings.backup_grace_seconds, check=check,
+            )  # fmt: skip
     cache_bytes = settings.block_cache_bytes
     text = os.environ.get(kill_points.VARIABLE)
     if text is not None:

@@ -76,7 +76,7 @@ class Attachment:
                 f"{self._directory} was restored as of {show_lsn(local.ends_at_lsn)} and is only "
                 "read: serve it without --s3"
             )
-        if lost := binding.lacking(local, state.manifest):
+        if lost := binding.lacking(self._storage, self._directory, local, state.manifest):
             raise CorruptionError(
                 "layers that are in the bucket, by the manifest here", self._url,
                 f"{len(lost)}, as {lost[0].text}",

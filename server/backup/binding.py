@@ -64,11 +64,14 @@ class Binding:
             )
 
 
-def lacking(local: Manifest, bucket: Manifest) -> list[FileName]:
-    """Bundles that the directory's manifest says are in the bucket, perhaps there alone, and that
-    the bucket's does not name."""
-    names = sorted(local.uploaded)
-    return [name for name in names if bucket.uploaded.get(name) != local.uploaded[name]]
+def lacking(storage: Storage, directory: Path, local: Manifest, bucket: Manifest) -> list[FileName]:
+    """Bundles that the directory's manifest says are in the bucket, that the bucket's does not
+    name, and that are not here; `storage` knows of local files alone."""
+    return [
+        name for name in sorted(local.uploaded)
+        if bucket.uploaded.get(name) != local.uploaded[name]
+        and not storage.exists(directory / "layers" / name.text)
+    ]  # fmt: skip
 
 
 def exists(storage: Storage, directory: Path) -> bool:

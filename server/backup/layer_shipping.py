@@ -84,7 +84,8 @@ class LayerShipping:
         return True
 
     def next_file(self) -> FileAdded | None:
-        """The next to be sent: `sent`, `failed` or `found_damaged` is to follow."""
+        """The next to be sent: `note_sent`, `note_failed`, `give_up` or `note_damaged` is to
+        follow."""
         if not self._waiting:
             return None
         file = self._waiting.popleft()
@@ -100,12 +101,16 @@ class LayerShipping:
         del self._under_way[FileName.parse(file.name)]
         self._waiting.append(file)
 
-    def note_damaged(self, name: FileName, reason: str) -> None:
-        """The state at hand is given up."""
+    def give_up(self, name: FileName) -> None:
+        """It cannot be read for now, nor can the state at hand become true: a newer one may."""
         del self._under_way[name]
-        self.damaged[name] = reason
         self.target = None
         self._waiting.clear()
+
+    def note_damaged(self, name: FileName, reason: str) -> None:
+        """No state that names it becomes true."""
+        self.give_up(name)
+        self.damaged[name] = reason
         _log.error("layers/%s is not sent, it is damaged: %s", name.text, reason)
 
     def note_lost(self, name: FileName) -> None:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from engine.storage import Storage
-from server.backup.bucket_manifest import BucketManifest, OvertakenError
+from server.backup.bucket_manifest import GRACE_SECONDS, BucketManifest, OvertakenError
 from server.backup.fetch import patiently
 from server.backup.object_store import ObjectStore
 from server.backup.restore import PARALLELISM, Progress, boottime, restore
@@ -42,18 +42,19 @@ def begin_from_bucket(
     storage: Storage,
     url: str,
     *,
+    grace_seconds: float = GRACE_SECONDS,
     check: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Make an empty directory one whose layers are in the bucket; False, and nothing was done, if
-    the bucket has no backup. `check(nonce)` raises RefusedError if the store cannot keep two
-    writers apart.
+    the bucket has no backup. `grace_seconds`: for so long names stay that somebody may still know.
+    `check(nonce)` raises RefusedError if the store cannot keep two writers apart.
 
     RestoreRefusedError, StoreError, CorruptionError: it cannot be, now or ever.
     """
     with ThreadPoolExecutor(PARALLELISM, "bucket-manifest") as pool:
-        bucket = BucketManifest(store, boottime, in_parallel=pool.map)
+        bucket = BucketManifest(store, boottime, grace_seconds=grace_seconds, in_parallel=pool.map)
         if patiently(bucket.read, sleep).manifest.identity is None:
             return False
         refuse_others(storage, directory, Wanted(url, lazy=True))  # before anybody is fenced off

@@ -38,7 +38,6 @@ class Position(NamedTuple):
     serial: int = 0  # of the manifest
     flushed_lsn: int = 0
     timeline: int = 0  # of the journal
-    ready_lsn: int = 0
 
 
 class LocalManifest:

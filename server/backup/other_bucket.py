@@ -28,7 +28,8 @@ def refuse_other_bucket(store: ObjectStore, storage: Storage, directory: Path, u
     local, _ = layout.replay(storage.read_all(path), str(path))
     if not local.uploaded:
         return
-    lacking = binding.lacking(local, patiently(BucketManifest(store, boottime).read).manifest)
+    there = patiently(BucketManifest(store, boottime).read).manifest
+    lacking = binding.lacking(storage, directory, local, there)
     if lacking:
         raise DirectoryRefusedError(
             f"{directory} has layers in {bound or 'another bucket'} that {url} lacks, "

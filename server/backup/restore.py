@@ -11,6 +11,7 @@ bucket; if its objects are deleted meanwhile, as somebody still writes there, th
 and what is here already stays.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed, wait
@@ -35,7 +36,7 @@ from formats.outline import Outline
 from server.backup import binding, fetch, restore_plan
 from server.backup.binding import Binding
 from server.backup.bucket_manifest import BucketManifest
-from server.backup.object_store import NotThereError, ObjectStore
+from server.backup.object_store import NotThereError, ObjectStore, StoreError
 from server.backup.outline_shipping import newest_outlines
 from server.backup.restore_plan import Plan, RestoreRefusedError
 from server.backup.restore_target import PART_SUFFIX, Target, Wanted, refuse_others
@@ -44,6 +45,7 @@ PARALLELISM = 8
 SPARE_BYTES = 64 << 20  # besides bundles and journal: index, manifest, what the server begins with
 SPARE_SHARE = 50  # and this part of the bundles, for the index
 _MIB = 1 << 20
+_log = logging.getLogger("pageserver.backup")
 _Result = TypeVar("_Result")
 
 
@@ -189,8 +191,12 @@ class _Restore:
 
     @cached_property
     def _outlines(self) -> bytes:
-        """Of bundles, as the bucket has them; none if it has none."""
-        found = self._patiently(lambda: newest_outlines(self._store))
+        """The newest; without them bundles are asked for what they say."""
+        try:
+            found = self._patiently(lambda: newest_outlines(self._store))
+        except StoreError as error:
+            _log.warning("restoring without outlines of bundles: %s", error)
+            return b""
         return b"" if found is None else found[1]
 
     def _patiently(self, call: Callable[[], _Result]) -> _Result:

@@ -70,10 +70,11 @@ class S3Store:
         try:
             with told(self.location.url):
                 self._client = connect(endpoint, max(parallelism, CONNECTIONS_MIN))
+            check_endpoint(self._client.meta.endpoint_url)  # errors show it
         except ValueError:
             raise RefusedError(
                 "AWS_ENDPOINT_URL, AWS_ENDPOINT_URL_S3 or the profile's endpoint_url is no URL of "
-                "a server: expected http://HOST[:PORT] or https://HOST[:PORT]"
+                "a server: expected http://HOST[:PORT] or https://HOST[:PORT], without credentials"
             ) from None
         self._meter = Meter(self._client)
         self._pace = BytePace(bytes_per_second, sleep=sleep)

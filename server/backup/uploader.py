@@ -53,8 +53,8 @@ POLL_SECONDS = 0.5
 LOST_SECONDS = 5.0  # a file that is not there, and is still named, after so long, is lost
 WAL_ATTEMPTS_MAX = 3  # to read WAL whose sums do not hold: it may have been cut off meanwhile
 COMPRESSION_LEVEL = 1
-MANIFEST, JOURNAL, LAYERS, DELETION = "manifest", "journal", "layers", "deletion"
-OUTLINES = "outlines"
+MANIFEST, JOURNAL, LAYERS = "manifest", "journal", "layers"
+DELETION, OUTLINES = "deletion", "outlines"
 _log = logging.getLogger("pageserver.backup")
 
 
@@ -95,7 +95,7 @@ class Uploader:
             clock,
             grace_seconds=settings.grace_seconds,
             in_parallel=in_parallel,
-            before_append=self._expect,
+            before_append=lambda serial, crc: self._attachment.expect(serial, crc),
         )
         self._attachment = Attachment(self._storage, directory, url, server_id, self._bucket,
                                       nonce or secrets.token_hex(16), probe)  # fmt: skip
@@ -189,9 +189,6 @@ class Uploader:
                 self._troubles.succeeded(work)
         except (StoreError, OSError) as error:
             self._troubles.failed(work, error)
-
-    def _expect(self, serial: int, crc: int) -> None:
-        self._attachment.expect(serial, crc)
 
     def _attach(self) -> None:
         serial = self._position.serial
@@ -343,8 +340,11 @@ class Uploader:
             name = FileName.parse(file.name)
             try:
                 future.result()
-            except (CorruptionError, OSError) as error:
+            except CorruptionError as error:
                 self._layers.note_damaged(name, str(error))
+            except OSError as error:  # as where too many files are open: it may pass
+                self._layers.give_up(name)
+                self._troubles.failed(LAYERS, error)
             except StoreError as error:
                 self._layers.note_failed(file)
                 self._troubles.failed(LAYERS, error)

@@ -4,20 +4,23 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from engine.block_cache import BLOCK_BYTES
 from engine.lazy_storage import LazyStorage
-from engine.remote_blocks import QUIET_SECONDS
+from engine.remote_blocks import QUIET_SECONDS, RemoteObject
 from engine.storage import Storage
 from formats.lsn import parse
-from server.backup.bucket_files import BucketFiles
+from server.backup.bucket_files import PARALLEL_REQUESTS, BucketFiles
 from server.backup.restore import restore
 from server.backup.s3_store import S3Store
 from server.client import PageClient
+from server.config import Settings
 from server.exit_code import ExitCode
+from server.lazy_directory import open_directory
 from tests.fixtures.lazy_store import AwayStore, away, forget_frames, pages
 from tests.fixtures.page_digest import digest
 from tests.fixtures.page_servers import PageServerFactory
@@ -79,6 +82,26 @@ def test_every_page_while_the_server_comes_and_goes(store: AwayStore, s3_bucket:
     compactor = small.store.compactor
     assert compactor is not None
     assert not compactor.damaged
+
+
+def test_many_readers_keep_their_connections(
+    tmp_path: Path, s3_bucket: Bucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each that was thrown away is a line in the log, and is made anew for the next read."""
+    S3Store(s3_bucket.url, s3_bucket.endpoint).put("object", bytes(1 << 20))
+    (tmp_path / "D").mkdir()
+    storage = open_directory(
+        Storage(), tmp_path / "D", s3_bucket.url, s3_bucket.endpoint, Settings()
+    )
+    count = 3 * PARALLEL_REQUESTS
+
+    def read(_: int) -> int:
+        source = RemoteObject("object", 1 << 20)
+        return sum(len(storage.blocks.read(source, at << 18, 1 << 18)) for at in range(4))
+
+    with ThreadPoolExecutor(count) as readers:
+        assert sum(readers.map(read, range(count))) == count << 20
+    assert not [record for record in caplog.records if "pool is full" in record.message]
 
 
 OFTEN = ("--set", "backup_journal_seconds=0.3", "--set", "flush_seconds_max=1")

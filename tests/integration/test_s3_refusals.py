@@ -64,9 +64,11 @@ def test_a_profile_that_is_not_there(s3_bucket: Bucket, monkeypatch: pytest.Monk
 def test_an_endpoint_of_the_environment_that_is_none(
     s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost:8333")
-    with pytest.raises(RefusedError, match="AWS_ENDPOINT_URL.*expected http"):
-        S3Store(s3_bucket.url)
+    for endpoint in ("localhost:8333", "http://user:hunter2@localhost:8333"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+        with pytest.raises(RefusedError, match="AWS_ENDPOINT_URL.*expected http") as refusal:
+            S3Store(s3_bucket.url)
+        assert "hunter2" not in str(refusal.value)
 
 
 def test_no_such_bucket(s3_bucket: Bucket) -> None:

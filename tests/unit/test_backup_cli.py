@@ -134,6 +134,9 @@ def test_scrub_says_what_is_there_and_what_is_wrong(run: Run, store: Store) -> N
     assert (values["problems"], values["wrong"], values["never_verified"]) == ([], 0, 0)
     assert values["remote_lsn"] == show(store.lsns[2])
     assert values["oldest_verification"] == values["newest_verification"] != None  # noqa: E711
+    named = [name for name in store.objects if name.startswith(("journal/", "layers/"))]
+    assert sorted(values["verified"]) == sorted(named)
+    assert set(values["verified"].values()) >= {values["oldest_verification"]}
     name = next(name for name in store.objects if name.startswith("journal/"))
     flip(store, name, 5)
     code, said, _ = run("scrub")

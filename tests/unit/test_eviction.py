@@ -123,6 +123,22 @@ def test_nothing_goes_on_the_word_of_an_uploader_that_is_no_more(store: Evicting
     assert store.layers == here
 
 
+def test_a_bucket_that_was_filled_anew_has_it_under_another_epoch(store: Evicting) -> None:
+    """What went once, came back, and goes again is looked for where it is now."""
+    store.evict(1)
+    old, epoch = dict(store.files.objects), 7
+    store.files.objects.clear()
+    for name in store.uploaded:
+        data = old[LayerObject(store.uploaded[name], name).text]
+        store.files.objects[LayerObject(epoch, name).text] = data
+        (store.small.directory / "layers" / name.text).write_bytes(data)
+    store.uploaded = dict.fromkeys(store.uploaded, epoch)
+    assert store.evict(1).evicted
+    assert store.read() == store.expected
+    store.small.reopen(LazyStorage(store.small.directory, store.files, 8 * BLOCK_BYTES))
+    assert store.read() == store.expected
+
+
 def test_what_was_read_last_goes_last(store: Evicting) -> None:
     l0 = l0_names(store.small)
     below = [name for name in sorted(store.uploaded) if name.text not in l0]

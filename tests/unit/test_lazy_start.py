@@ -11,7 +11,8 @@ from engine.block_cache import BLOCK_BYTES
 from engine.lazy_storage import LazyStorage
 from engine.page_store import PageStore
 from engine.storage import Storage
-from formats.bucket import HistoryAdded
+from formats.bucket import HistoryAdded, entry_name
+from server.backup import lazy_start
 from server.backup.bucket_files import BucketFiles
 from server.backup.bucket_manifest import BucketManifest, FencedError
 from server.backup.lazy_start import begin_from_bucket, is_empty
@@ -114,6 +115,30 @@ def test_who_cannot_begin_here_takes_the_bucket_from_nobody(
     with pytest.raises(RestoreRefusedError, match="has an unfinished restore"):
         begin(bucket, tmp_path / "begun")
     assert old.append(HistoryAdded(1, HISTORY))
+
+
+def test_who_stands_still_for_long_takes_no_epoch_on_what_it_knows(
+    bucket: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The name of the next entry was another's by then, and was deleted: the setting says when."""
+    now = 0.0
+    monkeypatch.setattr(lazy_start, "boottime", lambda: now)
+
+    def stand_still(nonce: str) -> None:
+        nonlocal now
+        now += 60.0
+        old = chain_of(bucket)
+        name = entry_name(old.state.serial + 1)
+        old.take_epoch("old", SERVER_ID)
+        while not old.write_snapshot_if_worthwhile():
+            old.append(HistoryAdded(1, HISTORY))
+        del bucket.objects[name]
+
+    begin_from_bucket(bucket, tmp_path / "new", Storage(), URL, grace_seconds=100.0,
+                      check=stand_still, sleep=lambda _: None)  # fmt: skip
+    state = chain_of(bucket).state
+    assert state.epoch == 3
+    assert state.nonce != "old"
 
 
 def test_what_another_appends_meanwhile_comes_too(

@@ -204,6 +204,7 @@ def test_a_process_that_dies_at_any_call_leaves_whole_bundles_alone(
 def test_it_can_be_evicted_again(store: AwayStore) -> None:
     restore(store, "all")
     eviction = Eviction(store.storage, 1)
+    eviction.note(store.small.store.layers.state.uploaded)
     assert eviction.step(store.small.store.layers)
     assert eviction.evicted > 2
     assert pages(store.small, store.lsns) == store.expected

@@ -21,7 +21,7 @@ from server.backup.other_bucket import refuse_other_bucket
 from server.backup.restore_plan import RestoreRefusedError
 from server.backup.restore_target import Target, Wanted
 from tests.fixtures.bucket_shipping import Shipper, flip
-from tests.fixtures.memory_bucket import Contents, MemoryBucket
+from tests.fixtures.memory_bucket import Contents, Fault, MemoryBucket
 from tests.fixtures.restore_source import URL, Source, bring, opened
 from tests.fixtures.small_store import MEMORY_BYTES, SmallStore, create, image
 from tests.fixtures.store_answers import answers
@@ -68,6 +68,16 @@ def test_outlines_that_are_damaged_are_no_harm(
     saved.check(store)
     store.close()
     assert "the bundles are read" in caplog.text
+
+
+def test_outlines_that_cannot_be_had_are_done_without(saved: Source, tmp_path: Path) -> None:
+    bucket = MemoryBucket(saved.bucket.contents)
+    bucket.choose_fault = lambda call, name: Fault.BEFORE if "outlines" in name else None
+    assert bring(bucket, tmp_path / "new") is not None
+    assert not (tmp_path / "new" / "outlines").exists()
+    store = opened(tmp_path / "new")
+    saved.check(store)
+    store.close()
 
 
 def test_a_damaged_snapshot_is_read_around(saved: Source, tmp_path: Path) -> None:

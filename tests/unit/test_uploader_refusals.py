@@ -5,6 +5,7 @@ import shutil
 import pytest
 import zstandard
 
+from engine.storage import Storage
 from formats.errors import CorruptionError
 from formats.lsn import show as show_lsn
 from server.backup.binding import NotDescendedError
@@ -149,14 +150,22 @@ def test_a_bucket_without_the_layers_that_only_it_had_is_not_written_to(tmp_path
     small = small_store(tmp_path)
     uploading = Uploading(small)
     uploading.run(20)
-    small.store.layers.note_uploaded(uploading.uploader.uploaded)  # from now on files may go
+    uploaded = uploading.uploader.uploaded
+    small.store.layers.note_uploaded(uploaded)
     uploading.run(20)
+    paths = [small.directory / "layers" / name.text for name in uploaded]
+    kept = [path.rename(tmp_path / path.name) for path in paths]
     Uploading(small, uploading.contents, clock=uploading.clock).run(20)
     other = Uploading(small)
     with pytest.raises(CorruptionError, match="layers that are in the bucket"):
         other.run(20)
     assert not other.uploader.uploaded
     assert not other.contents.objects
+    for here, path in zip(kept, paths, strict=True):  # as `restore chunks` brings them
+        here.rename(path)
+    again = Uploading(small, other.contents, clock=other.clock)
+    again.run(20)
+    assert check_bucket(again).manifest.files == small.store.manifest.state.files
 
 
 def test_leftovers_of_a_killed_uploader_go(tmp_path):
@@ -212,6 +221,28 @@ def test_a_file_that_is_lost_is_named_and_wal_goes_on(tmp_path):
     uploading.run(20)
     assert uploading.shown.startswith(f"stopped: layers/{new.text}")
     assert uploading.state.remote_lsn == end
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_sent_later(tmp_path, monkeypatch):
+    small = small_store(tmp_path)
+    uploading = Uploading(small)
+    uploading.run(12)
+    grow(small, 1)
+    small.flush()
+    pread, faults = Storage.pread, [OSError(24, "too many open files")] * 3
+
+    def pread_at_last(storage, file, offset, length):
+        if faults and file.path.parent.name == "upload":
+            raise faults.pop()
+        return pread(storage, file, offset, length)
+
+    monkeypatch.setattr(Storage, "pread", pread_at_last)
+    uploading.step()
+    uploading.step()
+    assert uploading.shown == "retrying: [Errno 24] too many open files"
+    uploading.run(20)
+    assert not faults
+    assert check_bucket(uploading).manifest.files == small.store.manifest.state.files
 
 
 def test_the_one_that_another_took_over_from_is_fenced(tmp_path):
