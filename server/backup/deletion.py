@@ -61,6 +61,9 @@ class Deletion:
         self._looks += 1
 
     def _take_look(self, *, with_orphans: bool) -> Iterator[None]:
+        state, quiet = self._bucket.state, self._grace_seconds / LOOKS_PER_GRACE
+        if state.dying and self._store.now() - state.seconds >= quiet:
+            self._bucket.append()  # since when they are dead only an entry says: none may come
         for names in _by_thousands(self._bucket.overdue()):
             self._delete(names)
             self._bucket.append(ObjectsDeleted([n for n in names if n in self._bucket.state.dead]))
