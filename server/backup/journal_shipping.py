@@ -127,6 +127,7 @@ class JournalShipping:
         """What is to be said of the journal now; together with layers up to `durable_lsn`, if such
         are said to be there."""
         self._follow(position.timeline)
+        self.forget_named(state)  # by an entry whose answer was lost
         durable = state.manifest.durable_lsn if durable_lsn is None else durable_lsn
         base = self._segment_start(durable)
         kept, removed = self._without_void(state)
