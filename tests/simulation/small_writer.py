@@ -261,8 +261,12 @@ class SmallWriter:
             for number in range(2, timeline + 1)
             if number not in state.histories
         ]
-        if not void and (not histories or self.bucket.append(*histories)):
-            self.timeline, histories = timeline, []
+        if histories and not void:
+            if not self.bucket.append(*histories):
+                return
+            histories = []
+        if not void:
+            self.timeline = timeline
         durable = state.manifest.durable_lsn
         start = kept[-1].lsn_end if kept else durable - durable % SEGMENT
         of = timelines.at(start, timeline)
