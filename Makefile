@@ -87,10 +87,12 @@ power-loss: build
 simulate: build
 	$(BIN)/python -m tests.simulation --seeds 0..$(or $(SEEDS),100000)
 
-# SEEDS interleavings of several writers of one bucket; 10 ms each, 100 ms with the real uploader.
+# SEEDS interleavings of several writers of one bucket; 10 ms each, 100 ms with the real uploader, and
+# as much in worlds of the whole storage engine, which is backed up, lost and restored.
 simulate-backup: build
 	$(BIN)/python -m tests.simulation.two_writers --seeds 0..$(or $(SEEDS),100000)
 	$(BIN)/python -m tests.simulation.two_writers --real --seeds 0..$(or $(SEEDS),10000)
+	$(BIN)/python -m tests.simulation --bucket --seeds 0..$(or $(SEEDS),10000)
 
 # FLIPS bits of the index, before a start and under a running server; ten minutes for the default.
 index-flips: build

@@ -177,11 +177,11 @@ class WalStream:
                 f"{lsn.show(following.start_lsn)} but sent only WAL up to "
                 f"{lsn.show(self._journal.received_lsn)}"
             )
-        content = self._connection.timeline_history(following.timeline)
-        self._journal.follow(following.timeline, following.start_lsn, content)
+        switch, content = following.start_lsn, self._connection.timeline_history(following.timeline)
+        self._store.remote.leave(switch, following.timeline)
+        self._journal.follow(following.timeline, switch, content)
         self._store.notify_wal()
-        since = lsn.show(following.start_lsn)
-        _log.info("following timeline %d from %s", following.timeline, since)
+        _log.info("following timeline %d from %s", following.timeline, lsn.show(switch))
 
     # The stream
 

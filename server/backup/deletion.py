@@ -2,13 +2,14 @@
 
     dead objects    an entry took them away longer than the grace time ago
     chain           entries and snapshots below an old snapshot
-    orphans         what earlier writers sent and never named: they died or were fenced off before
+    orphans         what earlier writers sent and never named: they died or were fenced off before;
+                    and pieces of WAL that layers have by now
 
 Who restores reads a state of the bucket that was true within the grace time, and finds all that it
 names. The epoch is asked of the bucket just before each deletion: a writer that was fenced off
-deletes nothing. What a writer sent itself it never takes for an orphan, however old: it may be
-about to name it, or to send it once more, and a deletion that arrives late would hit that. That
-dead objects are gone is said by an entry afterwards; if that does not come to it, they are deleted
+deletes nothing. What a writer sent itself it never takes for an orphan otherwise, however old: it
+may be about to name it, or to send it once more, and a late deletion would hit that. That dead
+objects are gone is said by an entry afterwards; if that does not come to it, they are deleted
 again, which does nothing, since no name is used twice.
 """
 
@@ -16,6 +17,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
+from formats import lsn
 from formats.bucket import JOURNAL, LAYERS, JournalObject, LayerObject, ObjectsDeleted
 from formats.bucket_state import BucketState
 from server.backup.bucket_manifest import BucketManifest
@@ -61,6 +63,9 @@ class Deletion:
         self._looks += 1
 
     def _take_look(self, *, with_orphans: bool) -> Iterator[None]:
+        state, quiet = self._bucket.state, self._grace_seconds / LOOKS_PER_GRACE
+        if state.dying and self._store.now() - state.seconds >= quiet:
+            self._bucket.append()  # since when they are dead only an entry says: none may come
         for names in _by_thousands(self._bucket.overdue()):
             self._delete(names)
             self._bucket.append(ObjectsDeleted([n for n in names if n in self._bucket.state.dead]))
@@ -82,7 +87,7 @@ class Deletion:
     def _delete_orphans(self, page: list[ObjectInfo]) -> None:
         now, state = self._store.now(), self._bucket.state
         old = [i.name for i in page if now - i.modified >= self._grace_seconds]
-        orphans = [n for n in old if self._is_of_others(n) and not _is_known(state, n)]
+        orphans = [n for n in old if self._is_nobodys(n) and not _is_known(state, n)]
         if not orphans:
             return
         self._bucket.check_epoch()  # and what is named by now is known
@@ -93,16 +98,25 @@ class Deletion:
             _log.info("deleted %d objects that were sent and never named, from %s on",
                       len(orphans), orphans[0])  # fmt: skip
 
-    def _is_of_others(self, name: str) -> bool:
-        """Whether an earlier writer of the backup has put it; what is of another kind is somebody's
-        and stays."""
+    def _is_nobodys(self, name: str) -> bool:
+        """Whether nobody will name it: an earlier writer of the backup has put it, or layers have
+        its WAL. What is of another kind is somebody's and stays."""
         if name.startswith(PROBES):
             return True
         kind = JournalObject if name.startswith(JOURNAL) else LayerObject
         try:
-            return kind.parse(name).epoch < self._bucket.state.epoch
+            found = kind.parse(name)
         except ValueError:
             return False
+        return found.epoch < self._bucket.state.epoch or self._is_in_layers(found)
+
+    def _is_in_layers(self, found: JournalObject | LayerObject) -> bool:
+        """Whether it is WAL before the segment at which the bucket's layers end."""
+        manifest = self._bucket.state.manifest
+        if manifest.identity is None or not isinstance(found, JournalObject):
+            return False
+        number = lsn.segment_number(manifest.durable_lsn, manifest.identity.wal_segment_bytes)
+        return found.lsn_end <= lsn.segment_start(number, manifest.identity.wal_segment_bytes)
 
 
 def _by_thousands(names: Iterable[str]) -> Iterator[list[str]]:

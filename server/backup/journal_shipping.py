@@ -10,10 +10,11 @@ journal here goes once layers have it, though: a bucket that was away for long f
 its pieces gone. Then pieces begin anew where the layers end that are on their way, and are named
 together with those.
 
-What was sent above the place where a timeline was left is void, and goes by records.
+A piece that goes on above the place where its timeline was left is void there, and what it has
+below that may have been acknowledged: that is sent anew, and takes its place.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from formats import lsn
@@ -61,6 +62,7 @@ class JournalShipping:
 
         `coming_lsn`: the durable LSN of the layers that are on their way, if any are.
         """
+        self._follow(position.timeline)
         start = self._start(state, coming_lsn)
         if start is None or position.flushed_lsn <= start:
             self._waiting_since = None
@@ -72,7 +74,6 @@ class JournalShipping:
             if not (at_once or is_old or position.flushed_lsn - start >= self._bytes_max):
                 return None
             self._due_to, self._waiting_since = position.flushed_lsn, None
-        self._follow(position.timeline)
         timeline, switch = self._timeline_at(start)
         segment_end = start - start % self._segment_bytes + self._segment_bytes
         end = min(position.flushed_lsn, start + self._bytes_max, segment_end, switch)
@@ -101,8 +102,9 @@ class JournalShipping:
         return anew
 
     def _named_end(self, state: BucketState) -> int:
-        if state.journal:
-            return state.journal[-1].lsn_end
+        kept, _ = self._without_void(state)
+        if kept:
+            return kept[-1].lsn_end
         return self._segment_start(state.manifest.durable_lsn)
 
     def _segment_start(self, position: int) -> int:
@@ -125,14 +127,11 @@ class JournalShipping:
         """What is to be said of the journal now; together with layers up to `durable_lsn`, if such
         are said to be there."""
         self._follow(position.timeline)
-        self.forget_named(state)  # an entry without an answer may have come to be known meanwhile
-        base = self._segment_start(
-            state.manifest.durable_lsn if durable_lsn is None else durable_lsn
-        )
-        kept = list(state.journal)
-        removed: list[JournalAdded] = []
-        while kept and self._is_void(kept[-1]):
-            removed.append(kept.pop())
+        self.forget_named(state)  # by an entry whose answer was lost
+        durable = state.manifest.durable_lsn if durable_lsn is None else durable_lsn
+        base = self._segment_start(durable)
+        kept, removed = self._without_void(state)
+        voids = len(removed)
         self.unnamed = [piece for piece in self.unnamed if not self._is_void(piece)]
         while kept and kept[0].lsn_end <= base:
             removed.append(kept.pop(0))
@@ -143,6 +142,8 @@ class JournalShipping:
             else:
                 coming = []  # they wait for the layers that end where they begin
         records: list[BucketRecord] = list(self._new_histories(state))
+        if voids and not self._is_replaced(removed[voids - 1], durable, coming):
+            return records
         records += (JournalRemoved(piece.name) for piece in removed)
         return records + coming
 
@@ -179,6 +180,26 @@ class JournalShipping:
             return False
         ends = {entry.timeline: entry.end_lsn for entry in self._history}
         return piece.lsn_end > ends.get(piece.timeline, 0)
+
+    def has_void(self, state: BucketState) -> bool:
+        """Whether the bucket names WAL of a timeline that was left below it."""
+        return bool(self._without_void(state)[1])
+
+    def _without_void(self, state: BucketState) -> tuple[list[JournalAdded], list[JournalAdded]]:
+        """The bucket's pieces, and apart from them those that are void, the last first."""
+        kept, void = list(state.journal), []
+        while kept and self._is_void(kept[-1]):
+            void.append(kept.pop())
+        return kept, void
+
+    def _is_replaced(
+        self, void: JournalAdded, durable: int, coming: Sequence[JournalAdded]
+    ) -> bool:
+        """Whether layers, or what was sent, have the part of a piece that is not void."""
+        ends = {entry.timeline: entry.end_lsn for entry in self._history}
+        end = ends.get(void.timeline, void.lsn_start)
+        sent = coming[-1].lsn_end if coming else 0
+        return end <= max(void.lsn_start, durable, sent)
 
     def _new_histories(self, state: BucketState) -> Iterator[HistoryAdded]:
         for timeline in [*(entry.timeline for entry in self._history), self._timeline]:

@@ -29,6 +29,7 @@ class UploadStatus(NamedTuple):
     remote_lsn: int
     pending_bytes: int
     is_refused: bool  # by the store, before the epoch was taken
+    timeline: int  # whose WAL the bucket has up to the remote LSN; 0: not known yet
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,7 @@ def _run(config: UploadConfig, told: Told) -> None:
         on_sent=told.something_is_new.set,
         in_parallel=ThreadPoolExecutor(READERS, "chain").map,
     )
+    told.something_is_new.wait()  # else it would seem that there is no base backup
     said: UploadStatus | None = None
     named: Mapping[FileName, int] = {}
     while True:

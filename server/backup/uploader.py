@@ -114,7 +114,7 @@ class Uploader:
         self._looked_back_at = clock()
         self._seen_serial = -1  # of the local manifest: the bucket lacks nothing of it
         self._lost: tuple[str, float] | None = None  # a file that is not there, since when
-        self._timeline = 0
+        self._timeline = 0  # of the journal: the bucket has nothing of one that was left
         self._is_hastened = False
 
     def tell(self, position: Position) -> None:
@@ -132,7 +132,8 @@ class Uploader:
             return True  # there is no base backup yet
         if self._journal is None or self._sending_wal is not None or self._journal.unnamed:
             return False
-        return self._bucket.state.remote_lsn >= self._position.flushed_lsn
+        is_followed = self._timeline == self._position.timeline
+        return is_followed and self._bucket.state.remote_lsn >= self._position.flushed_lsn
 
     @property
     def uploaded(self) -> Mapping[FileName, int]:
@@ -147,7 +148,9 @@ class Uploader:
             pending += self._journal.pending_bytes(state, self._position)
         epoch = self._bucket.epoch
         is_refused = epoch is None and self._troubles.is_refused
-        return UploadStatus(self._describe(), epoch, state.remote_lsn, pending, is_refused)
+        return UploadStatus(
+            self._describe(), epoch, state.remote_lsn, pending, is_refused, self._timeline
+        )
 
     def _describe(self) -> str:
         if self._troubles.text is not None:
@@ -283,7 +286,8 @@ class Uploader:
         if not self._shipping.unnamed and self._position.timeline == self._timeline:
             return
         records = self._shipping.records(self._bucket.state, self._position)
-        if not records or self._append(records):
+        is_said = not records or self._append(records)
+        if is_said and not self._shipping.has_void(self._bucket.state):
             self._timeline = self._position.timeline
 
     # Layers ---------------------------------------------------------------------------------------

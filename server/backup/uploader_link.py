@@ -202,8 +202,8 @@ class UploaderLink:
         self.pending_bytes = values["pending_bytes"]
         if values["is_refused"]:
             self._refuse(f"{self._config.url} cannot be used: {self.state}")
-        elif self.epoch is not None:
-            self._move(values["remote_lsn"])
+        elif self.epoch is not None and values["timeline"]:
+            self._move(values["remote_lsn"], values["timeline"])
         if self.state != "connecting":
             self._heard.set()
 
@@ -233,12 +233,12 @@ class UploaderLink:
             self._heard.set()
             return True
 
-    def _move(self, lsn: int) -> None:
+    def _move(self, lsn: int, timeline: int) -> None:
         """What the bucket has moved: so may what is waited for, and the journal go."""
         remote, size = self._store.remote, self._store.journal.segment_bytes
         before = remote.lsn
-        remote.move(lsn)
-        if remote.is_waited_for and before // size != lsn // size:
+        remote.move(lsn, timeline)
+        if remote.is_waited_for and before // size != remote.lsn // size:
             self._store.trim_journal()
 
 

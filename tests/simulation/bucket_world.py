@@ -9,23 +9,24 @@ time, directories are copied, lost and restored from the bucket. After every ste
 - no object name ever has two contents. An entry's name may, once the chain has gone on from a
   snapshot and the first one was deleted: a writer that slept may create it, and must not believe
   it, nor may anyone read it;
-- a writer that was fenced off acknowledges nothing.
+- a writer that was fenced off acknowledges nothing;
+- nor does anyone acknowledge WAL of a timeline that the source has left below it.
 """
 
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable
 from random import Random
-from typing import Any, Protocol
 
 from formats.bucket import ENTRIES, parse_serial
 from formats.bucket_state import BucketState
 from formats.errors import CorruptionError
-from formats.manifest import Manifest
 from server.backup.binding import NotDescendedError
 from server.backup.bucket_manifest import BucketManifest, FencedError
 from tests.fixtures.faulty_storage import CrashError
 from tests.fixtures.memory_bucket import Contents, Fault, MemoryBucket
+from tests.simulation.cast import Cast, Machine, Writer
 from tests.simulation.scheduler import Scheduler, Task
+from tests.simulation.timelines import TIMELINES_MAX
 
 GRACE_SECONDS = 1000.0
 BEGIN_SECONDS = 1_800_000_000.0
@@ -35,68 +36,9 @@ PAUSES = 0.35  # the part of all places where a writer may stop at which it does
 DIRECTORIES_MAX = 3
 DEEDS = {
     "resume": 100, "wake": 12, "local": 22, "time": 16, "arrive": 2, "sleep": 2, "kill": 0.3,
-    "start": 3, "restore": 0.3, "takeover": 1, "copy": 0.2, "lose": 0.3, "trouble": 0.6, "look": 3,
+    "start": 3, "restore": 0.3, "takeover": 1, "promote": 0.3, "copy": 0.2, "lose": 0.3,
+    "trouble": 0.6, "look": 3,
 }  # fmt: skip
-
-
-class Machine(Protocol):
-    """A server with its directory; it outlives the processes that back it up."""
-
-    name: str
-
-    @property
-    def manifest(self) -> Manifest: ...
-
-    def open(self) -> None:
-        """The server is started again."""
-
-    def receive(self, records: int) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def compact(self, random: Random) -> None: ...
-
-    def set_point(self) -> None: ...
-
-
-class Writer(Protocol):
-    """What backs a directory up."""
-
-    @property
-    def bucket(self) -> BucketManifest: ...
-
-    def run(self) -> None: ...
-
-
-class Cast(Protocol):
-    """Makes those who live in a world; a directory that it is given is one that it made."""
-
-    def create(self, name: str) -> Machine: ...
-
-    def copy(self, name: str, directory: Any) -> Machine:
-        """As a backup tool does: it is a directory of its own, and knows nothing of that."""
-
-    def restore(self, name: str, contents: Contents, state: BucketState) -> Machine: ...
-
-    def forget(self, directory: Any) -> None:
-        """It is gone."""
-
-    def end(self) -> None:
-        """The world is over."""
-
-    def writer(
-        self,
-        directory: Any,
-        client: MemoryBucket,
-        name: str,
-        clock: Callable[[], float],
-        grace_seconds: float,
-        random: Random,
-        acknowledge: Callable[[BucketState], None],
-    ) -> Writer: ...
-
-    def ranges(self, contents: Contents, state: BucketState) -> Iterable[tuple[int, int]]:
-        """What WAL each object has, that the state names."""
 
 
 class Process:
@@ -122,6 +64,7 @@ class World:
         self.contents = Contents(lambda: BEGIN_SECONDS + self.seconds)
         self.fault_rate = 0.0
         self.cast = cast
+        self.timelines = cast.begin()
         self.directories: list[Machine] = []
         self.processes: list[Process] = []
         self.acknowledged = 0
@@ -186,7 +129,7 @@ class World:
         directory = self.random.choice(self.directories)
         deed = self.random.choice(("receive", "receive", "receive", "flush", "compact", "point"))
         if deed == "receive":
-            directory.receive(self.random.randint(1, 4))
+            directory.receive(self.random.randint(1, 4), self.random.choice((0, 0, 0.4, 0.9)))
         elif deed == "flush":
             directory.flush()
         elif deed == "compact":
@@ -247,7 +190,7 @@ class World:
         name = f"{directory.name}.{self.count}"
         writer = self.cast.writer(directory, client, name, lambda: self.seconds, GRACE_SECONDS,
                                   Random(self.random.random()),
-                                  lambda state: self.acknowledge(process, state))  # fmt: skip
+                                  lambda *told: self.acknowledge(process, *told))  # fmt: skip
         process = Process(directory, writer, self.scheduler.start(name, writer.run))
         self.processes.append(process)
 
@@ -320,6 +263,14 @@ class World:
             self.resume(process)
         self.cast.forget(directory)
 
+    def do_promote(self) -> None:
+        """The source is gone, and another server goes on with a timeline of its own."""
+        if self.timelines.now < TIMELINES_MAX:
+            switch = self.timelines.promote()
+            self.acknowledged = min(self.acknowledged, switch)
+            self.totals["timelines left"] += 1
+            self.scheduler.note(f"timeline {self.timelines.now} begins at {switch}")
+
     def do_look(self) -> None:
         """Somebody reads the state, and needs what it names for a while."""
         self.looked.append((self.seconds, self.state()))
@@ -335,12 +286,15 @@ class World:
 
     # What must hold -------------------------------------------------------------------------------
 
-    def acknowledge(self, process: Process, state: BucketState) -> None:
-        """A writer tells what the bucket has."""
+    def acknowledge(self, process: Process, state: BucketState, lsn: int) -> None:
+        """A writer tells what the bucket has; its server, that its WAL is there up to `lsn`."""
         bucket = process.writer.bucket
         assert bucket.epoch == state.epoch, "it was fenced off, and knows it"
         self.check_chain(state)
-        lsn = state.remote_lsn
+        timeline = process.directory.timeline
+        lsn = int(min(lsn, self.timelines.end_of(timeline)))  # what is above that, nobody has
+        if timeline > 1 and any(piece.timeline < timeline for piece in state.journal):
+            self.totals["acknowledged across timelines"] += 1
         if lsn > self.acknowledged:
             self.acknowledged = lsn
             self.totals["acknowledgements"] += 1
@@ -384,7 +338,12 @@ class World:
         for start, end in sorted(self.cast.ranges(self.contents, state)):
             if start <= reached:
                 reached = max(reached, end)
-        assert reached >= state.remote_lsn, f"only up to {reached}, not {state.remote_lsn}"
+        ends = (self.timelines.end_of(piece.timeline) for piece in state.journal)
+        expected = min(state.remote_lsn, *ends, math.inf)
+        assert reached >= expected, f"only up to {reached}, not {expected}"
+        assert reached >= self.acknowledged, f"{self.acknowledged} acknowledged, {reached} is there"
+        for piece in state.journal:
+            assert piece.timeline in (1, *state.histories), f"{piece.name}: of an unknown timeline"
         assert state.remote_lsn >= self.acknowledged, "acknowledged, and lost"
         lost = self.points - state.manifest.points.keys()
         assert not lost, f"points that were acknowledged are lost: {lost}"

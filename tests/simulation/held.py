@@ -93,6 +93,18 @@ class Held:
         del self._doubtful[name]
         self.totals["renewals"] += 1
 
+    def go_back(self, true: Manifest) -> None:
+        """Of the machine only the bucket is left, which has this: what came later never was, and
+        what went later has come back."""
+        found = {name: lease.lsn for name, lease in true.leases.items()}
+        found |= {name: point.lsn for name, point in true.points.items()}
+        for name in self.promised.keys() - found.keys():
+            del self.promised[name]
+            self._until.pop(name, None)
+            self.totals["promises lost with a machine"] += 1
+        self._doubtful = {n: lsn for n, lsn in found.items() if n not in self.promised}
+        self._until = {name: true.leases[name].until_seconds for name in self._until}
+
     def compare(self, true: Manifest) -> None:
         """After a start: all that was promised is there, and nothing else but what is doubtful."""
         found = {name: lease.lsn for name, lease in true.leases.items()}

@@ -110,17 +110,18 @@ class DeletesWhatItKnows(BucketManifest):
 class AcknowledgesWhatItSends(SmallWriter):
     """As Neon #12043: the LSN moves on before, or without, what it stands for."""
 
-    def append_piece(self, piece: JournalAdded) -> None:
+    def append_piece(self, piece: JournalAdded, *first: BucketRecord) -> None:
         state = self.bucket.state
-        self.acknowledge(replace(state, journal=[*state.journal, piece]))
-        super().append_piece(piece)
+        coming = replace(state, journal=[*state.journal, piece])
+        self.acknowledge(coming, coming.remote_lsn)
+        super().append_piece(piece, *first)
 
 
 class NamesBeforeItSends(SmallWriter):
     """Appends first and sends then."""
 
-    def ship_piece(self, piece: JournalAdded, data: bytes) -> None:
-        self.append_piece(piece)
+    def ship_piece(self, piece: JournalAdded, data: bytes, *first: BucketRecord) -> None:
+        self.append_piece(piece, *first)
         self.store.put_stream(piece.name, iter([data]), len(data))
 
 
@@ -152,8 +153,25 @@ class GoesOnFromAnything(SmallWriter):
         return True
 
 
+class TellsOfAnyTimeline(SmallWriter):
+    """Does not ask of which timeline the WAL is that the bucket has."""
+
+    def tell(self) -> None:
+        self.acknowledge(self.bucket.state, self.bucket.state.remote_lsn)
+
+
+class LeavesAGap(SmallWriter):
+    """Takes away what is void at its end before what was not is there anew."""
+
+    def ship_piece(self, piece: JournalAdded, data: bytes, *first: BucketRecord) -> None:
+        if first:
+            self.bucket.append(*first)
+        super().ship_piece(piece, data)
+
+
 PLANTED = (
     GoesOnWhenFenced, WritesOver, TakenIsOurs, NoAnswerIsSuccess, BelievesForEver,
     BelievesLateAnswers, NoGraceForObjects, NoGraceForEntries, DeletesWhatItKnows,
     AcknowledgesWhatItSends, NamesBeforeItSends, UsesNamesTwice, OnceItWasOurs, GoesOnFromAnything,
+    TellsOfAnyTimeline, LeavesAGap,
 )  # fmt: skip

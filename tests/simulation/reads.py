@@ -7,10 +7,11 @@ While something of the disk is damaged, an error is an answer, too.
 
 from bisect import bisect_right
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from engine.errors import RequestError
+from engine.errors import RequestError, UnreachableError
 from engine.page_store import PageStore
 from engine.retention import POSTGRES_EPOCH_SECONDS
 from formats import pagestream
@@ -23,6 +24,7 @@ from tests.simulation.source import MAP, RELATIONS, XIDS, XIDS_PER_SEGMENT
 
 BATCH = 32
 BELOW = "below the horizon"
+AWAY = "which does not answer"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Reads:
         self.totals = totals
         self.promised: dict[str, int] = {}  # LSNs of points and leases that hold
         self.is_damaged = False
+        self.is_away: Callable[[], bool] = lambda: False  # what is in a bucket, and only there
+
+    def is_excused(self, error: Exception) -> bool:
+        """Whether an error may be an answer."""
+        return self.is_damaged or (isinstance(error, UnreachableError) and self.is_away())
 
     def retained(self, store: PageStore, lsn: int) -> bool:
         """Whether an answer is due: by what is on disk, and by what was promised."""
@@ -92,6 +99,10 @@ class Reads:
             self.totals["reads refused"] += 1
             assert not self.retained(store, one.lsn), f"{one} is retained, but: {error}"
             return
+        if AWAY in error:
+            assert self.is_away(), f"{one}: {error}"
+            self.totals["reads of a bucket that did not answer"] += 1
+            return
         sight = self.model.at(one.lsn)
         size = sight.sizes.get(one.relation)
         if size is None:
@@ -127,8 +138,8 @@ class Reads:
             answered = 1
         except RequestError as error:
             self._no_answer(store, lsn, str(error))
-        except CorruptionError:
-            if not self.is_damaged:
+        except (CorruptionError, OSError) as error:
+            if not self.is_excused(error):
                 raise
         self.totals["sizes read"] += answered
 
@@ -155,8 +166,8 @@ class Reads:
         horizon, ready = store.horizon_lsn, store.ready_lsn
         try:
             found = store.commit_times.lsn_at(time)
-        except CorruptionError:
-            if not self.is_damaged:
+        except (CorruptionError, OSError) as error:
+            if not self.is_excused(error):
                 raise
             return
         if (horizon, ready) != (store.horizon_lsn, store.ready_lsn):

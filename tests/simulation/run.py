@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from unittest.mock import patch
 
-from engine import bundle_reader, index, layer_map, page_store
+from engine import bundle_reader, index, layer_map, page_store, remote_blocks
 from engine.bundle_reader import BundleReader
 from engine.directory_check import check_directory
 from engine.errors import DirectoryRefusedError
@@ -20,12 +21,16 @@ from formats.errors import CorruptionError
 from formats.layer_file import LayerKind
 from formats.version import IMAGE_EXACT
 from tests.fixtures.fast_directory import IN_MEMORY
+from tests.simulation.backed_up import BackedUp
+from tests.simulation.lives_with_bucket import live_backed_up
 from tests.simulation.scheduler import Scheduler
 from tests.simulation.small_sizes import small_sizes
 from tests.simulation.template import Template
+from tests.simulation.two_writers import often_snapshots
 from tests.simulation.world import World
 
 LIVES_MAX = 2
+BUCKET_SHARE = 1 / 40
 STEPS = 37  # of a life, at most
 TRACE_SHOWN = 60
 
@@ -33,8 +38,10 @@ TRACE_SHOWN = 60
 class Simulation:
     """Runs seeds one after the other, in directories of its own."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, bucket_share: float = BUCKET_SHARE) -> None:
+        """`bucket_share`: the part of all worlds that have a bucket."""
         self._root = root
+        self._bucket_share = bucket_share
         self._scheduler = Scheduler()
         self._threads = self._scheduler.threading()
         with self._in_turns():
@@ -53,8 +60,10 @@ class Simulation:
     def _in_turns(self) -> Iterator[None]:
         with contextlib.ExitStack() as changes:
             changes.enter_context(small_sizes())
+            changes.enter_context(often_snapshots())
             for module in (bundle_reader, index, layer_map, page_store):
                 changes.enter_context(patch.object(module, "threading", self._threads))
+            changes.enter_context(patch.object(remote_blocks, "Future", self._scheduler.future))
             yield
 
     def run(self, seed: int) -> Counter[str]:
@@ -62,14 +71,18 @@ class Simulation:
         it, and what came before."""
         with self.world(seed) as world:
             try:
-                live(world)
-                if not world.reads.is_damaged and world.random.random() < 0.2:
+                if isinstance(world, BackedUp):
+                    live_backed_up(world)
+                else:
+                    live(world)
+                if world.is_all_here and not world.reads.is_damaged and world.random.random() < 0.2:
                     self.check_directory(world)
                 world.totals["pauses"] += self._scheduler.pauses
                 return world.totals
             except BaseException as error:
                 error.add_note("\n".join(self._scheduler.trace[-TRACE_SHOWN:]))
-                error.add_note(f"python -m tests.simulation --seeds {seed}..{seed + 1}")
+                bucket = " --bucket" if self._bucket_share == 1 else ""
+                error.add_note(f"python -m tests.simulation --seeds {seed}..{seed + 1}{bucket}")
                 raise
 
     @contextmanager
@@ -78,7 +91,9 @@ class Simulation:
         directory = self._root / "world"
         with self._in_turns():
             try:
-                yield World(seed, directory, self._template, self._scheduler)
+                has_bucket = Random(f"has a bucket: {seed}").random() < self._bucket_share
+                kind = BackedUp if has_bucket else World
+                yield kind(seed, directory, self._template, self._scheduler)
             finally:
                 self._scheduler.kill()
                 shutil.rmtree(directory, ignore_errors=True)
@@ -162,7 +177,7 @@ def check_garbage(world: World) -> None:
             below = set(_kinds_to(reader, key, stripe, max(crossed, default=0)))
             assert below <= {IMAGE_EXACT}, f"a layer on both sides of images at {crossed}: {layer}"
     named = {name.text for name in true.files}
-    assert {path.name for path in store.paths.layers.iterdir()} == named
+    assert set(store.storage.list(store.paths.layers)) == named
 
 
 def _kinds_to(reader: BundleReader, key: bytes, stripe: int, lsn: int) -> Iterator[int]:
@@ -178,10 +193,10 @@ def _kinds_to(reader: BundleReader, key: bytes, stripe: int, lsn: int) -> Iterat
 
 
 @contextmanager
-def simulation() -> Iterator[Simulation]:
+def simulation(bucket_share: float = BUCKET_SHARE) -> Iterator[Simulation]:
     """In memory, where there is room for files."""
     root = Path(tempfile.mkdtemp(dir=IN_MEMORY if IN_MEMORY.is_dir() else None))
     try:
-        yield Simulation(root)
+        yield Simulation(root, bucket_share)
     finally:
         shutil.rmtree(root, ignore_errors=True)

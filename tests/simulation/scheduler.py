@@ -9,6 +9,7 @@ What a task does between two pauses nobody else sees happen in part; a run is th
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -123,11 +124,11 @@ class Scheduler:
         self.trace.append(text)
         del self.trace[:-TRACE_MAX]
 
-    def kill(self) -> None:
-        """Cut all tasks off where they are."""
+    def kill(self, is_doomed: Callable[[Task], bool] = lambda task: True) -> None:
+        """Cut all tasks off where they are, or those that are doomed."""
         self.is_dead = True
-        while self.tasks:
-            task = self.tasks[-1]
+        while doomed := [task for task in self.tasks if is_doomed(task)]:
+            task = doomed[-1]
             try:
                 self.resume(task)
             except CrashError:
@@ -136,12 +137,28 @@ class Scheduler:
                 self.note(f"{task.name} ends with {error!r}")
         self.is_dead = False
 
+    def future(self) -> "Future[Any]":
+        """In place of `Future` where a task waits for what another one does."""
+        return _TurnFuture(self)
+
     def threading(self) -> SimpleNamespace:
         """In place of the module `threading` where a lock is held while a task may pause."""
         return SimpleNamespace(
             Lock=lambda: _TurnLock(self),
             **{name: getattr(threading, name) for name in ("local", "Event", "Condition")},
         )
+
+
+class _TurnFuture(Future[Any]):
+    """What another task does."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__()
+        self._scheduler = scheduler
+
+    def result(self, timeout: float | None = None) -> Any:
+        self._scheduler.wait_until(self.done, LOCK)
+        return super().result(timeout)
 
 
 class _TurnLock:

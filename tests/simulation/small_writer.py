@@ -17,6 +17,7 @@ from formats.bucket import (
     JOURNAL,
     LAYERS,
     BucketRecord,
+    HistoryAdded,
     JournalAdded,
     JournalRemoved,
     LayerObject,
@@ -40,27 +41,32 @@ from server.backup.binding import NotDescendedError
 from server.backup.bucket_manifest import BucketManifest, OvertakenError
 from server.backup.object_store import ObjectStore, TransientError
 from tests.fixtures.memory_bucket import Contents, MemoryBucket
+from tests.simulation.cast import Acknowledge
+from tests.simulation.timelines import Timelines
 
 RECORD = 10
 SEGMENT = 40
 IDENTITY = Identity("a" * 32, "b" * 32, 7, 180006, 16 << 20)
 
 
-def encode(start: int, end: int, maker: str) -> bytes:
-    """The records that end in (start, end]."""
-    return json.dumps([start, end, maker]).encode()
+def encode(start: int, end: int, maker: str, timeline: int = 0) -> bytes:
+    """The records that end in (start, end], or the WAL from start to end, of a timeline."""
+    return json.dumps([start, end, maker, timeline]).encode()
 
 
-def decode(data: bytes) -> tuple[int, int]:
-    start, end, _ = json.loads(data)
-    return start, end
+def decode(data: bytes) -> tuple[int, int, int]:
+    """Start, end, timeline."""
+    start, end, _, timeline = json.loads(data)
+    return start, end, timeline
 
 
 class Directory:
     """What a server has on its disk, and outlives the processes."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, timelines: Timelines) -> None:
         self.name = name
+        self.timelines = timelines
+        self.timeline = 1
         self.manifest = Manifest()
         self.files: dict[FileName, bytes] = {}  # links keep those that were removed
         self.journal_start = 0
@@ -77,6 +83,7 @@ class Directory:
     def create(self) -> None:
         """As after a base backup."""
         self.received = self.journal_start = 3 * SEGMENT
+        self.timelines.note(self.received)
         base, added = self._write(FileKind.IMAGE, 0, self.received, run=1)
         self.change(IDENTITY, Opened(1), added, Progress(durable_lsn=self.received))
 
@@ -86,18 +93,21 @@ class Directory:
 
     def copy(self, name: str) -> "Directory":
         """As a backup tool does: it is a directory of its own, and knows nothing of that."""
-        other = Directory(name)
+        other = Directory(name, self.timelines)
         other.__dict__.update(self.__dict__, name=name, manifest=self.manifest.copy(),
                               files=dict(self.files), known=set(self.known))  # fmt: skip
         return other
 
     @classmethod
-    def restore(cls, name: str, state: BucketState, read: Callable[[str], bytes]) -> "Directory":
+    def restore(
+        cls, name: str, timelines: Timelines, state: BucketState, read: Callable[[str], bytes]
+    ) -> "Directory":
         """From what the bucket has; KeyError if it has not."""
-        directory = cls(name)
+        directory = cls(name, timelines)
         directory.manifest = state.manifest.copy()
         directory.files = {file: read(state.object_of(file)) for file in state.manifest.files}
-        directory.received = state.remote_lsn
+        directory.received = end = max(state.remote_lsn, state.manifest.durable_lsn)
+        directory.timeline = state.journal[-1].timeline if state.journal else timelines.at(end)
         directory.journal_start = (
             state.journal[0].lsn_start if state.journal else state.manifest.durable_lsn
         )
@@ -107,20 +117,29 @@ class Directory:
         directory.open()
         return directory
 
-    def receive(self, records: int) -> None:
-        self.received += records * RECORD
+    @property
+    def whole_end(self) -> int:
+        """Of the last record."""
+        return self.received - self.received % RECORD
+
+    def receive(self, records: int, part: float) -> None:
+        while self.timeline < self.timelines.now:
+            self.received = self.timelines.ends[self.timeline]
+            self.timeline += 1
+        self.received = self.whole_end + records * RECORD + int(part * RECORD)
+        self.timelines.note(self.whole_end)
 
     def flush(self) -> None:
-        durable = self.manifest.durable_lsn
-        if self.received > durable:
-            _, added = self._write(FileKind.L0, durable, self.received)
-            self.change(added, Progress(durable_lsn=self.received))
-            segment = self.received - self.received % SEGMENT
+        durable, end = self.manifest.durable_lsn, self.whole_end
+        if end > durable:
+            _, added = self._write(FileKind.L0, durable, end)
+            self.change(added, Progress(durable_lsn=end))
+            segment = end - end % SEGMENT
             self.journal_start = max(self.journal_start, segment)
 
     def compact(self, random: Random) -> None:
         """Put some neighbours into one file."""
-        ranges = sorted((*decode(self.files[name]), name) for name in self.manifest.files)
+        ranges = sorted((*decode(self.files[name])[:2], name) for name in self.manifest.files)
         if len(ranges) < 2:
             return
         first = random.randrange(len(ranges) - 1)
@@ -129,7 +148,7 @@ class Directory:
         self.change(added, *(FileRemoved(name.text) for _, _, name in merged))
 
     def set_point(self) -> None:
-        self.change(PointSet(f"{self.name} {self.manifest.serial}", self.received))
+        self.change(PointSet(f"{self.name} {self.manifest.serial}", self.whole_end))
 
     def _write(
         self, kind: FileKind, start: int, end: int, run: int | None = None
@@ -147,7 +166,7 @@ class Directory:
 
 @dataclass
 class SmallWriter:
-    """The process that backs a directory up. `acknowledge(state)`: what it tells the server."""
+    """The process that backs a directory up, and tells its server of it."""
 
     directory: Directory
     store: ObjectStore
@@ -155,8 +174,9 @@ class SmallWriter:
     random: Random
     grace_seconds: float
     name: str
-    acknowledge: Callable[[BucketState], None]
+    acknowledge: Acknowledge
     attempts: int = 0
+    timeline: int = 0  # the bucket has nothing of one that this one left
     sent: dict[FileName, int] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -167,7 +187,12 @@ class SmallWriter:
                  self.delete_dead, self.delete_chain, self.delete_orphans)  # fmt: skip
         while True:
             self.again(self.random.choice(deeds))
-            self.acknowledge(self.bucket.state)
+            self.tell()
+
+    def tell(self) -> None:
+        """What the bucket has of the WAL that the server has now."""
+        if self.timeline == self.directory.timeline:
+            self.acknowledge(self.bucket.state, self.bucket.state.remote_lsn)
 
     def again(self, deed: Callable[[], object]) -> None:
         """Whatever fails is tried again; mostly at once, sometimes something else comes first."""
@@ -220,21 +245,45 @@ class SmallWriter:
         self.bucket.append(*records, local_serial=target.serial)
 
     def ship_journal(self) -> None:
+        """The next piece, in the place of what the bucket has above where a timeline was left: the
+        part below that may have been acknowledged."""
         state, local = self.bucket.state, self.directory
+        timeline, received, timelines = local.timeline, local.received, local.timelines
+        kept, void = list(state.journal), []
+        while (
+            kept
+            and kept[-1].timeline < timeline
+            and (kept[-1].lsn_end > timelines.end_of(kept[-1].timeline))
+        ):
+            void.append(kept.pop())
+        histories = [
+            HistoryAdded(number, timelines.history(number))
+            for number in range(2, timeline + 1)
+            if number not in state.histories
+        ]
+        if histories and not void:
+            if not self.bucket.append(*histories):
+                return
+            histories = []
+        if not void:
+            self.timeline = timeline
         durable = state.manifest.durable_lsn
-        start = state.journal[-1].lsn_end if state.journal else durable - durable % SEGMENT
-        end = min(local.received, start + self.random.randint(1, 5) * RECORD)
+        start = kept[-1].lsn_end if kept else durable - durable % SEGMENT
+        of = timelines.at(start, timeline)
+        size = SEGMENT * 9 if void else self.random.randint(1, 5) * RECORD
+        end = min(received, start + size, *([timelines.ends[of]] if of < timeline else []))
         if start < local.journal_start or end <= start:
             return
-        data = encode(start, end, self.name)
-        self.ship_piece(JournalAdded(1, start, end, self.epoch, len(data), crc32c(data)), data)
+        data = encode(start, end, self.name, of)
+        piece = JournalAdded(of, start, end, self.epoch, len(data), crc32c(data))
+        self.ship_piece(piece, data, *(JournalRemoved(one.name) for one in void), *histories)
 
-    def ship_piece(self, piece: JournalAdded, data: bytes) -> None:
+    def ship_piece(self, piece: JournalAdded, data: bytes, *first: BucketRecord) -> None:
         self.store.put_stream(piece.name, iter([data]), len(data))
-        self.append_piece(piece)
+        self.append_piece(piece, *first)
 
-    def append_piece(self, piece: JournalAdded) -> None:
-        self.bucket.append(piece)
+    def append_piece(self, piece: JournalAdded, *first: BucketRecord) -> None:
+        self.bucket.append(*first, piece)
 
     def delete_dead(self) -> None:
         names = self.bucket.overdue()
@@ -272,14 +321,21 @@ class SmallCast:
 
     bucket_type: type[BucketManifest] = BucketManifest
     writer_type: type[SmallWriter] = SmallWriter
+    timelines: Timelines = field(default_factory=Timelines)
+
+    def begin(self) -> Timelines:
+        self.timelines = Timelines()
+        return self.timelines
 
     def create(self, name: str) -> Directory:
-        directory = Directory(name)
+        directory = Directory(name, self.timelines)
         directory.create()
         return directory
 
     def restore(self, name: str, contents: Contents, state: BucketState) -> Directory:
-        return Directory.restore(name, state, lambda place: contents.objects[place].data)
+        return Directory.restore(
+            name, self.timelines, state, lambda place: contents.objects[place].data
+        )
 
     def writer(
         self,
@@ -289,7 +345,7 @@ class SmallCast:
         clock: Callable[[], float],
         grace_seconds: float,
         random: Random,
-        acknowledge: Callable[[BucketState], None],
+        acknowledge: Acknowledge,
     ) -> SmallWriter:
         bucket = self.bucket_type(
             client, clock, grace_seconds=grace_seconds,
@@ -299,8 +355,12 @@ class SmallCast:
                                 acknowledge)  # fmt: skip
 
     def ranges(self, contents: Contents, state: BucketState) -> Iterator[tuple[int, int]]:
-        """What WAL each object has, that the state names."""
-        return (decode(contents.objects[name].data) for name in state.objects())
+        for name in map(state.object_of, state.manifest.files):
+            yield decode(contents.objects[name].data)[:2]
+        for piece in state.journal:
+            start, end, timeline = decode(contents.objects[piece.name].data)
+            assert timeline == piece.timeline
+            yield start, int(min(end, self.timelines.end_of(timeline)))
 
     def copy(self, name: str, directory: Directory) -> Directory:
         return directory.copy(name)

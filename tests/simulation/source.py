@@ -78,6 +78,10 @@ class Source:
         else:
             self._place(Record(main=bytes(random.choice((8, 700)))), self.model.now)
 
+    def add_nothing(self, size: int) -> None:
+        """A record of so many bytes that changes no page."""
+        self._place(Record(main=bytes(size)), self.model.now)
+
     def _change_page(self, kind: str, relation: Relation, block: int) -> None:
         now, number = self.model.now, self._number
         old = now.pages.get((relation, block))

@@ -22,6 +22,10 @@ AT_LEAST = {
     "reads refused": 500, "reads across a commit": 3_000, "reads across an unlink": 1_000,
     "reads across garbage": 300, "bytes damaged": 400, "damage found by reads": 800,
     "directories verified": 1_000, "pauses": 600_000,
+    "worlds with a bucket": 180, "acknowledgements": 250, "entries in the bucket": 1_300,
+    "machines lost": 90, "takeovers": 30, "restored lazily": 60, "restored whole": 50,
+    "restores cut off": 30, "promises kept by the bucket": 50, "files evicted": 40,
+    "deeds of former servers": 150, "lives of uploaders": 700,
 }  # fmt: skip
 """What so many seeds do, and somewhat less: a simulation in which nothing happens shows nothing."""
 

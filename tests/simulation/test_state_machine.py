@@ -26,7 +26,7 @@ class Worlds(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 1 << 16))
     def begin(self, seed: int) -> None:
-        self.simulation = self.open.enter_context(simulation())
+        self.simulation = self.open.enter_context(simulation(bucket_share=0))
         self.world: World = self.open.enter_context(self.simulation.world(seed))
 
     @property

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
 from server.backup import bucket_manifest
-from tests.simulation.bucket_world import Cast, World
+from tests.simulation.bucket_world import World
+from tests.simulation.cast import Cast
 from tests.simulation.many_seeds import command_line, run_command
 from tests.simulation.real_writer import RealCast
 from tests.simulation.scheduler import Scheduler

@@ -14,12 +14,12 @@ from random import Random
 
 import lmdb
 
-from engine.compaction_policy import Policy
-from engine.disk_room import is_full
+from engine.disk_room import will_pass
 from engine.errors import IngestStopped, RequestError
 from engine.journal import JournalFailedError
 from engine.page_store import PageStore
 from engine.retention import POSTGRES_EPOCH_SECONDS, Bounds
+from engine.wal_intake import Limits
 from formats.errors import CorruptionError
 from tests.fixtures.faulty_storage import CrashError
 from tests.simulation.disk import Disk
@@ -28,12 +28,12 @@ from tests.simulation.model import Model
 from tests.simulation.observer import Observer
 from tests.simulation.reads import Asked, Reads
 from tests.simulation.scheduler import LOCK, Scheduler, Task
+from tests.simulation.small_policy import small_policy
 from tests.simulation.source import RELATIONS, Source
 from tests.simulation.template import MEMORY_BYTES, START_SECONDS, Template
 
 READER, READERS_MAX = "reader", 3
 ABOUT_TO_OPEN = ("open ", "after stripe")
-WHOLE_STRIPE = 100  # blocks
 COMPACTION_STEPS_MAX = 500  # until there must be nothing to do
 DEEDS = {
     "records": 20, "ingest": 12, "flush": 12, "compact": 22, "retention": 10, "held": 7,
@@ -43,32 +43,11 @@ MUST_GO_ON = ("receiver", "ingest", "flush", "client", "retention")  # whatever 
 DISK_ERRORS = (OSError, lmdb.Error, JournalFailedError, IngestStopped)
 
 
-class SmallPolicy(Policy):
-    """The server's does the same after gigabytes."""
-
-    def needs_image(
-        self, debt_bytes: int, debt_versions: int, image_bytes: int, n_blocks: int
-    ) -> bool:
-        """Never of a whole stripe: the pages of one take longer than all else."""
-        return n_blocks < WHOLE_STRIPE and super().needs_image(
-            debt_bytes, debt_versions, image_bytes, n_blocks
-        )
-
-
-def small_policy(random: Random) -> Policy:
-    return SmallPolicy(
-        l0_bundles_merged_min=random.choice((1, 2, 2, 3)),
-        l0_bundles_merged_max=random.choice((2, 4)),
-        layers_max=random.choice((1, 2, 3)),
-        debt_per_image_byte=random.choice((0.2, 1.0, 100.0)),
-        debt_bytes_min=1,
-        debt_versions_per_block=random.choice((2, 4, 10)),
-        image_bytes_per_block=1,
-        own_file_bytes_min=random.choice((100, 400)),
-    )
-
-
 class World:
+    deeds = DEEDS
+    limits = Limits()
+    is_all_here = True  # every layer file is in the directory
+
     def __init__(
         self, seed: int, directory: Path, template: Template, scheduler: Scheduler
     ) -> None:
@@ -91,18 +70,21 @@ class World:
         self._ended: set[str] = set()  # tasks that an error has ended for good, as in the server
         scheduler.begin(random, random.choice((0.02, 0.1, 0.3, 0.6)))
         template.copy_to(directory)
-        self.disk = Disk(scheduler)
+        self.disk = self.new_disk()
         self.open()
         if random.random() < 0.8:  # else compaction may come before the end of the base backup
             self._receive()
             self._ingest()
+
+    def new_disk(self) -> Disk:
+        return Disk(self.scheduler)
 
     # Lives
 
     def open(self) -> None:
         """Another process."""
         disk = self.disk
-        store = self.store = PageStore(self.directory, MEMORY_BYTES, disk)
+        store = self.store = PageStore(self.directory, MEMORY_BYTES, disk, limits=self.limits)
         store.frames.bytes_max *= self.caches
         store.layers.map._stripes_max = self.stripes_max
         store.compactor.policy = self.policy
@@ -122,21 +104,27 @@ class World:
     def die(self, index: str = "") -> None:
         """The process is gone; with `index`, the whole machine is, and see FaultyStorage.crash."""
         self.scheduler.note(f"dies {index}")
-        self.disk.is_dead = True
-        self.scheduler.kill()
-        self.disk.is_dead = False
-        self.disk.crash_at = -1
-        self.disk.forget_faults()
         durable = self.store.durable_lsn
-        with contextlib.suppress(LookupError):
-            self.store.layers.index.close()
-        self.disk.close_all()
+        self.end_process()
         if index:
             self.disk.crash(self.random, index)
         self.is_faulty = False
         self.totals["power failures" if index else "kills"] += 1
         self.open()
         assert self.store.durable_lsn >= durable, "what was durable is gone"
+
+    def end_process(self) -> None:
+        self.disk.is_dead = True
+        self.kill_tasks()
+        self.disk.is_dead = False
+        self.disk.crash_at = -1
+        self.disk.forget_faults()
+        with contextlib.suppress(LookupError):
+            self.store.layers.index.close()
+        self.disk.close_all()
+
+    def kill_tasks(self) -> None:
+        self.scheduler.kill()
 
     def close(self) -> None:
         """A clean stop."""
@@ -157,7 +145,7 @@ class World:
         if tasks and random.random() < 0.6:
             self._resume(random.choice(tasks))
         else:
-            deed = random.choices(list(DEEDS), DEEDS.values())[0]
+            deed = random.choices(list(self.deeds), self.deeds.values())[0]
             getattr(self, f"do_{deed}")()
         self._check_horizon()
 
@@ -176,7 +164,7 @@ class World:
             self.die(self.random.choice(("last", "last", "earlier", "lost")))
         except DISK_ERRORS as error:
             is_told = not isinstance(error, OSError) or error.errno in (errno.EIO, errno.ENOSPC)
-            if not (is_told and (self.is_faulty or self.reads.is_damaged)):
+            if not (is_told and (self.is_faulty or self.reads.is_excused(error))):
                 raise
             self._end(task, error)
         except CorruptionError as error:
@@ -186,7 +174,7 @@ class World:
 
     def _end(self, task: Task, error: Exception) -> None:
         self.scheduler.note(f"{task.name} has ended: {error!r}")
-        if not is_full(error):  # else it is tried again
+        if not will_pass(error):  # else it is tried again
             self._ended.add(task.name)
         self.totals["errors of the disk"] += 1
 
@@ -218,7 +206,8 @@ class World:
     def _receive(self) -> None:
         journal = self.store.journal
         if journal.is_empty:
-            journal.begin(self.source.wal.start, 1)
+            durable = self.store.durable_lsn
+            journal.begin(durable - durable % journal.segment_bytes, 1)
         data = self.source.bytes_from(journal.received_lsn)
         journal.append(journal.received_lsn, data)
         journal.sync()
@@ -244,8 +233,12 @@ class World:
 
     def _compact(self, steps: int) -> None:
         for _ in range(steps):
-            if not self.store.compact_step():
+            if not self.compact_step():
                 return
+
+    def compact_step(self) -> bool:
+        """Of the thread that compacts."""
+        return self.store.compact_step()
 
     def do_tick(self) -> None:
         self.now += self.random.choice((1.0, 1.0, 5.0, 20.0))
@@ -351,7 +344,7 @@ class World:
         compactor = self.store.compactor
         assert compactor is not None
         for _ in range(COMPACTION_STEPS_MAX):
-            if not compactor.step():
+            if not self.compact_step():
                 assert self.reads.is_damaged or not compactor.damaged, compactor.damaged
                 return
         raise AssertionError("compaction comes to no end")

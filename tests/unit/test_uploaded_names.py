@@ -2,14 +2,19 @@
 
 import json
 import sys
+import threading
 from pathlib import Path
+from typing import ClassVar
+from unittest.mock import MagicMock
 
 import pytest
 
 from engine.wal_intake import Limits
 from formats.file_name import FileName
+from server.backup import upload_process
+from server.backup.local_state import Position
 from server.backup.upload_messages import UploadConfig
-from server.backup.upload_process import NAMES_AT_ONCE, _say_uploaded
+from server.backup.upload_process import NAMES_AT_ONCE, Told, _say_uploaded
 from server.backup.uploader_link import UploaderLink
 from tests.fixtures.bundles import l1
 from tests.fixtures.fake_ingest import wait_until
@@ -21,7 +26,7 @@ import json, sys
 json.loads(sys.stdin.readline())
 print(json.dumps({"uploaded": {"%s": 3}}), flush=True)
 print(json.dumps({"state": "idle", "epoch": 3, "remote_lsn": 0, "pending_bytes": 0,
-                  "is_refused": False}), flush=True)
+                  "is_refused": False, "timeline": 1}), flush=True)
 for line in sys.stdin:
     if "finish" in json.loads(line):
         print(json.dumps({"end": "finished", "reason": "all is there"}), flush=True)
@@ -43,6 +48,41 @@ def test_the_server_is_told(tmp_path: Path) -> None:
     wait_until(lambda: heard == {l1(7): 3})
     link.finish()
     small.let_go()
+
+
+def test_it_takes_no_step_before_it_knows_whether_there_is_a_base_backup(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The server's first word came later than the bucket's first answer: a directory with a backup
+    in the bucket seemed to be an empty one, and its server was refused."""
+    told, steps = Told(), []
+
+    class Stepping:
+        uploaded: ClassVar[dict[FileName, int]] = {}
+        status, is_done = None, True
+
+        def __init__(self, *_: object, **__: object) -> None:
+            pass
+
+        def tell(self, position: Position) -> None:
+            steps.append(position)
+
+        def step(self) -> float:
+            return 0.0
+
+        def hasten(self) -> None:
+            pass
+
+    monkeypatch.setattr(upload_process, "S3Store", MagicMock())
+    monkeypatch.setattr(upload_process, "Uploader", Stepping)
+    thread = threading.Thread(target=upload_process._run, args=(CONFIG, told))
+    thread.start()
+    thread.join(0.2)
+    assert not steps
+    told.position, told.is_finishing = Position(7, 8, 1), True
+    told.something_is_new.set()
+    thread.join(10)
+    assert steps == [told.position]
 
 
 def test_each_is_said_once_and_not_too_many_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,7 @@ config = json.loads(sys.stdin.readline())
 assert config["server_id"] == "0badcafe"
 def say(state, lsn, epoch=1, refused=False):
     print(json.dumps({"state": state, "epoch": epoch, "remote_lsn": lsn, "pending_bytes": 5,
-                      "is_refused": refused}), flush=True)
+                      "is_refused": refused, "timeline": 1}), flush=True)
 def end(how):
     print(json.dumps({"end": how, "reason": "as it is"}), flush=True)
     sys.exit()

@@ -109,7 +109,7 @@ def test_with_durability_s3_what_the_bucket_has_is_reported_as_applied(tmp_path:
     script.store.durable_lsn = START + 4000
 
     def hear(position: int) -> Callable[[], None]:
-        return lambda: script.store.remote.move(START + position)
+        return lambda: script.store.remote.move(START + position, 1)
 
     script.run(script.piece(0, 5000), None, hear(3000), None, hear(9999), None)
     applied = [status[2] for status in script.source.statuses[1:]]
@@ -279,11 +279,13 @@ def test_the_source_takes_part_of_a_record_to_the_new_timeline(tmp_path: Path) -
     script.source.identity = SourceIdentity(SYSTEM_IDENTIFIER, 2, 0)
     script.source.histories[2] = f"1\t{lsn.show(switch)}\tno target\n".encode()
     script.source.following = [NextTimeline(2, switch)]
+    script.store.remote.move(START + 6000, 1)
     new = bytes(script.wal.data[: switch - START]) + b"\1" * 500
     script.run(wal_message(START, new), None)
     assert script.source.started[1:] == [("slot", START, 1), ("slot", START, 2)]
     assert script.journal.timeline == 2
     assert script.store.read_wal(START) == new
+    assert script.store.remote.lsn == switch, "of what came above it the bucket has nothing"
 
 
 @pytest.mark.parametrize("slot", ["", "Upper", "a-b", 'a"b', "x" * 64])
