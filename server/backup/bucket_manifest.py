@@ -39,6 +39,7 @@ from formats.bucket_state import (
 from formats.errors import CorruptionError
 from server.backup.chain_reading import ChangedError, InParallel, read_chain
 from server.backup.object_store import NotThereError, ObjectStore, TakenError, TransientError
+from server.backup.store_clock import StoreClock
 
 GRACE_SECONDS = 3600.0
 SNAPSHOT_ENTRIES_MIN = 16
@@ -99,6 +100,7 @@ class BucketManifest:
         self._before_append = before_append
         self._pending: _Pending | None = None
         self._heard: float | None = None  # when it was asked whether an entry follows: none did
+        self._store_clock = StoreClock(store, clock)
         self._store_ahead = 0.0  # its clock less ours, or somewhat more: what dies, dies later
         self._entries_since = 0  # the newest snapshot
         self._bytes_since = 0
@@ -227,7 +229,7 @@ class BucketManifest:
 
     def _begin(self, records: tuple[BucketRecord, ...], local_serial: int | None) -> None:
         serial = self.state.local_serial if local_serial is None else local_serial
-        written = Written(int(self._clock() + self._store_ahead), serial)
+        written = Written(int(self._time_of_death()), serial)
         pending = _Pending(self.state, (written, *records))
         self._before_append(pending.after.serial, pending.after.crc)
         self._pending = pending
@@ -278,14 +280,14 @@ class BucketManifest:
 
     def overdue(self) -> list[str]:
         """Objects that have been dead for the grace time."""
-        now = self._store.now()
+        now = self.store_now()
         return [n for n, died in self.state.dead.items() if now - died >= self._grace_seconds]
 
     def superseded(self) -> list[str]:
         """Entries and snapshots that nobody needs to read, not even if one snapshot is damaged:
         those before the last but one of the snapshots that are older than the grace time."""
         snapshots = list(self._store.list(SNAPSHOTS))
-        now = self._store.now()
+        now = self.store_now()
         old = [info for info in snapshots if now - info.modified >= self._grace_seconds]
         if len(old) < 2:
             return []
@@ -305,3 +307,12 @@ class BucketManifest:
         """The bucket has answered to what was sent then that no entry follows `state`."""
         self._heard = sent
         self._store_ahead = self._store.now() - sent
+        self._store_clock.observe()
+
+    def store_now(self) -> float:
+        """The store's clock, in seconds since 1970, as several answers have it."""
+        return self._store_clock.now()
+
+    def _time_of_death(self) -> float:
+        """Of what the entry before took away: rather too late than too early."""
+        return max(self._clock() + self._store_ahead, self.store_now())

@@ -64,7 +64,7 @@ class Deletion:
 
     def _take_look(self, *, with_orphans: bool) -> Iterator[None]:
         state, quiet = self._bucket.state, self._grace_seconds / LOOKS_PER_GRACE
-        if state.dying and self._store.now() - state.seconds >= quiet:
+        if state.dying and self._bucket.store_now() - state.seconds >= quiet:
             self._bucket.append()  # since when they are dead only an entry says: none may come
         for names in _by_thousands(self._bucket.overdue()):
             self._delete(names)
@@ -85,7 +85,7 @@ class Deletion:
         self._store.delete(names)
 
     def _delete_orphans(self, page: list[ObjectInfo]) -> None:
-        now, state = self._store.now(), self._bucket.state
+        now, state = self._bucket.store_now(), self._bucket.state
         old = [i.name for i in page if now - i.modified >= self._grace_seconds]
         orphans = [n for n in old if self._is_nobodys(n) and not _is_known(state, n)]
         if not orphans:

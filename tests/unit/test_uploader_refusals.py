@@ -321,3 +321,32 @@ def test_what_is_dead_is_deleted_after_the_grace_time(tmp_path):
     assert not set(dead) & set(uploading.contents.objects)
     assert not set(dead) & set(uploading.state.dead)
     check_bucket(uploading)
+
+
+@pytest.mark.parametrize("ahead", [100_000.0, -100_000.0])
+def test_a_store_whose_clock_is_wrong_for_a_moment_loses_nothing(tmp_path, ahead):
+    """One machine of it, perhaps, has another time than the others."""
+    small = small_store(tmp_path)
+    uploading = Uploading(small, settings=BackupSettings(grace_seconds=2000, journal_seconds=2))
+    contents = uploading.contents
+    right = contents.clock
+
+    def go_on(number: int) -> set[str]:
+        grow(small, number)
+        small.flush()
+        small.compact(SMALL_POLICY)
+        uploading.run(20)
+        return {name for name in uploading.state.dead if name.startswith("layers/")}
+
+    uploading.run(100)
+    dead: set[str] = set()
+    for number in range(12):
+        contents.clock = lambda: right() + (ahead if number % 4 == 3 else 0.0)
+        dead |= go_on(number)
+        contents.clock = right
+        uploading.run(30)
+    assert dead <= set(contents.objects), "what was restored a moment ago may need it"
+    contents.clock = right
+    uploading.run(4000)
+    assert not dead & set(contents.objects)
+    check_bucket(uploading)
