@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from engine import kill_points
+from engine.cluster_identity import Wanted
 from engine.kill_points import KillingStorage
 from engine.lazy_storage import LazyStorage
 from engine.remote_blocks import RemoteFiles
@@ -29,7 +30,12 @@ class _KillingLazyStorage(LazyStorage, KillingStorage):
 
 
 def open_directory(
-    storage: Storage, directory: Path, url: str, endpoint: str | None, settings: Settings
+    storage: Storage,
+    directory: Path,
+    url: str,
+    endpoint: str | None,
+    settings: Settings,
+    wanted: Wanted,
 ) -> LazyStorage:
     """What a page server with --s3 uses in the place of `storage`. An empty directory begins with
     what the bucket has, if that is anything; one that ends at an LSN is only read.
@@ -51,7 +57,7 @@ def open_directory(
             check = (lambda nonce: probe(store, nonce)) if has_fencing else None
             begin_from_bucket(
                 store, directory, storage, url,
-                grace_seconds=settings.backup_grace_seconds, check=check,
+                grace_seconds=settings.backup_grace_seconds, wanted=wanted, check=check,
             )  # fmt: skip
     cache_bytes = settings.block_cache_bytes
     text = os.environ.get(kill_points.VARIABLE)

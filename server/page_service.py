@@ -32,6 +32,12 @@ WAIT_SLICE_SECONDS = 0.25
 STOP_SECONDS = 2.0
 
 
+def open_listener(host: str, port: int) -> socket.socket:
+    """OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)
+
+
 class PageService:
     """Serves `store`; `status` is what `show status` answers, the store's own unless given."""
 
@@ -63,9 +69,7 @@ class PageService:
 
     def start(self, host: str, port: int) -> tuple[str, int]:
         """Listen; returns the address, with the port that was found if `port` is 0."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=128)
-        self._listener = listener
+        self._listener = listener = open_listener(host, port)
         self._accepting = threading.Thread(
             target=self._accept, args=(listener,), name="page-service", daemon=True
         )

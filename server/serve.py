@@ -31,7 +31,6 @@ from engine.page_store import PageStore
 from engine.retention import KEEP_ALL, Bounds
 from engine.storage import DirectoryInUseError, Storage
 from engine.wal_intake import DISK_FULL, JOURNAL_FULL, UNREACHABLE, Hold, Limits
-from formats import lsn as lsn_text
 from formats.errors import CorruptionError
 from server.attach import attach, default_slot_name
 from server.attach import detach as drop_slot
@@ -50,6 +49,13 @@ from server.page_service import PageService
 from server.remote_layers import RemoteLayers
 from server.replication import Stopped, StopSignal, checked_slot
 from server.source_errors import SourceError
+from server.start_refusals import (
+    Refused,
+    listening_on,
+    refuse_anothers_slot,
+    refuse_taken_address,
+    refuse_to_go_on,
+)
 from server.wal_receiver import WalReceiver
 
 log = logging.getLogger("pageserver")
@@ -77,14 +83,6 @@ class ServeOptions:
     s3_endpoint: str | None = None
 
 
-class Refused(Exception):
-    """The server cannot start; `code` is the exit status."""
-
-    def __init__(self, message: str, code: ExitCode = ExitCode.REFUSED) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 class Server:
     """Everything that runs between `start` and `stop`."""
 
@@ -96,15 +94,18 @@ class Server:
         self._attaching: threading.Thread | None = None
         self._attach_hold: Hold | None = None
         self._failure: Exception | None = None
-        storage = make_data_directory(options.data_dir)
+        storage, wanted = make_data_directory(options.data_dir), _wanted(options)
         if options.s3 is not None:
-            storage = _with_bucket(storage, options, settings)
+            refuse_taken_address(options.listen)
+            storage = _with_bucket(storage, options, settings, wanted)
+        elif options.wal_sources and options.slot is None:
+            refuse_anothers_slot(storage, options.data_dir)
         refuse_unfinished(storage, options.data_dir)
         self._store = PageStore(
             options.data_dir,
             settings.memory_bytes_max,
             storage,
-            Wanted(options.chunks, options.tenant, options.timeline),
+            wanted,
             Limits(
                 settings.journal_bytes_max,
                 settings.disk_reserve_bytes,
@@ -145,17 +146,9 @@ class Server:
             gc.freeze()
             gc.enable()
         options, store = self._options, self._store
-        _refuse_to_go_on(store, options)
-        if store.ids is None and not options.wal_sources:
-            raise Refused(
-                f"{options.data_dir} is empty: --wal-source must say of what to take a base backup",
-                ExitCode.USAGE,
-            )
-        try:
+        refuse_to_go_on(store, options.data_dir, options.wal_sources)
+        with listening_on(options.listen):
             host, port = self._service.start(*options.listen)
-        except OSError as error:
-            address = "{}:{}".format(*options.listen)
-            raise Refused(f"cannot listen on {address}: {error}", ExitCode.WRONG) from error
         log.info("listening on %s:%d", host, port)
         if not is_loopback(host):
             log.warning("no authentication yet: all who reach %s:%d read every page", host, port)
@@ -360,25 +353,22 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
     return ExitCode.OK
 
 
-def _refuse_to_go_on(store: PageStore, options: ServeOptions) -> None:
-    """A directory that was restored as of an LSN is only read."""
-    end = store.ends_at_lsn
-    if end is not None and options.wal_sources:
-        raise Refused(
-            f"{options.data_dir} was restored as of {lsn_text.show(end)} and ends there: serve it "
-            "without --wal-source. To go on from the primary, restore once more without --lsn, "
-            "into another directory"
-        )
+def _wanted(options: ServeOptions) -> Wanted:
+    return Wanted(options.chunks, options.tenant, options.timeline)
 
 
-def _with_bucket(storage: Storage, options: ServeOptions, settings: Settings) -> Storage:
+def _with_bucket(
+    storage: Storage, options: ServeOptions, settings: Settings, wanted: Wanted
+) -> Storage:
     """The directory's storage, some of whose layers may be in the bucket."""
     from server.backup.restore_plan import RestoreRefusedError  # boto3 is slow to load
     from server.lazy_directory import open_directory
 
     assert options.s3 is not None
     try:
-        return open_directory(storage, options.data_dir, options.s3, options.s3_endpoint, settings)
+        return open_directory(
+            storage, options.data_dir, options.s3, options.s3_endpoint, settings, wanted
+        )
     except TransientError as error:
         raise Refused(str(error), ExitCode.CANNOT_CONNECT) from error
     except (StoreError, RestoreRefusedError) as error:

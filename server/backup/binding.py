@@ -38,10 +38,12 @@ class Binding:
 
     url: str
     entries: tuple[tuple[int, int], ...] = ()  # serial and CRC of the last that may be there
+    is_restored: bool = False  # and has never been one to write there
 
     def expecting(self, serial: int, crc: int) -> "Binding":
         """Before this entry is sent."""
-        return replace(self, entries=(*self.entries[1 - ENTRIES_MAX :], (serial, crc)))
+        entries = (*self.entries[1 - ENTRIES_MAX :], (serial, crc))
+        return replace(self, entries=entries, is_restored=False)
 
     def check(self, bucket: BucketState, local: Manifest) -> None:
         """NotDescendedError unless the directory whose manifest this is descends from the bucket's
@@ -93,6 +95,12 @@ def url_of(storage: Storage, directory: Path) -> str | None:
     return None if stored is None else stored.url
 
 
+def is_untried_restore(storage: Storage, directory: Path) -> bool:
+    """Whether it was restored whole, and never went on in the bucket since. CorruptionError."""
+    stored = _read(storage, directory)
+    return stored is not None and stored.is_restored
+
+
 def _read(storage: Storage, directory: Path) -> Binding | None:
     path = directory / FILE_NAME
     if not storage.exists(path):
@@ -104,7 +112,7 @@ def _read(storage: Storage, directory: Path) -> Binding | None:
     try:
         values = json.loads(line)
         entries = tuple((int(serial), int(crc)) for serial, crc in values["entries"])
-        return Binding(str(values["url"]), entries)
+        return Binding(str(values["url"]), entries, bool(values.get("is_restored")))
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptionError("binding to a bucket", str(path), "url and entries",
                               error) from error  # fmt: skip

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from engine import cluster_identity
 from engine.storage import Storage
 from server.backup.bucket_manifest import GRACE_SECONDS, BucketManifest, OvertakenError
 from server.backup.fetch import patiently
@@ -22,6 +23,7 @@ from server.backup.object_store import ObjectStore
 from server.backup.restore import PARALLELISM, Progress, boottime, restore
 from server.backup.restore_target import Wanted, read_mark, refuse_others
 
+ANY_IDENTITY = cluster_identity.Wanted()
 _log = logging.getLogger("pageserver.backup")
 
 
@@ -43,21 +45,26 @@ def begin_from_bucket(
     url: str,
     *,
     grace_seconds: float = GRACE_SECONDS,
+    wanted: cluster_identity.Wanted = ANY_IDENTITY,
     check: Callable[[str], None] | None = None,
     progress: Progress | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
     """Make an empty directory one whose layers are in the bucket; False, and nothing was done, if
     the bucket has no backup. `grace_seconds`: for so long names stay that somebody may still know.
-    `check(nonce)` raises RefusedError if the store cannot keep two writers apart.
+    `wanted`: what the backup must be of. `check(nonce)` raises RefusedError if the store cannot
+    keep two writers apart.
 
-    RestoreRefusedError, StoreError, CorruptionError: it cannot be, now or ever.
+    RestoreRefusedError, DirectoryRefusedError, StoreError, CorruptionError: it cannot be, now or
+    ever.
     """
     with ThreadPoolExecutor(PARALLELISM, "bucket-manifest") as pool:
         bucket = BucketManifest(store, boottime, grace_seconds=grace_seconds, in_parallel=pool.map)
-        if patiently(bucket.read, sleep).manifest.identity is None:
+        identity = patiently(bucket.read, sleep).manifest.identity
+        if identity is None:
             return False
-        refuse_others(storage, directory, Wanted(url, lazy=True))  # before anybody is fenced off
+        wanted.check(identity, directory)  # before anybody is fenced off
+        refuse_others(storage, directory, Wanted(url, lazy=True))
         nonce = secrets.token_hex(16)
         if check is not None:
             patiently(lambda: check(nonce), sleep)

@@ -292,7 +292,7 @@ class _Restore:
         storage, state, manifest = self._storage, done.state, done.plan.manifest
         if not done.is_part:  # else it is nobody's successor: it never writes to the bucket
             server_id.write(storage, target.directory, int(state.server_id, 16))
-            restored = Binding(wanted.url, ((state.serial, state.crc),))
+            restored = Binding(wanted.url, ((state.serial, state.crc),), is_restored=True)
             binding.write(storage, target.directory, restored)
         elif wanted.lazy:  # nor can it be told for one: it has no entry
             binding.write(storage, target.directory, Binding(wanted.url))
