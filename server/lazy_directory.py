@@ -9,7 +9,7 @@ from pathlib import Path
 from engine import kill_points
 from engine.kill_points import KillingStorage
 from engine.lazy_storage import LazyStorage
-from engine.remote_blocks import RemoteFiles
+from engine.remote_files import RemoteFiles
 from engine.storage import Storage
 from server.backup.bucket_files import PARALLEL_REQUESTS, BucketFiles
 from server.backup.conditional_put import probe

@@ -12,7 +12,7 @@ PARALLEL_REQUESTS = 16
 
 
 class BucketFiles:
-    """The RemoteFiles of engine/remote_blocks.py, in an ObjectStore."""
+    """The RemoteFiles of engine/remote_files.py, in an ObjectStore."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
