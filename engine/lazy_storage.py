@@ -13,7 +13,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from engine.block_cache import BlockCache
-from engine.remote_blocks import RemoteBlocks, RemoteFiles, RemoteObject
+from engine.remote_blocks import RemoteBlocks, RemoteObject
+from engine.remote_files import RemoteFiles
 from engine.storage import File, Storage
 from formats import layer_file
 from formats.bucket import LayerObject

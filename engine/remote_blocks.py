@@ -22,10 +22,11 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from engine.block_cache import BLOCK_BYTES, BlockCache
 from engine.errors import UnreachableError
+from engine.remote_files import RemoteFiles
 from formats.errors import CorruptionError
 
 REQUEST_BYTES_MAX = 4 << 20
@@ -34,29 +35,6 @@ AHEAD_BYTES_MAX = 4 << 20
 AHEAD_BYTES_OF_THREAD = 16 << 20  # of all files that it reads once
 QUIET_SECONDS = 1.0
 _numbers = count()
-
-
-class RemoteFiles(Protocol):
-    """Objects of a bucket. Any thread may call.
-
-    UnreachableError: the bucket does not answer, or refuses us. FileNotFoundError: it has no such
-    object. The text says which, and what was asked.
-    """
-
-    def read(self, name: str, start: int, length: int) -> bytes:
-        """`length` bytes from `start`; fewer only where the object ends."""
-
-    def read_many(
-        self,
-        ranges: Sequence[tuple[str, int, int]],
-        take: Callable[[int, bytes | OSError], None],
-    ) -> None:
-        """`read` of each (name, start, length), several at the same time. `take` gets the place of
-        each in `ranges` with what came, or the error, when it comes and by any thread. After an
-        UnreachableError none is asked for any more: they all have it."""
-
-    def stream(self, name: str) -> Iterator[bytes]:
-        """All of an object, in pieces."""
 
 
 class RemoteObject:
@@ -73,6 +51,9 @@ class _Claim(NamedTuple):
 
     source: RemoteObject
     future: Future[bytes]
+
+
+_Claims = dict[int, _Claim]  # by the blocks' numbers, as all objects' are numbered
 
 
 class _Run(NamedTuple):
@@ -157,9 +138,9 @@ class RemoteBlocks:
 
     def _claim(
         self, wanted: Mapping[int, RemoteObject]
-    ) -> tuple[dict[int, _Claim], dict[int, Future[bytes]]]:
+    ) -> tuple[_Claims, dict[int, Future[bytes]]]:
         """Blocks that no other thread fetches from now on, and those that one does."""
-        mine: dict[int, _Claim] = {}
+        mine: _Claims = {}
         others: dict[int, Future[bytes]] = {}
         with self._lock:
             for number, source in wanted.items():
@@ -171,7 +152,7 @@ class RemoteBlocks:
                     others[number] = future
         return mine, others
 
-    def _fetch(self, mine: dict[int, _Claim]) -> None:
+    def _fetch(self, mine: _Claims) -> None:
         """Give each claimed block's Future what the bucket has, or the error, all asked for at the
         same time; the cache has it then. None is left in `mine`, so that no more is held in memory
         than is on its way."""
@@ -183,14 +164,16 @@ class RemoteBlocks:
                     wanted.append(number)
                 else:
                     self._settle(mine, number, data)
-            self._ask([_Run(mine[first].source, first, end) for first, end in _runs(wanted)], mine)
-        except OSError as error:
-            self._settle_all(mine, error)
+            if wanted:
+                runs = [_Run(mine[first].source, first, end) for first, end in _runs(wanted)]
+                self._ask(runs, mine)
         except BaseException as error:
-            self._settle_all(mine, error)
-            raise
+            for number in list(mine):
+                self._settle(mine, number, error)
+            if not isinstance(error, OSError):  # else who waits for a block has it
+                raise
 
-    def _ask(self, runs: Sequence[_Run], mine: dict[int, _Claim]) -> None:
+    def _ask(self, runs: Sequence[_Run], mine: _Claims) -> None:
         """`_fetch` neighbours with one request; UnreachableError: it is quiet."""
         ranges = [run.range for run in runs]
 
@@ -203,14 +186,13 @@ class RemoteBlocks:
                     self.cache.put(number, piece)
                 self._settle(mine, number, piece)
 
-        if ranges:
-            self._keep_quiet(ranges[0][0])
+        self._keep_quiet(ranges[0][0])
         if len(ranges) == 1:
             take(0, _answer(self._files, *ranges[0]))
-        elif ranges:
+        else:
             self._files.read_many(ranges, take)
 
-    def _settle(self, mine: dict[int, _Claim], number: int, found: bytes | BaseException) -> None:
+    def _settle(self, mine: _Claims, number: int, found: bytes | BaseException) -> None:
         """Who waits for a block has it, or the error."""
         with self._lock:
             future = mine.pop(number).future
@@ -219,10 +201,6 @@ class RemoteBlocks:
             future.set_result(found)
         else:
             future.set_exception(found)
-
-    def _settle_all(self, mine: dict[int, _Claim], error: BaseException) -> None:
-        for number in list(mine):
-            self._settle(mine, number, error)
 
     # who knows what will be read
 

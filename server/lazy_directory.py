@@ -10,7 +10,7 @@ from engine import kill_points
 from engine.cluster_identity import Wanted
 from engine.kill_points import KillingStorage
 from engine.lazy_storage import LazyStorage
-from engine.remote_blocks import RemoteFiles
+from engine.remote_files import RemoteFiles
 from engine.storage import Storage
 from server.backup import read_only
 from server.backup.bucket_files import PARALLEL_REQUESTS, BucketFiles

@@ -13,7 +13,7 @@ LOST = "the bucket has lost an object that its manifest names"
 
 
 class BucketFiles:
-    """The RemoteFiles of engine/remote_blocks.py, in an ObjectStore."""
+    """The RemoteFiles of engine/remote_files.py, in an ObjectStore."""
 
     def __init__(self, store: ObjectStore, gone: str = LOST) -> None:
         """`gone`: what is to be said of an object that is not there."""
