@@ -63,6 +63,7 @@ class JournalShipping:
         `coming_lsn`: the durable LSN of the layers that are on their way, if any are.
         """
         self._follow(position.timeline)
+        self.forget_named(state)
         start = self._start(state, coming_lsn)
         if start is None or position.flushed_lsn <= start:
             self._waiting_since = None
@@ -117,9 +118,12 @@ class JournalShipping:
         self.unnamed.append(piece)
 
     def forget_named(self, state: BucketState) -> None:
-        """What `state` names is named."""
-        named = {piece.name for piece in state.journal}
-        self.unnamed = [piece for piece in self.unnamed if piece.name not in named]
+        """What `state` names is named, and of what its layers have nothing need be."""
+        named, base = (
+            {p.name for p in state.journal},
+            self._segment_start(state.manifest.durable_lsn),
+        )
+        self.unnamed = [p for p in self.unnamed if p.name not in named and p.lsn_end > base]
 
     def records(
         self, state: BucketState, position: Position, durable_lsn: int | None = None

@@ -178,5 +178,6 @@ class SharedBucket:
 
 
 def mirrored(manifest: Manifest) -> Manifest:
-    """What a bucket's manifest takes from a directory's."""
-    return replace(manifest, uploaded={})
+    """What a bucket's manifest takes from a directory's: not that the directory has noted what is
+    uploaded, and has a higher serial for it."""
+    return replace(manifest, uploaded={}, serial=0)
