@@ -46,7 +46,7 @@ def open_directory(
     has_fencing = settings.fencing == "on"
     # A client that reads has a thread of its own, which asks by itself for what is one request.
     requests = PARALLEL_REQUESTS + settings.connections_max
-    store = S3Store(url, endpoint, parallelism=requests, conditional=has_fencing)
+    store = S3Store(url, endpoint, parallelism=requests, conditional=has_fencing, is_prompt=True)
     end, files = read_only.ends_at(storage, directory), BucketFiles(store)
     if end is not None:
         read_only.open_at_its_end(store, directory, storage, url)

@@ -20,6 +20,8 @@ from botocore.handlers import add_expect_header
 CONNECT_SECONDS_MAX = 10
 READ_SECONDS_MAX = 60  # without a byte
 ATTEMPTS_MAX = 4  # of one request, by boto3, with jitter
+PROMPT_CONNECT_SECONDS_MAX, PROMPT_READ_SECONDS_MAX, PROMPT_ATTEMPTS_MAX = 5, 10, 3
+"""The same where somebody waits for a page."""
 REGION = "us-east-1"
 """Where none is configured: Amazon redirects from there, others do not care."""
 
@@ -66,8 +68,11 @@ class Meter:
                 self.date = parsedate_to_datetime(date).timestamp()
 
 
-def connect(endpoint: str | None, connections_max: int) -> Any:
-    """ValueError: what the environment or a profile says for an endpoint is none."""
+def connect(endpoint: str | None, connections_max: int, *, is_prompt: bool = False) -> Any:
+    """`is_prompt`: it gives up early.
+
+    ValueError: what the environment or a profile says for an endpoint is none.
+    """
     logging.getLogger("botocore").setLevel(logging.WARNING)  # it tells where it found what
     session = boto3.Session()
     client = session.client(
@@ -75,9 +80,12 @@ def connect(endpoint: str | None, connections_max: int) -> Any:
         endpoint_url=endpoint,
         region_name=session.region_name or REGION,
         config=Config(
-            connect_timeout=CONNECT_SECONDS_MAX,
-            read_timeout=READ_SECONDS_MAX,
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS_MAX},
+            connect_timeout=PROMPT_CONNECT_SECONDS_MAX if is_prompt else CONNECT_SECONDS_MAX,
+            read_timeout=PROMPT_READ_SECONDS_MAX if is_prompt else READ_SECONDS_MAX,
+            retries={
+                "mode": "standard",
+                "total_max_attempts": PROMPT_ATTEMPTS_MAX if is_prompt else ATTEMPTS_MAX,
+            },
             max_pool_connections=connections_max,
             tcp_keepalive=True,
             # CRC-32C is computed here; boto3 would need another library for it, and over TLS send

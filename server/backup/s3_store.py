@@ -49,7 +49,8 @@ class S3Store:
     `parallelism` is how many threads will call at a time. `encryption` asks for server-side
     encryption: "AES256", "aws:kms" or "aws:kms:KEY"; None: what PAGESERVER_S3_ENCRYPTION says.
     Without `conditional` put_new asks first whether the object is there: for a store without
-    conditional PUT and a single writer. LocationError; RefusedError: what the environment says.
+    conditional PUT and a single writer. `is_prompt`: a store that is silent is given up early, as
+    somebody waits for a page. LocationError; RefusedError: what the environment says.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class S3Store:
         bytes_per_second: int = 0,
         encryption: str | None = None,
         conditional: bool = True,
+        is_prompt: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.location = Location.parse(url)
@@ -69,7 +71,9 @@ class S3Store:
         self._bucket, self._prefix = self.location
         try:
             with told(self.location.url):
-                self._client = connect(endpoint, max(parallelism, CONNECTIONS_MIN))
+                self._client = connect(
+                    endpoint, max(parallelism, CONNECTIONS_MIN), is_prompt=is_prompt
+                )
             check_endpoint(self._client.meta.endpoint_url)  # errors show it
         except ValueError:
             raise RefusedError(

@@ -199,11 +199,9 @@ class Uploader:
         if not self._attachment.step(local):
             return
         assert local is not None and local.identity is not None
-        size = local.identity.wal_segment_bytes
-        settings = self._settings
-        wal = LocalJournal(self._storage, self._directory / "journal", size)
-        self._wal = wal
-        self._journal = JournalShipping(wal, size, settings.journal_seconds,
+        size, settings = local.identity.wal_segment_bytes, self._settings
+        self._wal = LocalJournal(self._storage, self._directory / "journal", size)
+        self._journal = JournalShipping(self._wal, size, settings.journal_seconds,
                                         settings.journal_bytes, self._clock)  # fmt: skip
         self._heard_at = self._clock()
 

@@ -88,11 +88,19 @@ def test_an_unknown_host(s3_bucket: Bucket) -> None:
     refused(store, TransientError, "no-such-host.invalid", "check the endpoint")
 
 
-def test_nobody_answers(s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3_client, "READ_SECONDS_MAX", 0.05)
+@pytest.mark.parametrize("is_prompt", [False, True])
+def test_nobody_answers(
+    s3_bucket: Bucket, monkeypatch: pytest.MonkeyPatch, *, is_prompt: bool
+) -> None:
+    """Whoever waits for a page gives up early."""
+    name = "PROMPT_READ_SECONDS_MAX" if is_prompt else "READ_SECONDS_MAX"
+    monkeypatch.setattr(s3_client, name, 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        store = S3Store(s3_bucket.url, f"http://127.0.0.1:{silent.getsockname()[1]}")
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        store = S3Store(s3_bucket.url, url, is_prompt=is_prompt)
         refused(store, TransientError, "timeout")
+        attempts = s3_client.PROMPT_ATTEMPTS_MAX if is_prompt else s3_client.ATTEMPTS_MAX
+        assert store.traffic().requests["DeleteObjects"] == attempts
 
 
 # TLS ----------------------------------------------------------------------------------------------
