@@ -197,7 +197,7 @@ class BackedUp(World):
         self._end_former()
         shutil.rmtree(self.directory)
         self.totals["machines lost"] += 1
-        self._may_be_overtaken = False
+        self._may_be_overtaken = not lazy and bool(self.bucket.contents.late)  # by its last entry
         self._go_on_from_bucket(lazy)
 
     def take_over(self, lazy: bool) -> None:
