@@ -69,6 +69,8 @@ class Target:
         storage = self.storage
         if refuse_others(storage, self.directory, wanted) is None:
             self._write_mark(wanted)
+        else:
+            storage.sync_directory(self.directory)  # who wrote the mark may have come no further
         if storage.exists(self.manifest):
             self.finish()
             return False

@@ -197,7 +197,7 @@ class BackedUp(World):
         self._end_former()
         shutil.rmtree(self.directory)
         self.totals["machines lost"] += 1
-        self._may_be_overtaken = False
+        self._may_be_overtaken = not lazy and bool(self.bucket.contents.late)  # by its last entry
         self._go_on_from_bucket(lazy)
 
     def take_over(self, lazy: bool) -> None:
@@ -324,7 +324,7 @@ class BackedUp(World):
         """WAL that is waited for stays until the bucket has it."""
         journal = self.store.journal
         if self.limits.waits_for_remote and not journal.is_empty:
-            needed = max(self.bucket.acknowledged, self.source.wal.start)
+            needed = max(self.bucket.state.remote_lsn, self.source.wal.start)
             assert journal.start_lsn <= needed, "the bucket lacks WAL that is gone here"
 
     def settle(self) -> None:

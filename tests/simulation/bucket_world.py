@@ -15,6 +15,7 @@ time, directories are copied, lost and restored from the bucket. After every ste
 
 import math
 from collections import Counter
+from itertools import pairwise
 from random import Random
 
 from formats.bucket import ENTRIES, parse_serial
@@ -342,8 +343,9 @@ class World:
         expected = min(state.remote_lsn, *ends, math.inf)
         assert reached >= expected, f"only up to {reached}, not {expected}"
         assert reached >= self.acknowledged, f"{self.acknowledged} acknowledged, {reached} is there"
-        for piece in state.journal:
-            assert piece.timeline in (1, *state.histories), f"{piece.name}: of an unknown timeline"
+        for before, piece in pairwise(state.journal):
+            is_known = piece.timeline in (before.timeline, *state.histories)
+            assert is_known, f"{piece.name}: of a timeline whose history is not there"
         assert state.remote_lsn >= self.acknowledged, "acknowledged, and lost"
         lost = self.points - state.manifest.points.keys()
         assert not lost, f"points that were acknowledged are lost: {lost}"

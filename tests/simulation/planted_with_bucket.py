@@ -119,7 +119,7 @@ PLANTED = {
     lets_the_journal_go: "WAL that is gone here",
     restores_no_journal: "was told",
     expects_nothing: "nobody else has written there",
-    evicts_what_is_only_here: "the bucket has lost an object",
+    evicts_what_is_only_here: "the bucket has lost an object|no end of uploading",
     notes_no_eviction: "No such file",
     hears_of_no_fence: "no end of uploading",
 }

@@ -1,6 +1,7 @@
 """A bucket becomes a directory again: every answer, every refusal, every way to be cut off."""
 
 import contextlib
+import errno
 import random
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from formats.lsn import show as show_lsn
 from server.backup import binding
 from server.backup.object_store import TransientError
 from server.backup.restore_plan import RestoreRefusedError
-from server.backup.restore_target import refuse_unfinished
+from server.backup.restore_target import read_mark, refuse_unfinished
 from tests.fixtures.bucket_shipping import SERVER_ID, Shipper, files_of
 from tests.fixtures.faulty_storage import CrashError, FaultyStorage
 from tests.fixtures.memory_bucket import Fault, MemoryBucket
@@ -221,6 +222,24 @@ def test_a_power_failure_at_any_moment_loses_no_more_than_time(
             bring(saved.bucket, directory)  # else the very last call was done, and all is there
         assert files_of(directory) == right, f"call {call}"
     assert finished
+
+
+def test_killed_before_its_mark_was_durable_and_a_power_failure_later(
+    saved: Source, fast_directory: Path
+) -> None:
+    """The next run found the mark and went on; without it, what that had brought was refused as
+    somebody else's."""
+    for seed in range(10):
+        storage, directory = FaultyStorage(), fast_directory / f"{seed}"
+        storage.fail("sync_directory", errno.EIO, call=2)
+        with pytest.raises(OSError, match="error"):
+            bring(saved.bucket, directory, storage=storage)
+        assert read_mark(Storage(), directory) is not None
+        storage.fail("create", errno.EIO)
+        with pytest.raises(OSError, match="error"):
+            bring(saved.bucket, directory, storage=storage)
+        storage.crash(random.Random(seed))
+        bring(saved.bucket, directory)
 
 
 def test_an_unfinished_restore_of_something_else_is_refused(saved: Source, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Answers that are lost: what was done all the same is not done once more."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,7 +50,8 @@ class FirstTimeline:
 def test_a_piece_of_wal_that_comes_after_layers_that_have_it() -> None:
     """The next one was to begin behind it, where the journal here is gone by then: no WAL was sent
     until there were new layers."""
-    shipping = JournalShipping(FirstTimeline(), MIB, 10.0, 16 * MIB, lambda: 0.0)  # type: ignore[arg-type]
+    journal: Any = FirstTimeline()
+    shipping = JournalShipping(journal, MIB, 10.0, 16 * MIB, lambda: 0.0)
     manifest = Manifest(identity=Identity("a" * 32, "b" * 32, 7, 180006, MIB))
     manifest.durable_lsn = 5 * MIB + 100
     shipping.sent(JournalAdded(1, 3 * MIB, 3 * MIB + 50, 1, 9, 0))
