@@ -15,7 +15,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,8 +79,7 @@ def build(major: int) -> str:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     version, archive = fetch(major, minor, work)
-    with tarfile.open(archive) as packed:
-        packed.extractall(work, filter="data")
+    subprocess.run(["tar", "-xf", str(archive)], cwd=work, check=True)
     tree = work / f"postgresql-{minor}"
     for step in BUILD_STEPS:
         run(step, tree)
