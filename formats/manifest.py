@@ -118,7 +118,7 @@ class Manifest:
             self.settled.add(name)
         elif isinstance(record, FileUploaded):
             self.uploaded[name] = record.epoch
-        else:
+        elif any(record.rows):  # else it says nothing
             self.removed[name] = _either(self.removed.get(name, b""), record.rows)
 
     def _apply_to_retained(self, record: PointSet | PointDropped | LeaseSet | LeaseDropped) -> None:
