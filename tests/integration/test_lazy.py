@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.block_cache import BLOCK_BYTES
+from engine.cluster_identity import Wanted
 from engine.lazy_storage import LazyStorage
 from engine.remote_blocks import QUIET_SECONDS, RemoteObject
 from engine.storage import Storage
@@ -91,7 +92,7 @@ def test_many_readers_keep_their_connections(
     S3Store(s3_bucket.url, s3_bucket.endpoint).put("object", bytes(1 << 20))
     (tmp_path / "D").mkdir()
     storage = open_directory(
-        Storage(), tmp_path / "D", s3_bucket.url, s3_bucket.endpoint, Settings()
+        Storage(), tmp_path / "D", s3_bucket.url, s3_bucket.endpoint, Settings(), Wanted()
     )
     count = 3 * PARALLEL_REQUESTS
 
