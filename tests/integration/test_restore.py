@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from engine import server_id
 from engine.storage import Storage
 from formats.bucket_state import BucketState
 from formats.errors import CorruptionError
 from formats.lsn import parse, show
+from server.attach import default_slot_name
 from server.backup.bucket_manifest import BucketManifest
 from server.backup.restore import Silence, boottime, restore
+from server.backup.restore_plan import plan
 from server.backup.s3_store import S3Store
 from server.backup.scrub import scrub
 from server.client import PageClient, PageServerError
@@ -185,8 +188,16 @@ def test_the_machine_is_lost(backup: tuple[Backup, Server]) -> None:
 
 
 def catch_up_and_compare(directory: Path, primary: Server) -> None:
-    """As the demonstration does: every page equal at the end of the shutdown checkpoint."""
+    """As the demonstration does: every page equal at the end of the shutdown checkpoint.
+
+    By the slot of the server that is lost, which is to be named where it does not go on there.
+    """
     server = PageServer(directory, primary.conninfo())
+    server.start()
+    assert server.process is not None and server.process.wait(60) == ExitCode.REFUSED
+    assert "--slot NAME" in server.log_tail()
+    slot = default_slot_name(server_id.read(Storage(), directory))
+    server = PageServer(directory, primary.conninfo(), "--slot", slot)
     server.start()
     try:
         server.wait_until_ready(flush_lsn(primary))
@@ -224,9 +235,11 @@ def find_damage(saved: Backup) -> None:
     assert json.loads(said)["never_verified"] == 0
     generator, store = random.Random(6), saved.store
     store.delete([info.name for info in store.list("snapshot/")])  # now each entry is needed
-    named = {*state_of(store).objects(), *(info.name for info in store.list("manifest/"))}
+    needed = plan(state_of(store))  # just after a flush there may be no WAL above it
+    named = {*needed.objects.values(), *(piece.name for piece in needed.pieces)}
+    named.update(info.name for info in store.list("manifest/"))
     kinds = {name.partition("/")[0] for name in named}
-    assert {"layers", "manifest"} <= kinds  # just after a flush there may be no WAL above it
+    assert {"layers", "manifest"} <= kinds
     for kind in sorted(kinds):
         name = generator.choice(sorted(each for each in named if each.startswith(f"{kind}/")))
         whole = store.get(name)
