@@ -1,6 +1,6 @@
 """The disk of a simulated machine whose layers may be in a bucket, as a server with --s3 has it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from engine.block_cache import BlockCache
@@ -8,6 +8,7 @@ from engine.lazy_storage import CACHE_NAME, LazyStorage
 from engine.remote_blocks import RemoteBlocks, RemoteObject
 from server.backup.bucket_files import BucketFiles
 from tests.fixtures.memory_bucket import MemoryBucket
+from tests.fixtures.uploading import InlineExecutor
 from tests.simulation.disk import Disk
 from tests.simulation.scheduler import Scheduler
 
@@ -15,8 +16,9 @@ from tests.simulation.scheduler import Scheduler
 class OneByOne(BucketFiles):
     """Has no threads of its own, which nobody would let take turns."""
 
-    def read_many(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
-        return [self.read(*part) for part in ranges]
+    def __init__(self, client: MemoryBucket) -> None:
+        super().__init__(client)
+        self._threads = InlineExecutor()
 
 
 class LazyDisk(LazyStorage, Disk):

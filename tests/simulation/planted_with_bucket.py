@@ -4,7 +4,7 @@ Each leaves out what is there for one reason; the text is what the check that fi
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
@@ -53,29 +53,14 @@ def waits_for_another_entry() -> Planted:
     look = Deletion._take_look
 
     def take_look(self: Deletion, *, with_orphans: bool) -> Iterator[None]:
-        before, self._store = self._store, _Early(self._store)  # type: ignore[assignment]
         found = look(self, with_orphans=with_orphans)
-        with suppress(StopIteration):
-            first = next(found)
-            self._store = before
-            yield first
-        self._store = before
-        yield from found
+        with patch.object(self._bucket, "store_now", lambda: 0.0):  # as if no time had passed
+            first = next(found, ...)
+        if first is not ...:
+            yield
+            yield from found
 
     return patch.object(Deletion, "_take_look", take_look)
-
-
-class _Early:
-    """A store at which no time passes since the last entry."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def now(self) -> float:
-        return 0.0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
 
 
 def lets_the_journal_go() -> Planted:
@@ -93,7 +78,13 @@ def expects_nothing() -> Planted:
 
 
 def evicts_what_is_only_here() -> Planted:
-    return patch.object(Eviction, "epoch_of", lambda *_: 1)
+    step = Eviction.step
+
+    def step_of_all(self: Eviction, layers: LayerStore) -> bool:
+        self.note(dict.fromkeys(layers.state.files, 1))
+        return step(self, layers)
+
+    return patch.object(Eviction, "step", step_of_all)
 
 
 def notes_no_eviction() -> Planted:

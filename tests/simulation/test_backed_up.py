@@ -14,7 +14,7 @@ from tests.simulation.run import simulation
 
 ROOT = Path(__file__).parents[2]
 SEEDS_TO_FIND = 40
-BEGIN_AT = {"lets_the_journal_go": 85, "notes_no_eviction": 20}
+BEGIN_AT = {"lets_the_journal_go": 60, "notes_no_eviction": 20}
 """The first seeds that find these come late; which saves their search some seconds."""
 
 
