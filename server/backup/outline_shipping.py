@@ -26,6 +26,7 @@ from server.backup.object_store import NotThereError, ObjectStore
 SENT_PER_BYTE = 16  # bytes of new bundles for each byte of outlines that is put anew
 SENT_BYTES_MIN = 1 << 20  # that a new bundle counts for: to ask it costs a request
 MADE_AT_ONCE = 8  # of bundles that were sent before
+SECONDS_MIN = 2.0  # between two objects; who dies leaves what came since to be asked for
 KEPT = 2  # objects: somebody may be about to read the one before the newest
 _log = logging.getLogger("pageserver.backup")
 
@@ -49,15 +50,13 @@ class OutlineShipping:
         store: ObjectStore,
         storage: Storage,
         layers: Path,
-        seconds_min: float,
         clock: Callable[[], float],
     ) -> None:
-        """`layers`: where bundles lie that were sent before; `seconds_min`: between two objects."""
+        """`layers`: where bundles lie that were sent before."""
         self.superseded: list[str] = []  # objects that nobody needs; whoever deletes them says so
         self._store = store
         self._storage = storage
         self._layers = layers
-        self._seconds_min = seconds_min
         self._clock = clock
         self._lock = threading.Lock()
         self._packed: dict[FileName, bytes] = {}
@@ -110,7 +109,7 @@ class OutlineShipping:
             if not new or sent < SENT_PER_BYTE * size_of(packed.values()):
                 self._is_settled = True
                 return None
-        if self._clock() - self._put_at < self._seconds_min:
+        if self._clock() - self._put_at < SECONDS_MIN:
             return None
         self._count += 1  # an attempt that failed may still come through, under its own name
         name = outlines_name(epoch, self._count)

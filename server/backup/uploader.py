@@ -104,8 +104,7 @@ class Uploader:
         self._journal: JournalShipping | None = None
         self._troubles = Troubles(clock, random or Random())
         self._deletion = Deletion(store, self._bucket, settings.grace_seconds, clock)
-        self._outlines = OutlineShipping(store, self._storage, directory / "layers",
-                                         settings.journal_seconds, clock)  # fmt: skip
+        self._outlines = OutlineShipping(store, self._storage, directory / "layers", clock)
         self._outlining: Future[None] | None = None
         self._sending: dict[Future[None], FileAdded] = {}
         self._sending_wal: tuple[Future[JournalAdded], Piece] | None = None

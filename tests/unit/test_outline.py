@@ -28,7 +28,7 @@ from formats.outline import (
     unpack_outlines,
 )
 from server.backup import outline_shipping
-from server.backup.outline_shipping import KEPT, SENT_PER_BYTE, OutlineShipping
+from server.backup.outline_shipping import KEPT, SECONDS_MIN, SENT_PER_BYTE, OutlineShipping
 from tests.fixtures import bundles
 from tests.fixtures.memory_bucket import Contents, MemoryBucket
 from tests.fixtures.small_store import (
@@ -286,7 +286,7 @@ def test_they_are_put_again_only_when_enough_was_sent(
     layers.mkdir()
     clock = Clock()
     bucket = MemoryBucket(Contents(clock))
-    shipping = OutlineShipping(bucket, Storage(), layers, 10.0, clock)
+    shipping = OutlineShipping(bucket, Storage(), layers, clock)
     records: dict[FileName, FileAdded] = {}
     sent = put = count = 0
     while job := shipping.next_job({}, 1):
@@ -298,7 +298,7 @@ def test_they_are_put_again_only_when_enough_was_sent(
         records[info.name] = FileAdded(info.name.text, size, *lsns, info.footer_crc)
         shipping.outline(layers / info.name.text)
         sent += size
-        clock.now += 5.0
+        clock.now += SECONDS_MIN / 2
         if (job := shipping.next_job(records, 1)) is not None:
             job()
             put += len(bucket.objects[max(bucket.objects)].data)
