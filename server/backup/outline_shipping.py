@@ -26,7 +26,7 @@ from server.backup.object_store import NotThereError, ObjectStore
 SENT_PER_BYTE = 16  # bytes of new bundles for each byte of outlines that is put anew
 SENT_BYTES_MIN = 1 << 20  # that a new bundle counts for: to ask it costs a request
 MADE_AT_ONCE = 8  # of bundles that were sent before
-SECONDS_MIN = 2.0  # between two objects; who dies leaves what came since to be asked for
+SECONDS_MIN = 10.0  # between two objects; who dies leaves what came since to be asked for
 KEPT = 2  # objects: somebody may be about to read the one before the newest
 _log = logging.getLogger("pageserver.backup")
 

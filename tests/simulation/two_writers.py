@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
-from server.backup import bucket_manifest
+from server.backup import bucket_manifest, outline_shipping
 from tests.simulation.bucket_world import World
 from tests.simulation.cast import Cast
 from tests.simulation.many_seeds import command_line, run_command
@@ -72,6 +72,7 @@ def often_snapshots() -> Iterator[None]:
     with (
         patch.object(bucket_manifest, "SNAPSHOT_ENTRIES_MIN", 2),
         patch.object(bucket_manifest, "SNAPSHOT_ENTRIES_MAX", 4),
+        patch.object(outline_shipping, "SECONDS_MIN", 2.0),
     ):
         yield
 
