@@ -38,6 +38,8 @@ def history_rows(directory: LayerDirectory) -> list[int]:
 def outline_of(reader: BundleReader) -> Outline:
     """CorruptionError, OSError: it cannot be read."""
     directory = reader.directory
+    if reader.table.count != reader.footer.frames:  # asked: `stored_bytes` does without a table
+        raise CorruptionError("frames", str(reader.path), reader.footer.frames, reader.table.count)
     rows = history_rows(directory)
     row_of = {subject_of(directory.key(row)): row for row in rows}
     newest: dict[bytes, RelationChange] = {}

@@ -336,6 +336,8 @@ def detach(data_dir: Path, wal_sources: list[str], slot: str | None) -> ExitCode
         try:
             if slot is None and not storage.exists(data_dir / server_id.FILE_NAME):
                 raise Refused(f"{data_dir} was never served: --slot must say which slot to drop")
+            if slot is None:
+                refuse_anothers_slot(storage, data_dir)
             slot = slot or default_slot_name(server_id.read(storage, data_dir))
             if drop_slot(wal_sources, checked_slot(slot)):
                 print(f"dropped slot {slot}")

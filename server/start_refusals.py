@@ -56,7 +56,8 @@ def refuse_anothers_slot(storage: Storage, directory: Path) -> None:
     """A whole restore has the slot of the server that it was made from, to go on in its place. One
     that is made beside that, to look whether the backup is any good, must not take the slot away.
 
-    For a server with a source, without a bucket, and with no slot named.
+    For a server with a source, without a bucket, and with no slot named; and for `detach`, which
+    would drop it.
     """
     if binding.is_untried_restore(storage, directory):
         url = binding.url_of(storage, directory)

@@ -119,10 +119,8 @@ class JournalShipping:
 
     def forget_named(self, state: BucketState) -> None:
         """What `state` names is named, and of what its layers have nothing need be."""
-        named, base = (
-            {p.name for p in state.journal},
-            self._segment_start(state.manifest.durable_lsn),
-        )
+        named = {piece.name for piece in state.journal}
+        base = self._segment_start(state.manifest.durable_lsn)
         self.unnamed = [p for p in self.unnamed if p.name not in named and p.lsn_end > base]
 
     def records(

@@ -209,6 +209,18 @@ def test_outlines_that_are_damaged_are_left_alone(
     index.close()
 
 
+def test_a_bundle_whose_frame_table_is_damaged_is_not_outlined(
+    directory: StoppedDirectory,
+) -> None:
+    """Its outline would be taken for true for ever, and its layers for empty."""
+    path = sorted(directory.layers.iterdir())[0]
+    data = bytearray(path.read_bytes())
+    data[BundleReader(Storage(), path).footer.table_offset + 20] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptionError, match="table"):
+        outline_of(BundleReader(Storage(), path))
+
+
 # In the bucket ------------------------------------------------------------------------------------
 
 

@@ -68,3 +68,18 @@ def test_it_is_refused_with_a_source_and_no_slot_alone(
     assert bring(saved.bucket, directory) is not None
     assert serve.run(options(directory, 0, "host=nowhere"), Settings()) == ExitCode.REFUSED
     assert "has the replication slot of the server that writes there" in caplog.text
+
+
+def test_nor_is_it_detached(
+    saved: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def drop(*_: object) -> bool:
+        raise AssertionError("a slot is dropped")
+
+    monkeypatch.setattr(serve, "drop_slot", drop)
+    directory = tmp_path / "new"
+    assert bring(saved.bucket, directory) is not None
+    assert serve.detach(directory, ["host=nowhere"], None) == ExitCode.REFUSED
+    assert "has the replication slot of the server that writes there" in caplog.text
+    with pytest.raises(AssertionError, match="a slot is dropped"):
+        serve.detach(directory, ["host=nowhere"], "its_own")
