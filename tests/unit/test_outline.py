@@ -213,7 +213,9 @@ def test_a_bundle_whose_frame_table_is_damaged_is_not_outlined(
     directory: StoppedDirectory,
 ) -> None:
     """Its outline would be taken for true for ever, and its layers for empty."""
-    path = sorted(directory.layers.iterdir())[0]
+    versions = [(ChunkKey(1, 1663, 5, 16384, 0, 0).pack(), 0, 300, bundles.record(b"x"))]
+    info = bundles.write(directory.layers, bundles.l0(9), versions)  # no history, which asks it
+    path = directory.layers / info.name.text
     data = bytearray(path.read_bytes())
     data[BundleReader(Storage(), path).footer.table_offset + 20] ^= 1
     path.write_bytes(data)
