@@ -125,8 +125,8 @@ class LocalJournal:
         path = self._directory / history_name(timeline)
         return [] if content is None else parse_history(content, str(path))
 
-    def read(self, start: int, end: int) -> bytes:
-        """WAL that is fsynced; it may span segments.
+    def read(self, start: int, end: int) -> memoryview:
+        """WAL that is fsynced; it may span segments, and is copied then.
 
         WalGoneError if some of it is not there any more; CorruptionError.
         """
@@ -143,9 +143,9 @@ class LocalJournal:
             except (KeyError, FileNotFoundError):
                 raise WalGoneError(f"WAL from {lsn.show(start)} is not here any more") from None
             start = until
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
 
-    def _read_segment(self, path: Path, begin: int, end: int) -> bytes:
+    def _read_segment(self, path: Path, begin: int, end: int) -> memoryview:
         """Bytes of a segment file, and those about them that share their sums."""
         file = self._storage.open(path)
         try:
@@ -171,4 +171,4 @@ class LocalJournal:
                 raise CorruptionError("journal segment", f"{path} offset {start}",
                                       f"CRC {entry.crc:08x} up to offset {entry.end}",
                                       f"{found:08x}")  # fmt: skip
-        return bytes(data[begin - low : end - low])
+        return data[begin - low : end - low]

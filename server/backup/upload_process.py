@@ -12,6 +12,7 @@ server that was killed. Signals that a terminal or a service manager sends to al
 server's to act on.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -49,6 +50,7 @@ LOCK_SECONDS_MAX = 10.0
 NAMES_AT_ONCE = 1000
 READERS = 8  # of entries of the chain, when it is read from its last snapshot on
 POLITENESS = 10  # what it gives way to the server's threads by, as `nice` has it
+PENDING_SECONDS = 0.5  # between two words of bytes that are pending: each wakes the server
 _log = logging.getLogger("pageserver.backup")
 
 
@@ -71,6 +73,23 @@ class Told:
         os._exit(0)  # nobody is there any more who could be told anything
 
 
+class Said:
+    """What the server knows of the uploader."""
+
+    def __init__(self) -> None:
+        self._status: UploadStatus | None = None
+        self._at = 0.0
+
+    def say(self, status: UploadStatus) -> None:
+        """Tell it, if it is news."""
+        now, known = time.monotonic(), self._status
+        if known is not None and now - self._at < PENDING_SECONDS:
+            known = known._replace(pending_bytes=status.pending_bytes)
+        if status != known:
+            self._status, self._at = status, now
+            _say(status._asdict())
+
+
 def main() -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -78,7 +97,7 @@ def main() -> None:
     logging.getLogger("botocore").setLevel(logging.WARNING)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(POLITENESS)
+    _give_way()
     config = UploadConfig(**json.loads(sys.stdin.readline()))
     told = Told()
     threading.Thread(target=told.listen, daemon=True).start()
@@ -95,6 +114,14 @@ def main() -> None:
     else:
         _end(FINISHED, "all WAL is in the bucket")
     os._exit(0)  # threads may still be sending what nobody will name
+
+
+def _give_way() -> None:
+    """Take the processor less often than the server, and interrupt nobody for it: each wait for the
+    bucket would else end in the middle of somebody's page. Threads that start later do the same."""
+    os.nice(POLITENESS)
+    with contextlib.suppress(OSError):  # a sandbox may not know of it
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _lock(storage: Storage, directory: Path) -> File:
@@ -135,7 +162,7 @@ def _run(config: UploadConfig, told: Told) -> None:
         in_parallel=ThreadPoolExecutor(READERS, "chain").map,
     )
     told.something_is_new.wait()  # else it would seem that there is no base backup
-    said: UploadStatus | None = None
+    said = Said()
     named: Mapping[FileName, int] = {}
     while True:
         uploader.tell(told.position)
@@ -145,9 +172,7 @@ def _run(config: UploadConfig, told: Told) -> None:
         if uploader.uploaded is not named:
             _say_uploaded(named, uploader.uploaded)
             named = uploader.uploaded
-        if uploader.status != said:
-            said = uploader.status
-            _say(said._asdict())
+        said.say(uploader.status)
         if told.is_finishing and uploader.is_done:
             traffic = store.traffic()
             _log.info("%d requests and %d bytes were sent to the bucket since the uploader's start",

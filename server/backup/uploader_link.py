@@ -25,7 +25,7 @@ from formats.lsn import show as show_lsn
 from server.backup.local_state import Position
 from server.backup.upload_messages import FENCED, FINISHED, REFUSED, UploadConfig
 
-TELL_SECONDS = 0.1  # between two announcements
+TELL_SECONDS = 0.5  # between two announcements; each wakes the uploader
 LOOK_SECONDS = 0.1  # whether the server stops while it waits for a word
 QUIET_SECONDS_MAX = 10.0  # without one, until the log says so
 FINISH_SECONDS_MAX = 10.0

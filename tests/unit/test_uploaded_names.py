@@ -13,8 +13,14 @@ from engine.wal_intake import Limits
 from formats.file_name import FileName
 from server.backup import upload_process
 from server.backup.local_state import Position
-from server.backup.upload_messages import UploadConfig
-from server.backup.upload_process import NAMES_AT_ONCE, Told, _say_uploaded
+from server.backup.upload_messages import UploadConfig, UploadStatus
+from server.backup.upload_process import (
+    NAMES_AT_ONCE,
+    PENDING_SECONDS,
+    Said,
+    Told,
+    _say_uploaded,
+)
 from server.backup.uploader_link import UploaderLink
 from tests.fixtures.bundles import l1
 from tests.fixtures.fake_ingest import wait_until
@@ -83,6 +89,29 @@ def test_it_takes_no_step_before_it_knows_whether_there_is_a_base_backup(
     told.something_is_new.set()
     thread.join(10)
     assert steps == [told.position]
+
+
+def test_bytes_that_are_pending_are_said_now_and_then_and_all_else_at_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each word wakes a thread of the server, between two pages that it serves."""
+    now = 100.0
+    monkeypatch.setattr(upload_process, "time", MagicMock(monotonic=lambda: now))
+    said, status = Said(), UploadStatus("uploading", 3, 1000, 5, False, 1)
+
+    def words(*later: UploadStatus) -> list[tuple[int, int]]:
+        for each in later:
+            said.say(each)
+        lines = map(json.loads, capsys.readouterr().out.splitlines())
+        return [(line["remote_lsn"], line["pending_bytes"]) for line in lines]
+
+    assert words(status, status) == [(1000, 5)]
+    assert words(status._replace(pending_bytes=6)) == []
+    assert words(status._replace(pending_bytes=7, remote_lsn=1001)) == [(1001, 7)]
+    now += PENDING_SECONDS / 2
+    assert words(status._replace(pending_bytes=8, remote_lsn=1001)) == []
+    now += PENDING_SECONDS / 2
+    assert words(status._replace(pending_bytes=8, remote_lsn=1001)) == [(1001, 8)]
 
 
 def test_each_is_said_once_and_not_too_many_at_once(capsys: pytest.CaptureFixture[str]) -> None:
