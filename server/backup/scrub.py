@@ -39,8 +39,8 @@ from server.backup.object_store import (
     NotThereError,
     ObjectInfo,
     ObjectStore,
+    RefusedError,
     StoreError,
-    TransientError,
 )
 from server.backup.restore import Progress, boottime
 
@@ -220,11 +220,15 @@ class _Scrub:
                 split_outlines(self._get(info.name), info.name)
             except NotThereError:
                 continue  # newer ones have come
+            except RefusedError as error:
+                problem = Problem(info.name, "object", "one that can be read", str(error))
+                self._report.problems.append(problem)
             except CorruptionError as error:
                 self._report.problems.append(Problem.of(info.name, error))
 
     def _check(self, name: str, record: Record, info: ObjectInfo | None) -> Problem | None:
-        """What is wrong with an object, None: nothing."""
+        """What is wrong with an object, None: nothing. Whether it is all of the bucket that cannot
+        be read is found out by whoever asks next whether the object is still named."""
         if info is None:
             return Problem(name, "object", "one, as the manifest names it", "none")
         if info.size != _size_of(record):
@@ -235,7 +239,7 @@ class _Scrub:
             return Problem.of(name, error)
         except NotThereError:
             return Problem(name, "object", "one, as the manifest names it", "none")
-        except TransientError as error:
+        except StoreError as error:
             return Problem(name, "object", "one that can be read", str(error))
         return None
 

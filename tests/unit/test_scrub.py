@@ -205,6 +205,39 @@ def test_what_a_writer_deletes_meanwhile_is_no_problem(world: World) -> None:
     assert world.scrub().problems == []
 
 
+def test_what_is_refused_of_one_object_is_said_and_the_others_are_read(world: World) -> None:
+    """As where the key that it was encrypted with is gone."""
+    names = [name for name in sorted(world.bucket.objects)
+             if name.startswith(("layers/", "journal/", "outlines/"))]  # fmt: skip
+    refused = {next(n for n in names if n.startswith(kind)) for kind in ("la", "jo", "ou")}
+
+    def refuse(call: str, name: str) -> None:
+        if call == "get" and name in refused:
+            raise RefusedError(f"GET {name}: KMS.DisabledException")
+
+    world.bucket.choose_fault = refuse
+    report = world.scrub()
+    assert {problem.object for problem in report.problems} == refused
+    assert {problem.found for problem in report.problems} == {
+        f"GET {name}: KMS.DisabledException" for name in refused
+    }
+    assert set(report.verified) == set(report.state.objects()) - refused
+
+
+def test_a_store_that_refuses_everything_from_some_time_on(world: World) -> None:
+    is_over = False
+
+    def refuse(call: str, name: str) -> None:
+        nonlocal is_over
+        is_over = is_over or name.startswith("layers/")
+        if call == "get" and is_over:
+            raise RefusedError(f"GET {name}: InvalidAccessKeyId")
+
+    world.bucket.choose_fault = refuse
+    with pytest.raises(RefusedError):
+        world.scrub()
+
+
 def test_a_store_that_answers_nothing(world: World) -> None:
     world.bucket.choose_fault = lambda call, name: Fault.BEFORE
     with pytest.raises(TransientError):
