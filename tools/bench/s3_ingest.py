@@ -23,7 +23,7 @@ from tools.bench.attached import catch_up, insert_lsn, primary_of, relation_of
 from tools.bench.bench import MIB, Bench
 from tools.bench.page_latency import finish, start
 from tools.bench.row import Bar, Row
-from tools.bench.time_slices import alternate
+from tools.bench.time_slices import Slice, alternate
 from tools.page_server import PageServer
 from tools.postgres_binaries import ProgramFailed
 from tools.s3_server import S3Server
@@ -41,7 +41,7 @@ BAR = Bar(0.95)
 READ_BAR = Bar(1.25, is_most=True)
 PEER = "the same without --s3"
 BUSY = ("--set", "flush_seconds_max=4", "--set", "backup_journal_seconds=4")
-_TPS = re.compile(r"^tps = ([0-9.]+)", re.MULTILINE)
+_TRANSACTIONS = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
 _TRAFFIC = re.compile(r"(\d+) requests and (\d+) bytes were sent")
 
 
@@ -83,20 +83,16 @@ class Side:
         running = (self.load, self.primary.process, self.server.process)
         return [process for process in running if process is not None]
 
-    @property
-    def has_ended(self) -> bool:
-        return self.load is None or self.load.poll() is not None
-
-    def end(self) -> Written:
-        """What pgbench has written, until it ended."""
+    def end(self, seconds: float) -> Written:
+        """What pgbench has written, which ran for so long and has ended."""
         assert self.load is not None, "it was begun"
         lag = self._lag_bytes()
         output, _ = self.load.communicate()
         self.load = None
-        found = _TPS.search(output)
+        found = _TRANSACTIONS.search(output)
         if found is None:
-            raise ProgramFailed(f"pgbench says no tps:\n{output}")
-        return Written(float(found.group(1)) / SHARE, lag)
+            raise ProgramFailed(f"pgbench does not say how many transactions:\n{output}")
+        return Written(int(found.group(1)) / seconds, lag)
 
     def read(self) -> float:
         """The p99, in microseconds."""
@@ -172,11 +168,14 @@ def _write(ours: Side, theirs: Side, s3: S3Server) -> tuple[Written, Written]:
     assert s3.process is not None, "it was started"
     for side in sides:
         side.begin()
-    slices = [(ours.processes, SIDE_SECONDS), ([s3.process], S3_SECONDS),
-              (theirs.processes, SIDE_SECONDS)]  # fmt: skip
+    slices = [
+        Slice(ours.processes, SIDE_SECONDS, ours.load),
+        Slice([s3.process], S3_SECONDS, None),
+        Slice(theirs.processes, SIDE_SECONDS, theirs.load),
+    ]
     try:
-        alternate(slices, lambda: ours.has_ended or theirs.has_ended)
-        return ours.end(), theirs.end()
+        ran, _, peer_ran = alternate(slices)
+        return ours.end(ran), theirs.end(peer_ran)
     finally:
         for side in sides:
             if side.load is not None:

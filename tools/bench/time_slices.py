@@ -9,31 +9,53 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import cycle
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-Group = Iterable[subprocess.Popen[Any]]
+LOOK_SECONDS = 0.01
+Process = subprocess.Popen[Any]
 
 
-def alternate(slices: Sequence[tuple[Group, float]], are_done: Callable[[], bool]) -> None:
-    """Let each group of processes, with all their descendants, run for so many seconds in turn
-    until `are_done`; then all run."""
-    groups = [group for group, _ in slices]
+class Slice(NamedTuple):
+    """What runs together, for how long at a time, and until which of these processes has ended."""
+
+    processes: Sequence[Process]
+    seconds: float
+    until_end_of: Process | None
+
+
+def alternate(slices: Sequence[Slice]) -> list[float]:
+    """Let each run in turn, with all descendants, until all that end have ended; then what is left
+    runs on. For how many seconds each ran."""
+    ran = [0.0] * len(slices)
     try:
-        for running, seconds in cycle(slices):
-            for group in groups:
-                _signal(group, signal.SIGCONT if group is running else signal.SIGSTOP)
-            time.sleep(seconds)
-            if are_done():
-                return
+        while any(_has_ended(one) is False for one in slices):
+            for number, one in enumerate(slices):
+                if not _has_ended(one):
+                    ran[number] += _run(one, [other for other in slices if other is not one])
     finally:
-        for group in groups:
-            _signal(group, signal.SIGCONT)
+        for one in slices:
+            _signal(one, signal.SIGCONT)
+    return ran
 
 
-def _signal(group: Group, number: int) -> None:
-    for pid in _with_descendants([process.pid for process in group]):
+def _has_ended(one: Slice) -> bool | None:
+    """None: it is not waited for."""
+    return None if one.until_end_of is None else one.until_end_of.poll() is not None
+
+
+def _run(one: Slice, others: Sequence[Slice]) -> float:
+    for other in others:
+        _signal(other, signal.SIGSTOP)
+    _signal(one, signal.SIGCONT)
+    begin = time.monotonic()
+    while (passed := time.monotonic() - begin) < one.seconds and not _has_ended(one):
+        time.sleep(min(LOOK_SECONDS, one.seconds - passed))
+    return passed
+
+
+def _signal(one: Slice, number: int) -> None:
+    for pid in _with_descendants([process.pid for process in one.processes]):
         try:
             os.kill(pid, number)
         except ProcessLookupError:  # it has ended
