@@ -3,11 +3,12 @@
 Two primaries, each with a page server, one of them with `--s3` and the first upload of all that it
 has behind it. pgbench runs on both as fast as it goes, but a quarter of a second on one and the
 next on the other, while all processes of the other stand still (tools/bench/time_slices.py says
-why). The S3 server would be another machine: it has slices of its own, in which both stand still. A
-piece of WAL and a flush come every four seconds. Each round begins with a checkpoint, so that both
-write as many full-page images. The lag is how much WAL is not readable yet when pgbench ends. Reads
-are those of one client that asks for pages that lie in layers, in turns of some seconds, while
-pgbench writes at a rate that leaves the processors time, also to the S3 server.
+why). The S3 server would be another machine: it has slices of its own, in which both stand still,
+and keeps its files in memory. A piece of WAL and a flush come every four seconds. Each round begins
+with a checkpoint, so that both write as many full-page images. The lag is how much WAL is not
+readable yet when pgbench ends. Reads are those of one client that asks for pages that lie in
+layers, in turns of some seconds, while pgbench writes at a rate that leaves the processors time,
+also to the S3 server.
 """
 
 import os
@@ -16,6 +17,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from formats import lsn as lsn_text
@@ -33,9 +35,10 @@ WRITE_ROUNDS, WRITE_SECONDS = 12, 8.0
 READ_ROUNDS, READ_SECONDS = 8, 4.0
 WRITERS = ("-c", "8", "-j", "2")  # so many that the processors have no rest
 WRITERS_BESIDE_READS = ("-c", "2", "-j", "1", "-R", "500")
-SIDE_SECONDS, S3_SECONDS = 0.25, 0.1  # of a slice
-SHARE = SIDE_SECONDS / (2 * SIDE_SECONDS + S3_SECONDS)  # of the time, for each side
+SIDE_SECONDS, S3_SECONDS = 0.25, 0.05  # of a slice
+SHARE = SIDE_SECONDS / (2 * SIDE_SECONDS + 2 * S3_SECONDS)  # of the time, for each side
 SETTLE_SECONDS_MAX = 60.0
+MEMORY = Path("/dev/shm")  # as files, which are written to no disk
 SCALE = 10
 BAR = Bar(0.95)
 READ_BAR = Bar(1.25, is_most=True)
@@ -172,9 +175,10 @@ def _write(ours: Side, theirs: Side, s3: S3Server) -> tuple[Written, Written]:
         Slice(ours.processes, SIDE_SECONDS, ours.load),
         Slice([s3.process], S3_SECONDS, None),
         Slice(theirs.processes, SIDE_SECONDS, theirs.load),
+        Slice([s3.process], S3_SECONDS, None),  # else one side would always come after a rest
     ]
     try:
-        ran, _, peer_ran = alternate(slices)
+        ran, _, peer_ran, _ = alternate(slices)
         return ours.end(ran), theirs.end(peer_ran)
     finally:
         for side in sides:
@@ -205,8 +209,9 @@ def _cost(traffic: list[tuple[int, int]], wal_bytes: int) -> str:
 
 @contextmanager
 def _s3_server(bench: Bench) -> Iterator[S3Server]:
-    """One that takes the processors when nobody wants them; the credentials in the environment."""
-    with S3Server(bench.workspace.path) as server:
+    """One that takes the processors when nobody wants them, and no disk of ours; the credentials in
+    the environment."""
+    with S3Server(MEMORY if MEMORY.is_dir() else bench.workspace.path) as server:
         os.environ.update(server.environment)
         assert server.process is not None, "it was started"
         for thread in os.listdir(f"/proc/{server.process.pid}/task"):

@@ -29,10 +29,12 @@ def alternate(slices: Sequence[Slice]) -> list[float]:
     runs on. For how many seconds each ran."""
     ran = [0.0] * len(slices)
     try:
+        for one in slices:
+            _signal(one, signal.SIGSTOP)
         while any(_has_ended(one) is False for one in slices):
             for number, one in enumerate(slices):
                 if not _has_ended(one):
-                    ran[number] += _run(one, [other for other in slices if other is not one])
+                    ran[number] += _run(one)
     finally:
         for one in slices:
             _signal(one, signal.SIGCONT)
@@ -44,14 +46,14 @@ def _has_ended(one: Slice) -> bool | None:
     return None if one.until_end_of is None else one.until_end_of.poll() is not None
 
 
-def _run(one: Slice, others: Sequence[Slice]) -> float:
-    for other in others:
-        _signal(other, signal.SIGSTOP)
-    _signal(one, signal.SIGCONT)
+def _run(one: Slice) -> float:
+    """From the first signal to the last, and no longer: who is not seen to run has no time."""
     begin = time.monotonic()
+    _signal(one, signal.SIGCONT)
     while (passed := time.monotonic() - begin) < one.seconds and not _has_ended(one):
         time.sleep(min(LOOK_SECONDS, one.seconds - passed))
-    return passed
+    _signal(one, signal.SIGSTOP)
+    return time.monotonic() - begin
 
 
 def _signal(one: Slice, number: int) -> None:
