@@ -31,8 +31,8 @@ from tools.postgres_binaries import ProgramFailed
 from tools.s3_server import S3Server
 
 NAME = "s3-ingest"
-WRITE_ROUNDS, WRITE_SECONDS = 12, 8.0
-READ_ROUNDS, READ_SECONDS = 8, 4.0
+WRITE_ROUNDS, WRITE_SECONDS = 6, 8.0
+READ_ROUNDS, READ_SECONDS = 4, 4.0
 WRITERS = ("-c", "8", "-j", "2")  # so many that the processors have no rest
 WRITERS_BESIDE_READS = ("-c", "2", "-j", "1", "-R", "500")
 SIDE_SECONDS, S3_SECONDS = 0.25, 0.05  # of a slice
