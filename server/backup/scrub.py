@@ -39,7 +39,6 @@ from server.backup.object_store import (
     NotThereError,
     ObjectInfo,
     ObjectStore,
-    RefusedError,
     StoreError,
 )
 from server.backup.restore import Progress, boottime
@@ -64,6 +63,10 @@ class Problem:
         at = error.where.removeprefix(name).lstrip(", ")
         what = f"{error.what} at {at}" if at else error.what
         return cls(name, what, str(error.expected), str(error.found))
+
+    @classmethod
+    def unread(cls, name: str, error: StoreError) -> "Problem":
+        return cls(name, "object", "one that can be read", str(error))
 
 
 @dataclass
@@ -220,9 +223,8 @@ class _Scrub:
                 split_outlines(self._get(info.name), info.name)
             except NotThereError:
                 continue  # newer ones have come
-            except RefusedError as error:
-                problem = Problem(info.name, "object", "one that can be read", str(error))
-                self._report.problems.append(problem)
+            except StoreError as error:
+                self._report.problems.append(Problem.unread(info.name, error))
             except CorruptionError as error:
                 self._report.problems.append(Problem.of(info.name, error))
 
@@ -240,7 +242,7 @@ class _Scrub:
         except NotThereError:
             return Problem(name, "object", "one, as the manifest names it", "none")
         except StoreError as error:
-            return Problem(name, "object", "one that can be read", str(error))
+            return Problem.unread(name, error)
         return None
 
     def _read(self, name: str, record: Record) -> None:

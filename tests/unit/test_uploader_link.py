@@ -128,7 +128,7 @@ def test_a_bucket_that_does_not_answer_is_not_waited_for(small, tmp_path, monkey
     assert link.status()["backup"] == "retrying: timeout"
     small.put(create(), image(0, 1))
     link.finish()
-    assert time.monotonic() - begin < 30  # of the 60 that the process sleeps
+    assert time.monotonic() - begin < 5
     assert "the bucket lacks" in caplog.text
 
 
@@ -151,7 +151,7 @@ def test_a_stop_does_not_wait_for_a_word(small, tmp_path, monkeypatch):
     link.start(lambda: next(asked))
     assert link.status()["backup"] == "connecting"
     link.finish()
-    assert time.monotonic() - begin < 30  # of the 60 that the process sleeps
+    assert time.monotonic() - begin < 5
 
 
 def test_the_journal_stays_until_the_bucket_has_it(small, tmp_path):
