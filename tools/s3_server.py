@@ -61,7 +61,7 @@ def find_program() -> Path:
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now, nor on the gRPC ports that belong to them."""
     chosen: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
         with contextlib.suppress(OSError), socket.socket() as own, socket.socket() as grpc:
             own.bind(("127.0.0.1", port))
             grpc.bind(("127.0.0.1", port + GRPC_PORT_OFFSET))

@@ -1,23 +1,25 @@
 """`s3-ingest`: what backup to S3 costs: pgbench's rate, the server's lag, the latency of reads.
 
-Two primaries, each with a page server, one of them with `--s3` and the first upload of all that it
-has behind it. pgbench runs on both as fast as it goes, but a quarter of a second on one and the
-next on the other, while all processes of the other stand still (tools/bench/time_slices.py says
-why). The S3 server would be another machine: it has slices of its own, in which both stand still,
-and keeps its files in memory. A piece of WAL and a flush come every four seconds. Each round begins
-with a checkpoint, so that both write as many full-page images. The lag is how much WAL is not
-readable yet when pgbench ends. Reads are those of one client that asks for pages that lie in
-layers, in turns of some seconds, while pgbench writes at a rate that leaves the processors time,
-also to the S3 server.
+Three primaries, each with a page server, one of them with `--s3` and the first upload of all that
+it has behind it; the other two are equal, and what one of them differs from the other is as fine as
+this can tell. pgbench runs on all as fast as it goes, but a quarter of a second on one and the next
+on another, while all processes of the others stand still (tools/bench/time_slices.py says why). The
+S3 server would be another machine: it has slices of its own, in which all others stand still, and
+keeps its files in memory. A piece of WAL and a flush come every four seconds. Each round begins
+with a checkpoint, so that all write as many full-page images, and with another side than the one
+before. The lag is how much WAL is not readable yet when pgbench ends. Reads are those of one client
+that asks for pages that lie in layers, in turns of some seconds, while pgbench writes at a rate
+that leaves the processors time, also to the S3 server.
 """
 
 import os
 import re
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import mean
 from typing import Any, NamedTuple
 
 from formats import lsn as lsn_text
@@ -31,18 +33,20 @@ from tools.postgres_binaries import ProgramFailed
 from tools.s3_server import S3Server
 
 NAME = "s3-ingest"
-WRITE_ROUNDS, WRITE_SECONDS = 6, 8.0
-READ_ROUNDS, READ_SECONDS = 4, 4.0
+WRITE_ROUNDS, WRITE_SECONDS = 12, 8.0
+READ_ROUNDS, READ_SECONDS = 12, 4.0
 WRITERS = ("-c", "8", "-j", "2")  # so many that the processors have no rest
 WRITERS_BESIDE_READS = ("-c", "2", "-j", "1", "-R", "500")
 SIDE_SECONDS, S3_SECONDS = 0.25, 0.05  # of a slice
-SHARE = SIDE_SECONDS / (2 * SIDE_SECONDS + 2 * S3_SECONDS)  # of the time, for each side
+SIDES = 3
+SHARE = SIDE_SECONDS / (SIDES * (SIDE_SECONDS + S3_SECONDS))  # of the time, for each side
 SETTLE_SECONDS_MAX = 60.0
 MEMORY = Path("/dev/shm")  # as files, which are written to no disk
 SCALE = 10
 BAR = Bar(0.95)
 READ_BAR = Bar(1.25, is_most=True)
-PEER = "the same without --s3"
+PEER = "the two without --s3, in the mean"
+EQUAL = "two that are equal"
 BUSY = ("--set", "flush_seconds_max=4", "--set", "backup_journal_seconds=4")
 _TRANSACTIONS = re.compile(r"^number of transactions actually processed: (\d+)", re.MULTILINE)
 _TRAFFIC = re.compile(r"(\d+) requests and (\d+) bytes were sent")
@@ -137,49 +141,71 @@ def run(bench: Bench) -> list[Row]:
     with bench.step(NAME), ExitStack() as resources:
         s3 = resources.enter_context(_s3_server(bench))
         url = f"s3://{s3.new_bucket('bench')}/backup"
-        theirs = Side(bench, resources)
         ours = Side(bench, resources, "--s3", url, "--s3-endpoint", s3.endpoint)
-        theirs.start()
-        ours.start()
+        sides = [ours, *(Side(bench, resources) for _ in range(SIDES - 1))]
+        for side in sides:
+            side.start()
         ours.server.stop()  # what was sent until then is not of pgbench's WAL
         before = len(_traffic(ours.server))
         ours.start()
         lsn = insert_lsn(ours.primary)
-        written = [_write(ours, theirs, s3) for _ in range(bench.rounds(WRITE_ROUNDS))]
-        p99s = bench.in_turns(READ_ROUNDS, ours.read, theirs.read)
+        rounds = range(bench.rounds(WRITE_ROUNDS))
+        written = [_write(_beginning_with(number, sides), s3) for number in rounds]
+        rounds = range(bench.rounds(READ_ROUNDS))
+        p99s = [{side: side.read() for side in _beginning_with(n, sides)} for n in rounds]
         wal_bytes = insert_lsn(ours.primary) - lsn
         ours.server.stop()
         traffic = _traffic(ours.server)[before:]
-    lags = [" and ".join(f"{side.lag_bytes / 1024:.0f}" for side in pair) for pair in written]
+    lags = {f"{one.lag_bytes / 1024:.0f}" for each in written for one in each.values()}
     notes = [
         _cost(traffic, wal_bytes),
-        f"WAL not readable yet when pgbench ends, with and without: {', '.join(lags)} KiB",
+        f"WAL not readable yet when pgbench ends, in any round: {', '.join(sorted(lags))} KiB",
     ]
-    rates = [(with_it.tps, without.tps) for with_it, without in written]
+    rates = [[each[side].tps for side in sides] for each in written]
+    latencies = [[each[side] for side in sides] for each in p99s]
     return [
-        Row.of_pairs(NAME, "pgbench", "tps", PEER, rates, BAR, notes),
-        Row.of_pairs(NAME, "p99 of reads", "µs", PEER, p99s, READ_BAR),
+        *_rows("pgbench", "tps", rates, BAR, notes),
+        *_rows("p99 of reads", "µs", latencies, READ_BAR, []),
     ]
 
 
-def _write(ours: Side, theirs: Side, s3: S3Server) -> tuple[Written, Written]:
-    """Let both come to rest, and then write at the same time, a slice of it each."""
-    sides = (ours, theirs)
+def _rows(
+    variant: str, unit: str, rounds: Sequence[Sequence[float]], bar: Bar, notes: list[str]
+) -> list[Row]:
+    """Ours to the mean of the others, and one of these to the other."""
+    pairs = [(ours, mean(equal)) for ours, *equal in rounds]
+    equals = [(one, other) for _, one, other in rounds]
+    return [
+        Row.of_pairs(NAME, variant, unit, PEER, pairs, bar, [_each_round(pairs), *notes]),
+        Row.of_pairs(NAME, f"{variant}, {EQUAL}", unit, EQUAL, equals, None, [_each_round(equals)]),
+    ]
+
+
+def _each_round(pairs: Sequence[tuple[float, float]]) -> str:
+    return "each round: " + ", ".join(f"{ours / theirs:.2f}" for ours, theirs in pairs)
+
+
+def _beginning_with(number: int, sides: Sequence[Side]) -> Sequence[Side]:
+    """Each of the sides is first, and last, as often as any."""
+    first = number % len(sides)
+    return [*sides[first:], *sides[:first]]
+
+
+def _write(sides: Sequence[Side], s3: S3Server) -> dict[Side, Written]:
+    """Let all come to rest, and then write at the same time, a slice of it each."""
     for side in sides:
         side.settle()
         side.primary.sql("checkpoint")
     assert s3.process is not None, "it was started"
-    for side in sides:
-        side.begin()
-    slices = [
-        Slice(ours.processes, SIDE_SECONDS, ours.load),
-        Slice([s3.process], S3_SECONDS, None),
-        Slice(theirs.processes, SIDE_SECONDS, theirs.load),
-        Slice([s3.process], S3_SECONDS, None),  # else one side would always come after a rest
-    ]
+    slices = []
     try:
-        ran, _, peer_ran, _ = alternate(slices)
-        return ours.end(ran), theirs.end(peer_ran)
+        for side in sides:
+            side.begin()
+            # After each of them, else one side would always come after a rest.
+            slices += [Slice(side.processes, SIDE_SECONDS, side.load),
+                       Slice([s3.process], S3_SECONDS, None)]  # fmt: skip
+        ran = alternate(slices)[::2]
+        return {side: side.end(seconds) for side, seconds in zip(sides, ran, strict=True)}
     finally:
         for side in sides:
             if side.load is not None:
