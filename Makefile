@@ -39,13 +39,15 @@ oracle-b: build servers
 	for major in 14 15 16 17 18; do $(BIN)/python -m tools.standby_oracle --pg $$major || exit 1; done
 
 # Twice: unit and property tests with kernels interpreted, on a copy of the tree that was never
-# built; then everything with kernels compiled.
+# built; then everything with kernels compiled, the longest files first, a file on one processor.
 test: build servers
 	rm -rf $(UNBUILT)
 	mkdir -p $(UNBUILT)
 	tar -c --exclude='*.so' --exclude=__pycache__ $(TREE) | tar -x -C $(UNBUILT)
 	cd $(UNBUILT) && $(CURDIR)/$(BIN)/python -m pytest --require-interpreted -n auto $(WITHOUT_SERVERS)
-	$(BIN)/python -m pytest --require-compiled
+	$(BIN)/python -m pytest --require-compiled -n auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder tests/simulation tests/integration \
+		$(WITHOUT_SERVERS) tests/test_tidy.py
 
 bench: build
 	$(BIN)/python -m tools.bench
