@@ -312,7 +312,7 @@ class _Comparer:
             Fork(fork.fork).name.lower(),
             pair.block,
             offset,
-            f"here {ours}, PostgreSQL has {theirs}",
+            f"here {ours}, PostgreSQL has {theirs}{pair.remark}",
         )
 
     # SLRUs, relation maps and prepared transactions.

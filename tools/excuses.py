@@ -28,7 +28,7 @@ from tools.masks import (
     u16,
     u32,
 )
-from tools.primary_wal import PrimaryWal
+from tools.primary_wal import PrimaryWal, WalGone
 
 ZERO_PAGE = bytes(PAGE_BYTES)
 
@@ -211,7 +211,11 @@ def _explain_lsn(pair: Pair, relation: RelationFork, wal: PrimaryWal) -> None:
     ours, theirs = page_lsn(pair.ours), page_lsn(pair.theirs)
     if ours == theirs or pair.ours[8:] != pair.theirs[8:]:
         return
-    record = wal.record_ending_at(max(ours, theirs))
+    try:
+        record = wal.record_ending_at(max(ours, theirs))
+    except WalGone as gone:
+        pair.remark = f"; pd_lsn cannot be excused: {gone}"
+        return
     reference = record.references.get((relation, pair.block)) if record else None
     if record is None or reference is None:
         return

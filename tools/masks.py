@@ -80,6 +80,8 @@ class Pair:
     theirs: bytes
     block: int
     used: set[StrEnum] = field(default_factory=set)
+    remark: str = ""
+    """What could not be looked at, if anything."""
 
     def adopt(self, name: StrEnum, begin: int, end: int) -> None:
         if self.ours[begin:end] != self.theirs[begin:end]:

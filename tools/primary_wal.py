@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.record_batch import RecordBatch
+from formats import lsn as lsn_text
 from formats import rmgr, wal_page
 from formats.chunk import Fork
 from tools import wal_stats
@@ -30,6 +31,10 @@ class WalRecord(NamedTuple):
     """By fork of a relation, and block in it."""
 
 
+class WalGone(Exception):
+    """The segment in which a record would end is not kept any more."""
+
+
 class PrimaryWal:
     """The WAL that a stopped primary kept; its directory is read once for each question."""
 
@@ -37,12 +42,13 @@ class PrimaryWal:
         self.directory = directory
 
     def record_ending_at(self, lsn: int) -> WalRecord | None:
-        """None if no record ends there, or its segment is gone; raises CorruptionError."""
+        """None if no record ends there; raises WalGone and CorruptionError."""
         number = (lsn - 1) // SEGMENT_BYTES
-        for first in (number, number - 1):  # a record may have begun in the segment before
+        # A record may have begun in the segment before; the first segment is number 1.
+        for first in range(number, max(number - 2, 0), -1):
             files = [path for n in range(first, number + 1) for path in self._segments(n)]
             if len({path.name[8:] for path in files}) <= number - first:
-                return None
+                raise WalGone(f"the WAL that ends at {lsn_text.show(lsn)} is gone")
             for batch, row in wal_stats.records(*wal_stats.open_wal(files)):
                 if batch.lsn_end[row] == lsn:
                     return _record(batch, row)
@@ -53,7 +59,7 @@ class PrimaryWal:
     def _segments(self, number: int) -> list[Path]:
         """A segment, of any timeline."""
         name = wal_page.file_name(1, number, SEGMENT_BYTES)
-        return list(self.directory.glob(f"????????{name[8:]}")) if number > 0 else []
+        return list(self.directory.glob(f"????????{name[8:]}"))
 
 
 def _record(batch: RecordBatch, row: int) -> WalRecord:

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from formats import lsn as lsn_text
 from formats import rmgr, wal_page
 from formats.chunk import BLOCK_BYTES, Fork
 from tests.fixtures.wal_builder import APPLY, PAGE, Image, Record, Reference, WalBuilder
 from tools.data_directory import RelationFork
 from tools.excuses import Excuse, Rules, explain
 from tools.masks import Pair
-from tools.primary_wal import PrimaryWal
+from tools.primary_wal import PrimaryWal, WalGone
 from tools.wal_positions import SEGMENT_BYTES
 
 RELATION, BLOCK = (1663, 5, 16384), 9
@@ -130,9 +131,20 @@ def test_a_hint_that_does_not_justify_theirs(tmp_path, record):
 
 def test_lsns_at_which_no_record_ends(tmp_path):
     wal, (end,) = wal_with(tmp_path, hint())
-    for lsn in (end - 8, end + 8, EARLIER, 9 * SEGMENT_BYTES):
+    for lsn in (end - 8, end + 8, EARLIER):
         assert wal.record_ending_at(lsn) is None
         assert differs(page(EARLIER - 8), page(lsn), Rules("primary", wal=wal)) is None
+
+
+def test_wal_that_is_gone_is_named(tmp_path):
+    wal, (end,) = wal_with(tmp_path, hint())
+    for lsn in (9 * SEGMENT_BYTES, 2 * SEGMENT_BYTES + end):
+        with pytest.raises(WalGone, match="is gone"):
+            wal.record_ending_at(lsn)
+        pair = Pair(page(EARLIER), bytes(page(lsn)), BLOCK)
+        explain(pair, FORK, Rules("primary", wal=wal))
+        assert pair.first_difference() is not None
+        assert pair.remark.endswith(f"the WAL that ends at {lsn_text.show(lsn)} is gone")
 
 
 def test_a_record_that_began_in_the_segment_before(tmp_path):
