@@ -39,7 +39,8 @@ oracle-b: build servers
 	for major in 14 15 16 17 18; do $(BIN)/python -m tools.standby_oracle --pg $$major || exit 1; done
 
 # Twice: unit and property tests with kernels interpreted, on a copy of the tree that was never
-# built; then everything with kernels compiled, the longest files first, a file on one processor.
+# built; then everything with kernels compiled, the longest files first, a file on one processor, and
+# on four at most, as each of them has servers.
 test: build servers
 	rm -rf $(UNBUILT)
 	mkdir -p $(UNBUILT)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from formats import lsn as lsn_text
 from server.client import ConnectError, PageClient, PageServerError
-from tools.postgres import free_port
+from tools.loopback_ports import free_port
 
 READY_SECONDS_MAX = 120.0
 STOP_SECONDS_MAX = 60.0

